@@ -41,6 +41,7 @@ from router.api import (
     plugins,
     providers,
     query_parameters,
+    rollouts,
     routes,
     run_logs,
     shadows,
@@ -78,8 +79,10 @@ def create_app(services: Services) -> ASGIApp:
                 await services.sealing.open()
                 await services.shadows.open()
                 await services.review.open()
+                await services.rollout_controller.open()
                 yield
             finally:
+                await services.rollout_controller.close()
                 await services.review.close()
                 services.shadows.drain()
                 await services.jobs.close()
@@ -102,6 +105,13 @@ def create_app(services: Services) -> ASGIApp:
             shadows.list_shadows,
             shadows.show_shadow,
             shadows.change_shadow,
+            rollouts.list_rollouts,
+            rollouts.start_rollout,
+            rollouts.show_rollout,
+            rollouts.pause_rollout,
+            rollouts.resume_rollout,
+            rollouts.promote_rollout,
+            rollouts.rollback_rollout,
             evals.create_run,
             tasks.list_tasks,
             plugins.list_metrics,

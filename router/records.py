@@ -16,6 +16,7 @@ from providers.base import Path, Translation
 from router.config.routes import KeepBodies
 
 TrafficClass = Literal["live", "eval"]
+Arm = Literal["control", "candidate"]
 
 
 # The longest identifier of a user that is stored as it is, in UTF-8.
@@ -101,6 +102,9 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
         cached: whether the response cache answered.
         key_id: the id of the client's key, "" without one.
         user: the client's own identifier of its user, by `user_id`; "" without one.
+        rollout, arm, unit, step: the rollout that chose its targets, on which side the request was,
+            a hash of whom the choice sticks to, and the position in the rollout's steps; "" and 0
+            without one.
         attempts: the attempts at targets, in order.
         first_byte_s: seconds to the first byte of the answer; None without one.
         total_s: seconds to its last byte.
@@ -135,6 +139,10 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
     cached: bool = False
     key_id: str = ""
     user: str = ""
+    rollout: str = ""
+    arm: Arm | Literal[""] = ""
+    unit: str = ""
+    step: int = 0
     attempts: Sequence[Attempt] = ()
     first_byte_s: float | None = None
     total_s: float = 0.0

@@ -41,8 +41,11 @@ from router.gateway.prices import PriceBook
 from router.gateway.recorder import Traffic
 from router.gateway.route_table import Routes
 from router.gateway.telemetry import ProcessMetrics
+from router.loop.assignment import Assignments
 from router.loop.copied_rows import CopiedRowsDeletion
 from router.loop.review import ReviewDeletion, ReviewQueue
+from router.loop.rollout_controller import RolloutController
+from router.loop.rollouts import Rollouts
 from router.loop.shadow import Shadows
 from router.loop.traffic_dataset import TrafficDatasets
 from router.records import Target, TrafficClass
@@ -119,6 +122,9 @@ class Services:
             (`app.py`).
         sealing: moves old records into files; a server opens and closes it (`app.py`).
         shadows: compares routes with candidates; a server opens and closes it (`app.py`).
+        rollouts: starts rollouts, and does what people decide about them.
+        assignments: which side of its rollout a request is on.
+        rollout_controller: decides about rollouts; a server opens and closes it (`app.py`).
         cache: the response cache.
         cache_sync: clears it when requests are deleted.
         draining: whether the process is about to end and takes no new work.
@@ -187,6 +193,12 @@ class Services:
             is_busy=self._is_busy,
         )
         self._seal(config)
+        self.rollouts = Rollouts(self.store, self.routes, config)
+        self.assignments = Assignments(self.store, self.routes, config.providers)
+        self.rollout_controller = RolloutController(
+            self.store, self.rollouts, self.assignments, owner=this_owner()
+        )
+        self._watch_rollouts()
         self._watch_queues_and_cache()
         self._watch_targets()
         self._share = share
@@ -219,6 +231,27 @@ class Services:
             owner=this_owner(),
             days=config.storage.seal_after_days,
             outdated=self.traffic.outdated,
+        )
+
+    def _watch_rollouts(self) -> None:
+        watch, assignments = self.telemetry.watch, self.assignments
+        watch(
+            "rollout_weight",
+            lambda: [((name,), rollout.weight) for name, rollout in assignments.active.items()],
+            labels=("route",),
+            help="The share of a route's requests that its rollout's candidate gets, 0 to 1.",
+        )
+        watch(
+            "rollout_state",
+            lambda: [((name, rollout.state), 1) for name, rollout in assignments.active.items()],
+            labels=("route", "state"),
+            help="1 for the state of each rollout that has not ended.",
+        )
+        watch(
+            "rollout_e_value",
+            self.rollout_controller.e_values,
+            labels=("route", "signal", "evidence"),
+            help="Evidence of a signal that the candidate is worse, or that a goal is shown.",
         )
 
     def _watch_queues_and_cache(self) -> None:
@@ -284,6 +317,7 @@ class Services:
         await self.store.open()
         # First, because a route that was set while a server ran says how long its records stay.
         await self.routes.follow()
+        await self.assignments.follow()
         await self.cache_sync.follow()
         await self.transport.open()
         await self.traffic.open()
@@ -294,6 +328,7 @@ class Services:
                 await provider.open()
         self._watching = [
             asyncio.create_task(self.routes.watch(), name="evalrouter-routes"),
+            asyncio.create_task(self.assignments.watch(), name="evalrouter-assignments"),
             asyncio.create_task(self.cache_sync.watch(), name="evalrouter-cache"),
         ]
         return self

@@ -33,10 +33,11 @@ from router.api.errors import body_of, from_exception
 from router.api.origins import Hosts, Origins
 from router.api.relay import Relay
 from router.api.request_context import RequestContext
-from router.api.request_parsing import needs_of, sticky_key
+from router.api.request_parsing import needs_of, sticky_key, unit_key
 from router.api.reservations import Reservations
 from router.api.response_headers import error_headers
 from router.gateway.cache import CacheUse, cache_use_of, key_of
+from router.gateway.hooks import TargetChooser
 from router.gateway.keys import KEYLESS, NOTHING
 from router.gateway.recorder import settle
 from router.gateway.routing import Plan, Table, share
@@ -70,6 +71,7 @@ class Completions:
         self._traffic = services.traffic
         self._prices = services.prices
         self._telemetry = services.telemetry
+        self._chooser: TargetChooser = services.assignments
         self._cache = services.cache
         self._cache_ttl = services.config.cache.ttl
         self._max_body_bytes = services.config.server.max_body_bytes
@@ -208,7 +210,22 @@ class Completions:
             sticky = table.sticky(model)
             key = sticky_key(sticky, context.envelope, context.headers) if sticky else None
             draw = self._random() if key is None else share(key, model)
-        return table.plan(model, draw, load_of=self._dispatcher.load_of, needs=needs)
+        plan = table.plan(model, draw, load_of=self._dispatcher.load_of, needs=needs)
+        sticky = self._chooser.sticky_of(model)
+        return plan if sticky is None else self._assigned(plan, context, sticky)
+
+    def _assigned(self, plan: Plan, context: RequestContext, sticky: str) -> Plan:
+        """Return the plan with the target first that was chosen for this request, if any."""
+        if context.route is None:
+            return plan
+        key = unit_key(sticky, context.envelope, context.headers) or f"request {self._random()}"
+        assignment = self._chooser.choose(plan.route, context.route, key)
+        context.assignment = assignment
+        if assignment is None or assignment.target is None:
+            return plan
+        # Other users must not get its answers, whatever becomes of the rollout.
+        context.cache_use = None
+        return plan.beginning_with(assignment.target)
 
 
 def _check_method(scope: Any) -> None:

@@ -17,10 +17,12 @@ from router.api.datasets import LabelName, Registration
 from router.api.evals import Extended, Rescored, Resumed
 from router.api.keys import NewKey
 from router.api.multipart import FORM
+from router.config.rollouts import RouteRollout
 from router.config.routes import Route
 from router.evals.experiments import ExperimentChange
 from router.evals.judges.people_labels import LabelledAnswers
 from router.evals.labelling import LabelRequest
+from router.loop.rollouts import RolloutAction
 from router.loop.shadow import ShadowChange
 from router.loop.traffic_dataset import TrafficSelection
 
@@ -58,6 +60,11 @@ BODIES: Mapping[str, RequestBodyKind] = {
     "POST /keys": RequestBodyKind(NewKey),
     "PUT /routes/{name}": RequestBodyKind(Route),
     "POST /routes/{name}/shadow": RequestBodyKind(ShadowChange),
+    "POST /routes/{name}/rollout": RequestBodyKind(RouteRollout),
+    **{
+        f"POST /routes/{{name}}/rollout/{action}": RequestBodyKind(RolloutAction)
+        for action in ("pause", "resume", "promote", "rollback")
+    },
     "POST /providers/{name}/conformance": _EMPTY,
 }
 # The type is not JSON.

@@ -17,6 +17,7 @@ from router.api.request_parsing import PATHS, parse, user_of
 from router.api.response_headers import attempts_value, host_headers, list_value, printable_name
 from router.config.routes import KeepBodies, Route
 from router.gateway.cache import CachedResponse, CacheUse
+from router.gateway.hooks import Assignment
 from router.gateway.keys import KEYLESS
 from router.gateway.recorder import TAIL_BYTES
 from router.gateway.upstream import UpstreamResponse
@@ -44,6 +45,7 @@ class RequestContext:
         cache_use, cache_key, cached: how it uses the response cache, its key there, and the answer
             that the cache had.
         trace: its place in a distributed trace.
+        assignment: which side of a rollout it is on; None without a rollout.
         response: the target's answer, None before it has begun.
         attempts: the requests to targets that have ended so far.
         status, error_code: how it ended.
@@ -53,6 +55,7 @@ class RequestContext:
     """
 
     __slots__ = (
+        "assignment",
         "at",
         "attempts",
         "body",
@@ -93,6 +96,7 @@ class RequestContext:
         self.cache_key: bytes | None = None
         self.cached: CachedResponse | None = None
         self.trace: Trace | None = None
+        self.assignment: Assignment | None = None
         self.response: UpstreamResponse | None = None
         self.attempts: list[Attempt] = []
         self.status = 0
@@ -162,7 +166,7 @@ class RequestContext:
             target = Target.parse(cached.target)
             whole = cached.body
         full = keep == "full"
-        return Record(
+        record = Record(
             id=self.request_id,
             at=self.at,
             path=self.path,
@@ -186,6 +190,9 @@ class RequestContext:
             body=self.body,
             trace=self.trace,
         )
+        if self.assignment is not None:
+            record.rollout, record.arm, record.unit, record.step, _ = self.assignment
+        return record
 
 
 def _request_id(header: bytes | None) -> str:

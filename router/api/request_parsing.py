@@ -164,6 +164,25 @@ def sticky_key(
     return None if value is None else value.decode("latin-1")
 
 
+def unit_key(
+    sticky: str, envelope: Mapping[str, msgspec.Raw], headers: Mapping[bytes, bytes]
+) -> str | None:
+    """Return what the choice of a rollout sticks to; None for a request without it.
+
+    Args:
+        sticky: `user`, `conversation` or `header:NAME`; "" for the user, or else the conversation.
+        envelope: the request's fields.
+        headers: the request's headers, names in lower case.
+    """
+    if sticky and sticky != "user":
+        key = sticky_key(sticky, envelope, headers)
+        return None if key is None else f"{sticky} {key}"
+    if user := user_of(envelope):
+        return f"user {user}"
+    opening = None if sticky else sticky_key("conversation", envelope, headers)
+    return None if opening is None else f"conversation {opening}"
+
+
 def user_of(envelope: Mapping[str, msgspec.Raw]) -> str:
     """Return the client's identifier of its user, by `user_id`; "" without one.
 

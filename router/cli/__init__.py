@@ -52,6 +52,10 @@ COMMANDS = {
         "What installed packages add: metrics, kinds of provider, kinds of judge.",
     ),
     "providers": ("router.cli.providers:providers", "Work with the providers of the config."),
+    "rollout": (
+        "router.cli.rollouts:rollout",
+        "Give a candidate a growing share of a route's requests, and promote it or roll it back.",
+    ),
     "serve": ("router.cli.serve:serve", "Start the server."),
     "shadow": (
         "router.cli.shadows:shadow",

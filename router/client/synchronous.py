@@ -31,6 +31,8 @@ from router.client.types import (
     Outcome,
     Progress,
     Role,
+    Rollout,
+    RolloutReport,
     RouteView,
     Run,
     RunState,
@@ -134,8 +136,8 @@ class Client:
     mapping, or the path of a YAML or JSON file; paths in it are the server's.
 
     Attributes:
-        runs, datasets, experiments, judges, models, routes, providers, traffic, keys, server: the
-            methods for each of them.
+        runs, datasets, experiments, judges, models, routes, rollouts, providers, traffic, keys,
+            server: the methods for each of them.
     """
 
     def __init__(
@@ -155,6 +157,7 @@ class Client:
         self.judges = Judges(self._connection)
         self.models = Models(self._connection)
         self.routes = Routes(self._connection)
+        self.rollouts = Rollouts(self._connection)
         self.providers = Providers(self._connection)
         self.server = Server(self._connection)
 
@@ -992,6 +995,69 @@ class Routes:
     def _change_shadow(self, name: str, change: Mapping[str, Any]) -> ShadowView:
         call = ApiCall("POST", f"/routes/{calls.quoted(name)}/shadow", {}, dict(change))
         return cast("ShadowView", self._connection.request(call))
+
+
+class Rollouts:
+    """`client.rollouts`: candidates that get a growing share of a route's requests."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def list(self, *, route: str | None = None, limit: int = 50) -> Rows[Rollout]:
+        """Return rollouts, newest first, of one route or of all."""
+        params = {"route": route, "limit": limit}
+        answer = self._connection.request(ApiCall("GET", "/rollouts", params))
+        return Rows(answer["data"])
+
+    def start(
+        self, route: str, candidate: str, *, reason: str = "", force: bool = False, **settings: Any
+    ) -> Rollout:
+        """Give a candidate the first step's share of a route's requests.
+
+        client.rollouts.start("summarizer", "mistral/mistral-small", steps=[5, 25, 50])
+
+        Args:
+            route: the route's name.
+            candidate: `provider/model`.
+            reason: why, for the record.
+            force: whether to start it although its goals cannot be shown with the route's traffic.
+            settings: as in a route's `rollout` in the config file.
+        """
+        body = {**settings, "candidate": candidate, "reason": reason, "force": force}
+        call = ApiCall("POST", f"/routes/{calls.quoted(route)}/rollout", {}, body)
+        return cast("Rollout", self._connection.request(call))
+
+    def show(self, route: str, *, rollout: str | None = None) -> RolloutReport:
+        """Return a route's newest rollout, or the one of an id, with what was seen and decided."""
+        call = ApiCall("GET", f"/routes/{calls.quoted(route)}/rollout", {"rollout": rollout})
+        return cast("RolloutReport", self._connection.request(call))
+
+    def pause(self, route: str, reason: str, *, revision: int | None = None) -> Rollout:
+        """Keep the candidate's share as it is, and decide nothing until it is resumed.
+
+        Args:
+            route: the route's name.
+            reason: why, for the record.
+            revision: the rollout's when it was looked at, to be refused where it has changed since.
+        """
+        return self._decide(route, "pause", reason, revision)
+
+    def resume(self, route: str, reason: str, *, revision: int | None = None) -> Rollout:
+        """Go on where it was paused; see `pause`."""
+        return self._decide(route, "resume", reason, revision)
+
+    def promote(self, route: str, reason: str, *, revision: int | None = None) -> Rollout:
+        """Give the candidate all of the route's requests, whatever was shown; see `pause`."""
+        return self._decide(route, "promote", reason, revision)
+
+    def rollback(self, route: str, reason: str, *, revision: int | None = None) -> Rollout:
+        """Take all requests from the candidate, also after its promotion; see `pause`."""
+        return self._decide(route, "rollback", reason, revision)
+
+    def _decide(self, route: str, action: str, reason: str, revision: int | None) -> Rollout:
+        body = {"reason": reason, "revision": revision}
+        call = ApiCall("POST", f"/routes/{calls.quoted(route)}/rollout/{action}", {}, body)
+        return cast("Rollout", self._connection.request(call))
 
 
 class Providers:

@@ -442,3 +442,85 @@ TrafficRow = TypedDict(
         "response": str | None,
     },
 )
+
+
+RolloutState = Literal[
+    "running",
+    "holding",
+    "paused",
+    "promoting",
+    "promoted",
+    "rolling_back",
+    "rolled_back",
+    "aborted",
+]
+
+
+class Rollout(TypedDict):
+    """A candidate that gets a growing share of a route's requests; `weight` is its share, 0 to 1.
+
+    Times are seconds since the epoch, UTC; None when not yet.
+    """
+
+    id: str
+    route: str
+    candidate: str
+    state: RolloutState
+    reason: str
+    step: int
+    weight: float
+    revision: int
+    settings: dict[str, Any]
+    base: dict[str, Any]
+    override: dict[str, Any] | None
+    forecast: dict[str, Any]
+    started_by: str
+    created_at: float
+    step_at: float
+    ended_at: float | None
+    pause: str
+
+
+class RolloutDecision(TypedDict):
+    """One decision about a rollout: what was seen, by which rule, and what changed."""
+
+    rollout: str
+    revision: int
+    at: float
+    rule: str
+    signal: str
+    seen: dict[str, Any]
+    e_value: float | None
+    low: float | None
+    high: float | None
+    from_state: str
+    to_state: str
+    from_weight: float
+    to_weight: float
+    route_version: str
+    actor: str
+    reason: str
+
+
+class ArmTotals(TypedDict):
+    """What the requests of one arm came to; means are None without any."""
+
+    requests: int
+    units: int
+    failures: int
+    first_byte_s: float | None
+    total_s: float | None
+    cost_usd: float | None
+
+
+class RolloutReport(TypedDict):
+    """A rollout with what was seen of it, and every decision."""
+
+    rollout: Rollout
+    signals: list[dict[str, Any]]
+    imbalance: float | None
+    e_value_limit: float
+    totals: dict[Literal["control", "candidate"], ArmTotals]
+    per_protocol: dict[Literal["control", "candidate"], ArmTotals]
+    uncounted: bool
+    decisions: list[RolloutDecision]

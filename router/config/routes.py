@@ -13,10 +13,9 @@ from providers.names import check_name
 from providers.yaml_documents import kind_of
 from router.config.documents import Document, DocumentPath, Problem, refusal
 from router.config.providers import KEY_VARIABLES, Providers, reasoning_problems
+from router.config.rollouts import STICKY, RouteRollout, settings_problems
 from router.config.section import IN_PLACE, NAME, Count, Section, SectionReader
 from router.config.shadow import Shadow, shadow_problems
-
-_STICKY = "^(user|conversation|header:[A-Za-z0-9-]{1,64})$"
 
 
 class Supports(Section, frozen=True, kw_only=True):
@@ -150,11 +149,12 @@ class Route(Section, frozen=True, kw_only=True):
         share_bodies_with: names of providers that may see what the route's users write although
             they do not answer them: those of a shadow's candidates and judges.
         shadow: see Shadow; None for no shadow.
+        rollout: see RouteRollout; None for the defaults.
     """
 
     targets: Annotated[tuple[RouteTarget, ...], msgspec.Meta(min_length=1)]
     strategy: Strategy = "weighted"
-    sticky: Annotated[str, msgspec.Meta(pattern=_STICKY)] | None = None
+    sticky: Annotated[str, msgspec.Meta(pattern=STICKY)] | None = None
     fallback: tuple[str, ...] = ()
     fallback_on: tuple[FallbackOn, ...] = ()
     retries: Retries = Retries()
@@ -167,6 +167,7 @@ class Route(Section, frozen=True, kw_only=True):
     cache: RouteCache | None = None
     share_bodies_with: tuple[str, ...] = ()
     shadow: Shadow | None = None
+    rollout: RouteRollout | None = None
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -218,6 +219,9 @@ def route_problems(
             yield from reasoning_problems(document, at, provider, config)
     for n, model in enumerate(route.fallback):
         yield from _target_problems(document, providers, (*place, "fallback", n), model)
+    if route.rollout is not None:
+        at = (*place, "rollout")
+        yield from _rollout_problems(document, providers, at, route.rollout)
     if not reader.is_wrong((*place, "targets")):
         yield from _contradictions(document, place, route)
         if not any(target.weight for target in route.targets):
@@ -242,6 +246,16 @@ def route_problems(
         yield from shadow_problems(document, place, route, routes)
 
 
+def _rollout_problems(
+    document: Document, providers: Providers, place: DocumentPath, rollout: RouteRollout
+) -> Iterator[Problem]:
+    for key, message in settings_problems(rollout):
+        yield document.problem((*place, *key), message)
+    if rollout.candidate is not None:
+        at = (*place, "candidate")
+        yield from _target_problems(document, providers, at, rollout.candidate)
+
+
 def _contradictions(document: Document, place: DocumentPath, route: Route) -> Iterator[Problem]:
     """Refuse two targets of a route that are one model and say different things of it."""
     settings: dict[str, bool | None] = {}
@@ -262,17 +276,23 @@ def _target_problems(
     except RequestError as error:
         yield Problem(place, document.line(place), error.message)
         return
+    if problem := target_problem(model, providers):
+        yield document.problem(place, problem)
+
+
+def target_problem(model: str, providers: Providers) -> str:
+    """Return why a model cannot be a target of routes; "" where it can."""
     provider, slash, rest = model.partition("/")
     if not slash or not rest:
-        yield document.problem(place, f"{model!r} is not of the form provider/model")
-    elif provider == IN_PLACE:
-        yield document.problem(
-            place,
+        return f"{model!r} is not of the form provider/model"
+    if provider == IN_PLACE:
+        return (
             f"{model} is loaded within runs only; host it with 'evalrouter models serve', and name "
-            "the provider that asks its host",
+            "the provider that asks its host"
         )
-    elif provider not in providers:
-        remedy = closest(provider, providers)
-        if provider in KEY_VARIABLES:
-            remedy = f" Set {KEY_VARIABLES[provider]}, or name it under providers."
-        yield document.problem(place, f"no provider {provider!r}.{remedy}")
+    if provider in providers:
+        return ""
+    remedy = closest(provider, providers)
+    if provider in KEY_VARIABLES:
+        remedy = f" Set {KEY_VARIABLES[provider]}, or name it under providers."
+    return f"no provider {provider!r}.{remedy}"

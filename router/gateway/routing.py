@@ -91,6 +91,11 @@ class Plan(NamedTuple):
     targets: tuple[Target, ...]
     policy: Policy
 
+    def beginning_with(self, target: Target) -> Plan:
+        """Return the plan with this target before its others."""
+        others = (other for other in self.targets if other != target)
+        return self._replace(targets=(target, *others))
+
     def first_only(self) -> Plan:
         """Return the plan with its first target only, for an evaluation of that target."""
         return self._replace(targets=self.targets[:1])

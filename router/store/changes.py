@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Protocol
 
-Topic = Literal["deletions", "keys", "routes", "runs"]
+Topic = Literal["deletions", "keys", "rollouts", "routes", "runs"]
 
 
 class ChangeStore(Protocol):
@@ -14,8 +14,8 @@ class ChangeStore(Protocol):
         """Wait until there is a change that the caller has not seen.
 
         Args:
-            topic: what changes: deletions of requests; keys; overrides of routes; runs that were
-                queued, stopped or requested to stop.
+            topic: what changes: deletions of requests; keys; rollouts; overrides of routes; runs
+                that were queued, stopped or requested to stop.
             seen: what the last call returned; 0 at first.
             within: seconds after which it returns anyway. A change may never be told: look then.
         """

@@ -22,6 +22,7 @@ from router.store.readiness import CheckedStore
 from router.store.requeue import RequeueStore
 from router.store.results import ResultStore
 from router.store.review import ReviewStore
+from router.store.rollouts import RolloutStore
 from router.store.routes import RouteStore
 from router.store.run_logs import RunLogStore
 from router.store.runs import RunStore
@@ -44,6 +45,7 @@ class Store(
     StudyStore,
     LabelStore,
     LineageStore,
+    RolloutStore,
     RouteStore,
     KeyStore,
     SealedTrafficStore,

@@ -124,6 +124,28 @@ OPERATIONS = [
         ),
     ),
     Op("POST", "/routes/{name}/shadow", {"action": "pause", "reason": "r"}, (("action",), (KEY,))),
+    Op(
+        "POST",
+        "/routes/{name}/rollout",
+        {
+            "candidate": "up/echo",
+            "signals": [{"measure": "errors", "role": "goal", "margin": 0.1}],
+            "sticky": "header:x",
+            "reason": "r",
+        },
+        (
+            ("candidate",),
+            ("signals", 0, "measure"),
+            ("signals", 0, "role"),
+            ("signals", 0, KEY),
+            ("sticky",),
+            (KEY,),
+        ),
+    ),
+    *(
+        Op("POST", f"/routes/{{name}}/rollout/{action}", {"reason": "r"}, ((KEY,),))
+        for action in ("pause", "resume", "promote", "rollback")
+    ),
     Op("POST", "/eval", RUN, RUN_PLACES),
     Op("POST", "/eval", RUN, RUN_PLACES, {"dry_run": "true"}),
     Op("POST", "/eval", JUDGED, (("metrics", 0, "judge"), ("metrics", 0, "rubric"))),

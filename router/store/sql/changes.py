@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from typing import get_args
 
 from router.store.changes import Topic
 
@@ -12,7 +13,7 @@ class Changes:
     """Counts changes by topic. Its methods are called on the event loop."""
 
     def __init__(self) -> None:
-        self._counts: dict[Topic, int] = {"deletions": 0, "keys": 0, "routes": 0, "runs": 0}
+        self._counts: dict[Topic, int] = dict.fromkeys(get_args(Topic), 0)
         self._news: dict[Topic, asyncio.Event] = {topic: asyncio.Event() for topic in self._counts}
 
     def announce(self, topic: str) -> None:

@@ -23,7 +23,7 @@ class SqlRoutes(SqlPart, RouteStore):
         return self._database.generation
 
     async def set_route(self, name: str, route: dict[str, Any] | None, now: float) -> None:
-        await self._database.write("set a route", _set, name, route, now)
+        await self._database.write("set a route", set_route, name, route, now)
 
     async def route_overrides(self) -> RouteOverrides:
         return await self._database.read("read route overrides", _overrides)
@@ -32,7 +32,8 @@ class SqlRoutes(SqlPart, RouteStore):
         return await self._database.read("read whether routes changed", _version)
 
 
-def _set(db: Connection, name: str, route: dict[str, Any] | None, now: float) -> None:
+def set_route(db: Connection, name: str, route: dict[str, Any] | None, now: float) -> None:
+    """Override a route, or go back to the config's with None."""
     if route is None:
         db.execute("DELETE FROM route_overrides WHERE name = ?", (name,))
         return
@@ -46,6 +47,13 @@ def _overrides(db: Connection) -> RouteOverrides:
     with db.lenient_text():
         rows = db.execute("SELECT name, route FROM route_overrides ORDER BY name").fetchall()
     return {str(name): _override(route) for name, route in rows}
+
+
+def route_override(db: Connection, name: str) -> dict[str, Any] | UnreadableOverride | None:
+    """Return the override of a route; None without one."""
+    with db.lenient_text():
+        row = db.execute("SELECT route FROM route_overrides WHERE name = ?", (name,)).fetchone()
+    return None if row is None else _override(row[0])
 
 
 def _override(route: Any) -> dict[str, Any] | UnreadableOverride:

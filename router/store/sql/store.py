@@ -17,6 +17,7 @@ from router.store.sql.people_labels import SqlLabels
 from router.store.sql.requeue import SqlRequeue
 from router.store.sql.results import SqlResults
 from router.store.sql.review import SqlReview
+from router.store.sql.rollouts import SqlRollouts
 from router.store.sql.routes import SqlRoutes
 from router.store.sql.run_logs import SqlRunLogs
 from router.store.sql.runs import SqlRuns
@@ -39,6 +40,7 @@ class SqlStore(
     SqlStudies,
     SqlLabels,
     SqlLineage,
+    SqlRollouts,
     SqlRoutes,
     SqlKeys,
     SqlSealedTraffic,

@@ -17,6 +17,7 @@ from router.store.columns.traffic import (
 )
 from router.store.sql.connection import Connection
 from router.store.sql.database import SqlDatabase, SqlPart
+from router.store.sql.rollouts import insert_requests
 from router.store.traffic import (
     TotalsBy,
     TrafficFilter,
@@ -133,6 +134,7 @@ def _insert(db: Connection, index: TrafficIndex, records: Sequence[Record]) -> N
         if has_bodies(record)
     ]
     db.insert_rows("traffic_bodies", ("number", "request", "response"), bodies)
+    insert_requests(db, records)
 
 
 def page_of_traffic(

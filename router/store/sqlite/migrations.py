@@ -34,6 +34,10 @@ The tables are shaped so that a million answers stay small and the pages of a ru
     review_rows  rows that wait for a person's decision; review_bands (band, row_number): what
               near duplicates have in common; review_keys: the key of placeholders
     feedback  one row each; feedback_bodies (number): conversations that clients sent along
+    rollouts  (id); rollout_changes counts changes of them; rollout_decisions (rollout, revision);
+              rollout_requests: each request of one, by `number`; rollout_scores: values that
+              came later; rollout_units (rollout, unit): the arms that a user was seen in;
+              rollout_statistics (rollout): see `rollouts.py`
 
 Times are seconds since the epoch; columns that hold JSON are text.
 """
@@ -1032,6 +1036,134 @@ def m041_review(db: Database) -> None:
     db.execute("CREATE TABLE review_keys (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
 
 
+def m042_rollouts(db: Database) -> None:
+    """Rollouts: what was decided, and the requests by which it was."""
+    db.execute(
+        """
+        CREATE TABLE rollouts (
+            id TEXT PRIMARY KEY,
+            route TEXT NOT NULL,
+            candidate TEXT NOT NULL,
+            state TEXT NOT NULL CHECK (state IN ('running', 'holding', 'paused', 'promoting',
+                'promoted', 'rolling_back', 'rolled_back', 'aborted')),
+            reason TEXT NOT NULL,
+            step INTEGER NOT NULL,
+            weight REAL NOT NULL,
+            revision INTEGER NOT NULL,
+            settings TEXT NOT NULL,
+            base TEXT NOT NULL,
+            override TEXT NOT NULL,
+            forecast TEXT NOT NULL,
+            started_by TEXT NOT NULL,
+            created_at REAL NOT NULL,
+            step_at REAL NOT NULL,
+            ended_at REAL,
+            pause TEXT NOT NULL
+        )
+        """
+    )
+    db.execute("CREATE INDEX rollouts_by_route ON rollouts (route, id)")
+    db.execute(
+        "CREATE UNIQUE INDEX rollouts_active ON rollouts (route) WHERE state IN"
+        " ('running', 'holding', 'paused', 'promoting', 'rolling_back')"
+    )
+    db.execute(
+        """
+        CREATE TABLE rollout_decisions (
+            rollout TEXT NOT NULL REFERENCES rollouts (id),
+            revision INTEGER NOT NULL,
+            at REAL NOT NULL,
+            rule TEXT NOT NULL,
+            signal TEXT NOT NULL,
+            seen TEXT NOT NULL,
+            e_value REAL,
+            low REAL,
+            high REAL,
+            from_state TEXT NOT NULL,
+            to_state TEXT NOT NULL,
+            from_weight REAL NOT NULL,
+            to_weight REAL NOT NULL,
+            route_version TEXT NOT NULL,
+            actor TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            PRIMARY KEY (rollout, revision)
+        )
+        """
+    )
+    db.execute(
+        """
+        CREATE TABLE rollout_requests (
+            number INTEGER PRIMARY KEY,
+            rollout TEXT NOT NULL,
+            id TEXT NOT NULL,
+            at REAL NOT NULL,
+            unit TEXT NOT NULL,
+            arm TEXT NOT NULL,
+            step INTEGER NOT NULL,
+            failed INTEGER NOT NULL,
+            target TEXT NOT NULL,
+            first_byte_s REAL,
+            total_s REAL NOT NULL,
+            cost_usd REAL,
+            finish_reason TEXT NOT NULL,
+            completion_tokens INTEGER,
+            counted INTEGER NOT NULL DEFAULT 0
+        )
+        """
+    )
+    db.execute(
+        "CREATE INDEX rollout_requests_uncounted ON rollout_requests (rollout, number)"
+        " WHERE counted = 0"
+    )
+    db.execute("CREATE INDEX rollout_requests_by_id ON rollout_requests (id)")
+    db.execute(
+        """
+        CREATE TABLE rollout_scores (
+            number INTEGER PRIMARY KEY,
+            rollout TEXT NOT NULL REFERENCES rollouts (id),
+            request INTEGER NOT NULL,
+            signal TEXT NOT NULL,
+            source TEXT NOT NULL,
+            value REAL NOT NULL,
+            at REAL NOT NULL,
+            counted INTEGER NOT NULL,
+            UNIQUE (request, signal, source)
+        )
+        """
+    )
+    db.execute(
+        "CREATE INDEX rollout_scores_uncounted ON rollout_scores (rollout, number)"
+        " WHERE counted = 0"
+    )
+    db.execute(
+        """
+        CREATE TABLE rollout_units (
+            rollout TEXT NOT NULL,
+            unit TEXT NOT NULL,
+            control INTEGER NOT NULL,
+            candidate INTEGER NOT NULL,
+            PRIMARY KEY (rollout, unit)
+        ) WITHOUT ROWID
+        """
+    )
+    db.execute(
+        """
+        CREATE TABLE rollout_statistics (
+            rollout TEXT PRIMARY KEY REFERENCES rollouts (id),
+            statistics TEXT NOT NULL,
+            counted INTEGER NOT NULL
+        )
+        """
+    )
+    db.execute("CREATE TABLE rollout_changes (version INTEGER NOT NULL)")
+    db.execute("INSERT INTO rollout_changes (version) VALUES (0)")
+    for event in ("INSERT", "UPDATE", "DELETE"):
+        db.execute(
+            f"CREATE TRIGGER rollouts_{event.lower()} AFTER {event} ON rollouts"
+            " BEGIN UPDATE rollout_changes SET version = version + 1; END"
+        )
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -1069,4 +1201,5 @@ STEPS = (
     m039_lineage,
     m040_shadows,
     m041_review,
+    m042_rollouts,
 )

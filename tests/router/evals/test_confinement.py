@@ -230,6 +230,21 @@ def pausing(world, _port):
         yield f"/routes/{quote(path, safe='')}/shadow", {"action": "pause", "reason": path}
 
 
+def rolling_out(world, port):
+    for model in (*world.names("model"), f"http://127.0.0.1:{port}/x", "models/../x"):
+        yield "/routes/r/rollout", {"candidate": model, "force": True}
+
+
+def about_rollouts(action):
+    """Names of routes that are paths."""
+
+    def requests(world, _port):
+        for path in world.names("rows.jsonl"):
+            yield f"/routes/{quote(path, safe='')}/rollout/{action}", {"reason": path}
+
+    return requests
+
+
 def about_runs(ending):
     """Ids of runs that are paths, for requests whose body names nothing."""
 
@@ -308,6 +323,11 @@ REQUESTS = {
     ("PUT", "/datasets/{name}"): uploading,
     ("PUT", "/routes/{name}"): routing,
     ("POST", "/routes/{name}/shadow"): pausing,
+    ("POST", "/routes/{name}/rollout"): rolling_out,
+    ("POST", "/routes/{name}/rollout/pause"): about_rollouts("pause"),
+    ("POST", "/routes/{name}/rollout/resume"): about_rollouts("resume"),
+    ("POST", "/routes/{name}/rollout/promote"): about_rollouts("promote"),
+    ("POST", "/routes/{name}/rollout/rollback"): about_rollouts("rollback"),
     ("PATCH", "/experiments/{name}"): changing,
     ("POST", "/keys"): creating_keys,
     ("POST", "/v1/chat/completions"): naming_models("/v1/chat/completions", messages=MESSAGES),

@@ -28,6 +28,7 @@ from router.store.people_labels import PeopleLabel
 from router.store.postgres import PostgresStore
 from router.store.postgres import traffic_index as postgres_index
 from router.store.review import ReviewContent, ReviewRow, ReviewSource
+from router.store.rollouts import Rollout, RolloutDecision, RolloutScore
 from router.store.sealed_traffic import FileFacts
 from router.store.shadows import ShadowPair, ShadowRow
 from router.store.sqlite import SqliteStore, traffic_index
@@ -41,8 +42,8 @@ ODD = 'é\0\x10@\x10\0 \U0001f600 "\\ud800" \\ \t\n'
 VALUES = {str: ODD, int: 2**63 - 1, float: 5e-324, bytes: b"\0\xff\x10@"}
 # What the schema restricts.
 CHECKED = {("answers", "state"), ("keys", "budget_period"), ("judge_studies", "state"),
-           ("judge_studies", "kind"), ("runs", "state"), ("sealed_traffic", "state"),
-           ("sealed_traffic", "kinds")}  # fmt: skip
+           ("judge_studies", "kind"), ("rollouts", "state"), ("runs", "state"),
+           ("sealed_traffic", "state"), ("sealed_traffic", "kinds")}  # fmt: skip
 
 
 def copied(source, target, *, stale_after=30.0):
@@ -89,6 +90,7 @@ async def fill(store):
         [
             Record(id=f"req_{n}", at=float(n), route="ab"[n % 2], key_id="key_1", keep="full",
                    user=["", f"user {n % 50}"][n % 2],
+                   rollout="ro_1" if n == 7 else "", arm="control", unit="ab",
                    target=Target("p", "m"), request=b"\0\xff", status=200)
             for n in range(5000)
         ]
@@ -104,6 +106,7 @@ async def fill(store):
                          content=ReviewContent(messages=[{"role": ODD}], answer=ODD))  # fmt: skip
     await store.add_review_rows([(reviewed, ["band"])], max_waiting=9)
     await store.review_key(b"key")
+    await fill_rollouts(store)
     facts = FileFacts(requests=9, size=1, sha256="ab", first=9000, last=9100, earliest=0.5,
                       latest=1.5, kinds=(("r", "p/m", "live", 200),))  # fmt: skip
     file = await store.begin_file("traffic/2026-11-29/ab.parquet")
@@ -115,6 +118,19 @@ async def fill(store):
     pair = ShadowPair(id="req_1", at=1.0, keep_texts=True, sample=sample, answer=Answer(text=ODD))
     await store.add_pairs("run_1", [pair], max_waiting=1)
     await store.count_shadow("run_1", {"not_sampled": 3})
+
+
+async def fill_rollouts(store):
+    rollout = Rollout(id="ro_1", route="r", candidate="p/n", state="running", reason=ODD, step=0,
+                      weight=0.1, revision=1, settings={"steps": [1]}, base={}, override=None,
+                      forecast={}, started_by="a", created_at=1.0, step_at=1.0)  # fmt: skip
+    decision = RolloutDecision(rollout="ro_1", revision=1, at=1.0, rule="start", reason=ODD)
+    await store.add_rollout(rollout, decision)
+    seen = await store.uncounted("ro_1", 9)
+    await store.count_requests("ro_1", seen, "{}", None)
+    score = RolloutScore(request=seen.requests[0].number, signal="feedback:f", source="s",
+                         value=1.0, at=1.0)  # fmt: skip
+    await store.keep_rollout_scores("ro_1", [score])
 
 
 @pytest.fixture

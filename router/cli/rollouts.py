@@ -1,0 +1,347 @@
+"""`evalrouter rollout`: give a candidate a growing share of a route's requests."""
+
+from __future__ import annotations
+
+import getpass
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.table import Column, Table
+
+from providers.errors import InputError
+from router.cli.commands import (
+    Commands,
+    config_option,
+    escape,
+    json_option,
+    local_time,
+    out,
+    print_json,
+    print_table,
+    with_services,
+)
+from router.config.documents import Document, read_yaml, refusal
+from router.config.loading import load
+from router.loop.rollout_plan import settings_of
+from router.loop.rollout_report import RolloutReport
+from router.loop.rollout_rules import SignalReading
+from router.loop.rollouts import Action, RolloutAction
+from router.store.rollouts import Rollout, RolloutDecision
+
+if TYPE_CHECKING:  # see `commands.with_services`
+    from router.services import Services
+
+_BAR = 20
+_STATES = {
+    "running": "cyan",
+    "holding": "yellow",
+    "paused": "yellow",
+    "promoting": "green",
+    "promoted": "green",
+    "rolling_back": "red",
+    "rolled_back": "red",
+    "aborted": "red",
+}
+
+
+@click.group(cls=Commands)
+def rollout() -> None:
+    """Give a candidate a growing share of a route's requests, and promote it or roll it back.
+
+    A running server need not be stopped: all its processes follow within a second, and one of them
+    decides.
+    """
+
+
+@rollout.command("start")
+@click.argument("route")
+@click.argument("candidate", required=False)
+@click.option("--steps", help="The candidate's shares in percent, such as 1,5,25,100.")
+@click.option(
+    "--settings",
+    "settings_path",
+    type=click.Path(path_type=Path),
+    help="A YAML or JSON file with what a route's `rollout` in the config may have.",
+)
+@click.option("--step-seconds", type=float, help="How long a step takes at least.")
+@click.option("--cycle-seconds", type=float, help="A full cycle of the traffic.")
+@click.option("--max-requests", type=int, help="Requests that may be the candidate's in all.")
+@click.option("--sticky", help="What keeps a user in one arm: user, conversation or header:NAME.")
+@click.option("--reason", default="", help="Why, for the record.")
+@click.option("--force", is_flag=True, help="Although the goals cannot be shown, or nobody knows.")
+@config_option
+@json_option
+def rollout_start(  # noqa: PLR0917 - one parameter for each option
+    route: str,
+    candidate: str | None,
+    steps: str | None,
+    settings_path: Path | None,
+    reason: str,
+    force: bool,
+    config_path: Path | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Start a rollout of CANDIDATE (provider/model) on ROUTE.
+
+    What is not given is as in the route's `rollout` in the config, else the default.
+    """
+    document = _settings(settings_path)
+    document |= {name: value for name, value in given.items() if value is not None}
+    if candidate is not None:
+        document["candidate"] = candidate
+    if steps is not None:
+        document["steps"] = _numbers(steps)
+    document |= {"reason": reason} if reason else {}
+    document |= {"force": True} if force else {}
+
+    async def start(services: Services) -> Rollout:
+        requested = services.rollouts.request_of(route, Document(document, "", {}))
+        return await services.rollouts.start(route, requested, actor=_actor())
+
+    started: Rollout = with_services(load(config_path), start)
+    if as_json:
+        print_json(started)
+        return
+    out.print(
+        f"{started.id}: {escape(started.candidate)} gets {started.weight:.4g} of the requests of "
+        f"{escape(started.route)}",
+        highlight=False,
+    )
+
+
+def _settings(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
+    document, problems = read_yaml(text, str(path), error=InputError)
+    if problems:
+        raise refusal(problems, InputError)
+    if not isinstance(document.data, dict):
+        raise InputError(f"{path}: must map names to settings")
+    return document.data
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--steps must be numbers such as 1,5,25,100 (got {text!r})") from None
+
+
+def _actor() -> str:
+    try:
+        return f"cli {getpass.getuser()}"
+    except (KeyError, OSError):
+        return "cli"
+
+
+@rollout.command("list")
+@click.option("--route", help="Only of this route.")
+@click.option("--limit", type=click.IntRange(1, 500), default=50, show_default=True)
+@config_option
+@json_option
+def rollout_list(route: str | None, limit: int, config_path: Path | None, *, as_json: bool) -> None:
+    """List rollouts, newest first."""
+
+    async def read(services: Services) -> list[Rollout]:
+        return await services.rollouts.list(route, limit=limit)
+
+    rollouts: list[Rollout] = with_services(load(config_path), read)
+    if as_json:
+        print_json(rollouts)
+        return
+    table = Table(
+        Column("rollout", no_wrap=True), "route", "candidate", "state", "share", "started", "reason"
+    )
+    for row in rollouts:
+        table.add_row(
+            row.id,
+            escape(row.route),
+            escape(row.candidate),
+            _state(row),
+            f"{row.weight:.4g}",
+            local_time(row.created_at),
+            escape(row.reason),
+        )
+    print_table(table, empty="No rollouts yet.")
+
+
+@rollout.command("status")
+@click.argument("route")
+@click.option("--id", "rollout_id", help="An earlier rollout of the route.")
+@config_option
+@json_option
+def rollout_status(
+    route: str, rollout_id: str | None, config_path: Path | None, *, as_json: bool
+) -> None:
+    """Show a route's rollout: its steps, what each signal says, and every decision."""
+
+    async def read(services: Services) -> RolloutReport:
+        return await services.rollouts.report(route, rollout_id)
+
+    report: RolloutReport = with_services(load(config_path), read)
+    if as_json:
+        print_json(report)
+    else:
+        _print(report)
+
+
+def _command(action: Action, text: str) -> click.Command:
+    @click.argument("route")
+    @click.argument("reason")
+    @click.option(
+        "--revision",
+        type=int,
+        help="The rollout's when you looked at it, to be refused where it has changed since.",
+    )
+    @config_option
+    @json_option
+    def decide(
+        route: str, reason: str, revision: int | None, config_path: Path | None, *, as_json: bool
+    ) -> None:
+        requested = RolloutAction(reason=reason, revision=revision)
+
+        async def act(services: Services) -> Rollout:
+            return await services.rollouts.act(route, action, requested, actor=_actor())
+
+        changed: Rollout = with_services(load(config_path), act)
+        if as_json:
+            print_json(changed)
+        else:
+            out.print(f"{changed.id} is {changed.state}", highlight=False)
+
+    decide.__doc__ = text
+    return click.command(action)(decide)
+
+
+for _action, _text in (
+    ("pause", "Keep the candidate's share of ROUTE as it is, for a REASON, until it is resumed."),
+    ("resume", "Go on with the rollout of ROUTE where it was paused, for a REASON."),
+    ("promote", "Give the candidate all requests of ROUTE, for a REASON, whatever was shown."),
+    ("rollback", "Take all requests of ROUTE from the candidate, for a REASON."),
+):
+    rollout.add_command(_command(_action, _text))  # type: ignore[arg-type]  # they are Actions
+
+
+# what `status` prints
+
+
+def _state(row: Rollout) -> str:
+    return f"[{_STATES[row.state]}]{row.state}[/]"
+
+
+def _print(report: RolloutReport) -> None:
+    row = report.rollout
+    out.print(
+        f"[bold]{row.id}[/] {escape(row.candidate)} on {escape(row.route)}: {_state(row)}",
+        highlight=False,
+    )
+    out.print(f"  {escape(row.reason)}", highlight=False, soft_wrap=True)
+    out.print(f"\n  {_steps(row)}\n", highlight=False, soft_wrap=True)
+    if report.signals:
+        print_table(_signals(report))
+    for name, totals in (("as assigned", report.totals), ("per protocol", report.per_protocol)):
+        parts = [
+            f"{arm} {total.requests:,} requests of {total.units:,} users, {total.failures:,} failed"
+            for arm, total in sorted(totals.items())
+        ]
+        out.print(f"  {name}: {'; '.join(parts) or 'no requests yet'}", highlight=False)
+    out.print()
+    print_table(_decisions(report.decisions))
+
+
+def _steps(row: Rollout) -> str:
+    """Return the steps as a line: those that were taken, the present one, and the rest."""
+    steps = [step for step in settings_of(row).steps if step < 100]
+    reached = len(steps) if row.state in ("promoting", "promoted") else row.step
+    parts = []
+    for n, step in enumerate(steps):
+        if n < reached:
+            parts.append(f"[green]✓ {step:g}%[/]")
+        elif n == reached and row.is_active:
+            parts.append(f"[bold cyan]● {step:g}%[/]")
+        else:
+            parts.append(f"[dim]○ {step:g}%[/]")
+    end = "[green]✓ 100%[/]" if row.state == "promoted" else "[dim]○ 100%[/]"
+    return " ── ".join([*parts, end])
+
+
+def _signals(report: RolloutReport) -> Table:
+    table = Table(
+        "signal",
+        Column("candidate", justify="right", no_wrap=True),
+        Column("control", justify="right", no_wrap=True),
+        Column("difference", no_wrap=True),
+        Column("evidence", no_wrap=True),
+        box=None,
+    )
+    goal_limit = 1 / settings_of(report.rollout).alpha
+    for reading in report.signals:
+        for n, bar in enumerate(_bars(reading, report.e_value_limit, goal_limit)):
+            cells = [reading.signal, *_arms(reading), _difference(reading)] if n == 0 else [""] * 4
+            table.add_row(*map(escape, cells), bar)
+    return table
+
+
+def _arms(reading: SignalReading) -> Iterator[str]:
+    for arm in (reading.candidate, reading.control):
+        yield "" if arm.mean is None else f"{arm.mean:.4g} ({arm.requests:,})"
+
+
+def _difference(reading: SignalReading) -> str:
+    if reading.estimate is None:
+        return ""
+    is_ratio = reading.scale == "ratio"
+    text = f"{reading.estimate:.4g} times" if is_ratio else f"{reading.estimate:+.4g}"
+    if reading.low is None or reading.high is None:
+        return text
+    return f"{text} [{reading.low:.4g}, {reading.high:.4g}]"
+
+
+def _bars(reading: SignalReading, limit: float, goal_limit: float) -> Iterator[str]:
+    if reading.shown is not None:
+        yield _evidence("green", "shown", reading.shown, goal_limit)
+    yield _evidence("red", "worse", reading.harm, limit)
+
+
+def _evidence(colour: str, of: str, e_value: float, limit: float) -> str:
+    return f"[{colour}]{_bar(e_value, limit)}[/] {of} {e_value:.3g}/{limit:g}"
+
+
+def _bar(e_value: float, limit: float) -> str:
+    """Return evidence as a bar that is full where it decides; its scale is logarithmic."""
+    share = 0.0 if e_value <= 1 else min(1.0, math.log(e_value) / math.log(limit))
+    filled = round(_BAR * share)
+    return "█" * filled + "░" * (_BAR - filled)
+
+
+def _decisions(decisions: list[RolloutDecision]) -> Table:
+    table = Table(
+        Column("#", justify="right"),
+        Column("when", no_wrap=True),
+        Column("rule", no_wrap=True),
+        Column("share", no_wrap=True),
+        "state",
+        "who",
+        "why",
+        box=None,
+    )
+    for row in decisions:
+        moved = f"{row.from_weight:.4g} → {row.to_weight:.4g}"
+        table.add_row(
+            str(row.revision),
+            local_time(row.at),
+            escape(row.rule),
+            f"{row.to_weight:.4g}" if row.from_weight == row.to_weight else moved,
+            escape(row.to_state),
+            escape(row.actor),
+            escape(row.reason),
+        )
+    return table

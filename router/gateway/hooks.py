@@ -1,0 +1,51 @@
+"""Where other parts of the program take part in a request; `services.py` plugs them in.
+
+The gateway knows these protocols and nothing of who implements them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from router.config.routes import Route
+from router.records import Arm, Target
+
+
+class Assignment(NamedTuple):
+    """Which side of a rollout a request is on.
+
+    Attributes:
+        rollout: the rollout's id.
+        arm: the side.
+        unit: a hash of whom the choice sticks to.
+        step: the position in the rollout's steps.
+        target: the target to try before those of the plan; None for the plan as it is.
+    """
+
+    rollout: str
+    arm: Arm
+    unit: str
+    step: int
+    target: Target | None
+
+
+class TargetChooser(Protocol):
+    """Has some requests of a route answered by another target than the route's own."""
+
+    def sticky_of(self, route_name: str) -> str | None:
+        """Return what its choice sticks to, as in the config's `sticky`.
+
+        "" stands for the request's user, or else its conversation. None where it chooses nothing
+        for the route, which is looked up for every request.
+        """
+        ...
+
+    def choose(self, route_name: str, route: Route, key: str) -> Assignment | None:
+        """Return the choice for a request; None where the route has none now.
+
+        Args:
+            route_name: the route's name.
+            route: its definition.
+            key: what the choice sticks to; another one for each request without it.
+        """
+        ...

@@ -1,0 +1,245 @@
+"""Decides about rollouts: one process at a time, for all.
+
+    controller = RolloutController(store, rollouts, assignments, owner=this_owner())
+    await controller.open()       # every second, where a rollout is under way
+    await controller.close()
+
+    await controller.run_once()   # or once
+
+In each round, the process with the lease reads what has not been counted of each rollout, lets the
+rules observe it and decide, and stores all of that in one transaction: which requests are counted,
+the rules' state after them, and the decision. A process that is killed has done all of it or none.
+Another one takes the lease over when it has run out. Should a process that was only stopped for a
+while go on, its transaction is refused, because what it read has been counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
+
+import msgspec
+
+from providers.errors import ConflictError, EvalrouterError
+from router.config.rollouts import RolloutSettings
+from router.loop.assignment import Assignments
+from router.loop.rollout_plan import observation_of, observation_of_score, plan_of, settings_of
+from router.loop.rollout_rules import Batch, Decision, Observation, RolloutRules, SignalReading
+from router.loop.rollout_statistics import Statistics, statistics_of, text_of
+from router.loop.rollouts import Rollouts, changed
+from router.store.rollouts import Rollout, RolloutChange, RolloutStore, Uncounted
+
+log = logging.getLogger("evalrouter")
+
+EVERY_S = 1.0
+LEASE = "decide about rollouts"
+LEASE_S = 10.0
+AT_ONCE = 2000
+# Time that passes while no process looks is not part of a step: nobody knows what happened then.
+MAX_UNSEEN_S = 60.0
+
+
+class RolloutController:
+    """Counts requests of rollouts, and decides.
+
+    Args:
+        store: has the rollouts and their requests.
+        rollouts: brings decisions into effect.
+        assignments: follow what was decided.
+        owner: a name for this part of the process, which no other has.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        store: RolloutStore,
+        rollouts: Rollouts,
+        assignments: Assignments,
+        *,
+        owner: str,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._rollouts = rollouts
+        self._assignments = assignments
+        self._owner = owner
+        self._clock = clock
+        self._task: asyncio.Task[None] | None = None
+        self._logged = ""
+        self._has_lease = False
+        self._readings: dict[str, Sequence[SignalReading]] = {}
+
+    async def open(self) -> None:
+        """Begin."""
+        self._task = asyncio.create_task(self._repeat(), name="evalrouter-rollouts")
+
+    async def close(self) -> None:
+        """Stop, and leave the lease to another process."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+        if self._has_lease:
+            self._has_lease = False
+            with suppress(EvalrouterError):
+                await self._store.release_lease(LEASE, self._owner)
+
+    async def _repeat(self) -> None:
+        while True:
+            try:
+                await self.run_once()
+                self._logged = ""
+            except EvalrouterError as error:
+                # Once, not every second.
+                if self._logged != error.message:
+                    log.error("rollouts wait: %s", error.message)
+                self._logged = error.message
+            except Exception:
+                log.exception("a round of rollouts failed")
+            await asyncio.sleep(EVERY_S)
+
+    def e_values(self) -> list[tuple[tuple[str, ...], float]]:
+        """Return the e-values of the last round for metrics; none in a process without the lease.
+
+        Each with its route, signal, and what it is evidence of: `worse`, or `shown` of a goal.
+        """
+        active = self._assignments.active
+        return [
+            ((route, reading.signal, evidence), value)
+            for route, readings in self._readings.items()
+            if route in active
+            for reading in readings
+            for evidence, value in (("worse", reading.harm), ("shown", reading.shown))
+            if value is not None
+        ]
+
+    async def run_once(self) -> bool:
+        """Look at every rollout that is under way; return whether this process has the lease.
+
+        Raises:
+            StoreError: the database does not work.
+        """
+        if not self._assignments.active and not self._rollouts.awaits_start():
+            return False
+        self._has_lease = await self._store.claim_lease(LEASE, self._owner, LEASE_S)
+        if not self._has_lease:
+            self._readings.clear()
+            return False
+        await self._rollouts.start_configured(actor=self._owner)
+        for rollout in await self._store.rollouts(active=True, limit=1000):
+            try:
+                await self._advance(rollout)
+            except ConflictError as error:
+                # A person decided, or another process has the lease: the next round sees that.
+                log.info("%s: %s", rollout.id, error.message)
+        await self._assignments.follow()
+        return True
+
+    async def _advance(self, rollout: Rollout) -> None:
+        if rollout.state in ("promoting", "rolling_back"):
+            await self._rollouts.bring_about(rollout, actor=self._owner)
+            return
+        if rollout.pause != "route" and not self._rollouts.is_control_unchanged(rollout):
+            await self._rollouts.pause_for_route(rollout, actor=self._owner)
+            return
+        settings = settings_of(rollout)
+        while True:
+            seen = await self._store.uncounted(rollout.id, AT_ONCE)
+            if seen.revision != rollout.revision:
+                return
+            after = await self._count(rollout, settings, seen)
+            if after is not None:
+                await self._assignments.follow()
+                await self._rollouts.bring_about(after, actor=self._owner)
+                return
+            if len(seen.requests) < AT_ONCE and len(seen.scores) < AT_ONCE:
+                return
+            if not await self._store.claim_lease(LEASE, self._owner, LEASE_S):
+                return
+
+    async def _count(
+        self, rollout: Rollout, settings: RolloutSettings, seen: Uncounted
+    ) -> Rollout | None:
+        """Count what was read, and decide; return the rollout where that changed it."""
+        now = self._clock()
+        statistics = statistics_of(seen.statistics)
+        if statistics is None:
+            before = rollout.step_at
+            rules = RolloutRules(plan_of(settings))
+            statistics = Statistics(until=before, rules=rules.state())
+        statistics.rules.status, statistics.rules.step = rollout.state, rollout.step
+        # On a thread: units are told apart by packed sets, which take milliseconds.
+        decision, after = await asyncio.to_thread(
+            _observed, settings, statistics, _observations(seen, settings), now
+        )
+        change = self._change(rollout, statistics.rule, decision)
+        await self._store.count_requests(rollout.id, seen, text_of(after), change)
+        self._readings[rollout.route] = after.readings
+        if change is None:
+            return None
+        return changed(rollout, change)
+
+    def _change(self, rollout: Rollout, rule: str, decision: Decision) -> RolloutChange | None:
+        """Return what a decision changes; None where it goes on as before, for the same reason."""
+        if decision.rule == "status":
+            return None
+        if decision.action == "hold" and (decision.rule, decision.status) == (rule, rollout.state):
+            return None
+        first = next(
+            (reading for reading in decision.readings if reading.signal in decision.signals), None
+        )
+        changes: dict[str, Any] = {"state": decision.status, "weight": decision.to_weight}
+        if decision.action == "step_up":
+            changes |= {"step": decision.next_step, "step_at": self._clock()}
+        if decision.action == "pause":
+            changes |= {"pause": "imbalance", "weight": rollout.weight}
+        if decision.action == "abort":
+            changes |= {"ended_at": self._clock()}
+        return self._rollouts.decided(
+            rollout,
+            changes,
+            rule=decision.rule,
+            actor=self._owner,
+            reason=decision.reason,
+            signal=", ".join(decision.signals),
+            e_value=decision.e_value,
+            low=None if first is None else first.low,
+            high=None if first is None else first.high,
+            seen={
+                "signals": msgspec.to_builtins(decision.readings),
+                "imbalance": decision.imbalance,
+            },
+        )
+
+
+def _observations(seen: Uncounted, settings: RolloutSettings) -> list[Observation]:
+    return [
+        *(observation_of(request, settings) for request in seen.requests),
+        *(observation_of_score(score, settings) for score in seen.scores),
+    ]
+
+
+def _observed(
+    settings: RolloutSettings,
+    before: Statistics,
+    observations: Sequence[Observation],
+    now: float,
+) -> tuple[Decision, Statistics]:
+    """Let the rules observe and decide; return the decision, and the statistics after it."""
+    rules = RolloutRules(plan_of(settings), before.rules)
+    began = max(before.until, now - MAX_UNSEEN_S)
+    rules.observe(Batch(began=began, until=max(began, now), observations=observations))
+    decision = rules.decide()
+    rules.apply(decision)
+    return decision, Statistics(
+        until=max(began, now),
+        rules=rules.state(),
+        rule=decision.rule,
+        readings=decision.readings,
+        imbalance=decision.imbalance,
+    )

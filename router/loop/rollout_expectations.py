@@ -1,0 +1,48 @@
+"""What is expected of a route's traffic during a rollout, from its recorded requests.
+
+A route with records of less than a day is taken to have had only these requests in a day, and one
+with records of less than two days to always have the same users. Both make a forecast longer.
+"""
+
+from __future__ import annotations
+
+from router.config.rollouts import SHARES, RolloutSettings
+from router.loop.rollout_forecast import Expectation, TrafficLevel
+from router.store.rollouts import RouteBaseline
+
+_DAY_S = 86400.0
+_WEEK = 7.0
+
+
+def traffic_level(baseline: RouteBaseline) -> TrafficLevel:
+    """Return how many requests, and how many different units, come to a route.
+
+    Units are users, as requests name them; a request without one is a unit of its own.
+    """
+    days = max(1.0, baseline.seconds / _DAY_S)
+    requests = baseline.requests / days
+    nameless = baseline.nameless / days
+    a_day = min(requests, nameless + baseline.user_days / days)
+    a_week = _WEEK * nameless + baseline.users * max(1.0, _WEEK / days)
+    if days < 2:
+        a_week = _WEEK * nameless + baseline.users
+    return TrafficLevel(
+        requests_per_day=requests,
+        units_per_day=a_day,
+        units_per_week=min(_WEEK * a_day, max(a_day, a_week)),
+    )
+
+
+def expectations(settings: RolloutSettings, baseline: RouteBaseline) -> dict[str, Expectation]:
+    """Return what is expected of each signal, by its name."""
+    requests = max(1, baseline.requests)
+    shares = {
+        "errors": baseline.failures / requests,
+        "truncations": baseline.truncations / requests,
+        "refusals": baseline.refusals / requests,
+    }
+    return {
+        signal.name: Expectation(mean=shares.get(signal.measure, 0.05))
+        for signal in settings.signals
+        if signal.measure in SHARES
+    }

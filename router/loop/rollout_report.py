@@ -1,0 +1,35 @@
+"""A rollout as people look at it: its state, what was seen of it, and every decision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from router.loop.rollout_rules import SignalReading
+from router.records import Arm
+from router.store.rollouts import ArmTotals, Rollout, RolloutDecision
+
+
+class RolloutReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A rollout with what was seen of it.
+
+    Attributes:
+        rollout: as it stands.
+        signals: what the tests say of each signal, from the last round; none before the first.
+        imbalance: the e-value against the planned assignment; None before the first round.
+        e_value_limit: the e-value at which a single signal rolls back.
+        totals: each arm's requests, as they were assigned (intention to treat).
+        per_protocol: those of users who were only ever in one arm, answered by its own target.
+        uncounted: whether requests wait to be counted.
+        decisions: in their order.
+    """
+
+    rollout: Rollout
+    signals: tuple[SignalReading, ...]
+    imbalance: float | None
+    e_value_limit: float
+    totals: Mapping[Arm, ArmTotals]
+    per_protocol: Mapping[Arm, ArmTotals]
+    uncounted: bool
+    decisions: list[RolloutDecision]

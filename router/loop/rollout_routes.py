@@ -1,0 +1,62 @@
+"""A rollout's route: what it was at the start, whether it still is, and what a promotion sets."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from router.config.rollouts import RolloutSettings
+from router.config.routes import Route, RouteTarget
+from router.store.rollouts import Rollout
+
+# What may change of a route while its rollout goes on: nothing that an answer depends on.
+_FREE_TO_CHANGE = frozenset({"rollout", "shadow", "record_sample", "traffic_days"})
+
+
+def route_version(route: Route | None) -> str:
+    """Return a short hash of what a route's answers depend on; "" without a route."""
+    if route is None:
+        return ""
+    return hashlib.sha256(msgspec.json.encode(_compared(route), order="sorted")).hexdigest()[:16]
+
+
+def _compared(route: Route) -> dict[str, Any]:
+    document = document_of_route(route)
+    return {name: value for name, value in document.items() if name not in _FREE_TO_CHANGE}
+
+
+def document_of_route(route: Route) -> dict[str, Any]:
+    """Return a route as a document, as `PUT /routes/{name}` takes it."""
+    document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(route))
+    return document
+
+
+def promoted(rollout: Rollout) -> dict[str, Any]:
+    """Return the route's document with the candidate at 100 %; other targets stay, without weight.
+
+    A target of the candidate's model that the route has without weight keeps its settings.
+    """
+    base = msgspec.convert(rollout.base, Route)
+    others = [target for target in base.targets if target.model != rollout.candidate]
+    same_model = [target for target in base.targets if target.model == rollout.candidate]
+    candidate = same_model[0] if same_model else RouteTarget(model=rollout.candidate)
+    targets = (
+        msgspec.structs.replace(candidate, weight=1.0),
+        *(msgspec.structs.replace(target, weight=0.0) for target in others),
+    )
+    return document_of_route(msgspec.structs.replace(base, targets=targets))
+
+
+def sticky_of(rollout: Rollout) -> str:
+    """Return what keeps a user in one arm, as in the config's `sticky`; "" for the default."""
+    settings = msgspec.convert(rollout.settings, RolloutSettings)
+    return settings.sticky or msgspec.convert(rollout.base, Route).sticky or ""
+
+
+def is_unchanged(rollout: Rollout, route: Route | None) -> bool:
+    """Return whether a route is what it was when its rollout began."""
+    if route is None:
+        return False
+    return _compared(route) == _compared(msgspec.convert(rollout.base, Route))

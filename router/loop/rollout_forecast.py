@@ -422,15 +422,11 @@ def _impossible(
     words = f"{slowest.signal or 'The minimum time of the steps'} cannot be shown with the traffic"
     if slowest.units:
         words += f": at {slowest.weight:.3g} of the units it needs {slowest.units:,} of them"
-    if slowest.days is None:
+    total = _total_days(steps)
+    if total is None:
         words += ", more than the route ever has."
     else:
-        total = _total_days(steps)
-        words += (
-            f"; the rollout would take {total:.0f} days"
-            if total is not None
-            else f"; that step would take {slowest.days:.0f} days"
-        )
+        words += f"; the rollout would take {total:.0f} days"
         words += f" at {traffic.requests_per_day:,.0f} requests a day, the limit is {limit:.0f}."
     for first in range(1, len(plan.steps) - 1):
         later = msgspec.structs.replace(plan, steps=plan.steps[first:], max_s=None)

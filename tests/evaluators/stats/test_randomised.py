@@ -27,6 +27,12 @@ from evaluators.stats.randomised import (
 from evaluators.stats.recent_quantile import HALF_LIFE, MIN_WEIGHT, RecentQuantile, class_of
 
 
+def test_the_alternatives_are_those_of_the_simulations():
+    assert RATIOS == (1.2, 1.5, 2, 3, 5, 10)
+    assert pytest.approx((1 / 3, 2 / 3, 4 / 3, 8 / 3, 10, 50)) == MULTIPLES
+    assert pytest.approx((0.25, 0.5, 0.8, 10 / 11, 1.1, 1.25, 2, 4)) == IMBALANCES
+
+
 def test_events_multiply_by_the_ratios_that_they_are_likelier_by():
     test = RatioTest()
     assert test.e_value() == 1
@@ -244,9 +250,22 @@ def test_old_values_fade():
     assert recent.quantile(0.9) == class_of(8.0)
     recent.add([], at=1000.0)  # a clock that goes back changes nothing
     assert sum(recent.counts.values()) == pytest.approx(120)
+    assert recent.at == 1000.0 + 2 * HALF_LIFE == 8200.0
     recent.add([], at=1000.0 + 40 * HALF_LIFE)
     assert recent.counts == {}
     assert recent.quantile(0.95) is None
+
+
+def test_a_value_counts_until_it_is_a_thousandth():
+    recent = RecentQuantile()
+    assert (recent.counts, recent.at) == ({}, 0.0)
+    recent.add([1.0], at=0.0)
+    recent.add([], at=9.9 * HALF_LIFE)
+    assert recent.counts == {0: pytest.approx(0.5**9.9)}
+    recent.add([], at=10 * HALF_LIFE)
+    assert recent.counts == {}
+    with pytest.raises(TypeError):
+        RecentQuantile({0: 1.0})
 
 
 def test_classes_are_two_percent_wide_and_in_order():

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
+import numpy as np
 import pytest
 
 from router.loop.rollout_forecast import (
+    Detection,
     Expectation,
     TrafficLevel,
     rollout_forecast,
@@ -206,3 +209,91 @@ def test_each_signal_says_what_harm_it_finds():
     ]
     errors, judge, latency = (found.requests for found in forecast.detections)
     assert latency < errors < judge < 400_000
+
+
+def needed(values, chances, bets, *, capital, chance):
+    """Units until the best of the bets has the capital, by hand."""
+    best = math.inf
+    for bet in bets:
+        logs = np.log1p(bet * np.array(values))
+        growth = logs @ np.array(chances)
+        spread = math.sqrt(logs**2 @ np.array(chances) - growth**2)
+        if growth > 0:
+            quantile = NormalDist().inv_cdf(chance) * spread
+            best = min(
+                best,
+                (quantile + math.sqrt(quantile**2 + 4 * growth * math.log(capital))) ** 2
+                / (2 * growth) ** 2,
+            )
+    return best
+
+
+MULTIPLES = np.array([1 / 3, 2 / 3, 4 / 3, 8 / 3, 10, 50])
+
+
+def test_units_by_hand_of_events():
+    # 0.1 of the units, 2% errors: D of goodness is weighed by 10 and by -1/0.9, about 0.98.
+    values = [0.2, -9.8, -0.02 / 0.9, 0.98 / 0.9]
+    chances = [0.098, 0.002, 0.882, 0.018]
+    aims = MULTIPLES * 0.01 / (0.02 * 0.98 / 0.09)
+    up = np.minimum(aims, 0.9 / (9.8 - 0.01))
+    by_hand = needed(np.array(values) + 0.01, chances, up, capital=120, chance=0.9)
+    units = units_to_show(GOAL, EXPECTED["errors"], 0.1, alpha=0.05, chance=0.9)
+    assert units == pytest.approx(by_hand)
+    # Two points worse: 0.1 * 0.96 and 0.1 * 0.04.
+    chances = [0.096, 0.004, 0.882, 0.018]
+    down = -np.minimum(aims, 0.9 / (0.98 / 0.9 + 0.01))
+    by_hand = needed(np.array(values) + 0.01, chances, down, capital=6 * 100, chance=0.9)
+    worse = Expectation(mean=0.02, difference=0.02)
+    assert units_to_detect(GOAL, worse, 0.1, limit=100, chance=0.9) == pytest.approx(by_hand)
+
+
+def test_units_by_hand_of_scores_near_the_end_of_their_range():
+    # A mean of .1 with a deviation of .2 is 0 four times out of five, and else .5.
+    values = np.array([-1.0, 4.0, 0.1 / 0.9, -0.4 / 0.9])
+    chances = [0.08, 0.02, 0.72, 0.18]
+    up = np.minimum(MULTIPLES * 0.05 / (0.04 / 0.09), 0.9 / (1.0 - 0.05))
+    by_hand = needed(values + 0.05, chances, up, capital=120, chance=0.9)
+    expected = Expectation(mean=0.1, sd=0.2)
+    assert units_to_show(JUDGE, expected, 0.1, alpha=0.05, chance=0.9) == pytest.approx(by_hand)
+    # No score from 0 to 1 with a mean of .2 deviates by more than .4.
+    assert units_to_show(
+        JUDGE, Expectation(mean=0.2, sd=0.5), 0.1, alpha=0.05, chance=0.9
+    ) == pytest.approx(units_to_show(JUDGE, Expectation(mean=0.2), 0.1, alpha=0.05, chance=0.9))
+
+
+def test_units_by_hand_of_pairs():
+    pairs = Signal(name="judge", kind="paired_score", role="goal", margin=0.05)
+    expected = Expectation(sd=0.25, difference=-0.1)
+    down = -np.minimum(MULTIPLES * 0.05 / 0.0625, 0.9 / 1.05)
+    by_hand = needed([0.15 + 0.05, -0.35 + 0.05], [0.5, 0.5], down, capital=600, chance=0.9)
+    assert units_to_detect(pairs, expected, 0.1, limit=100, chance=0.9) == pytest.approx(by_hand)
+
+
+def test_units_by_hand_of_first_events():
+    ratios = np.array([1.2, 1.5, 2, 3, 5, 10])
+    expected = Expectation(mean=0.02, difference=0.02)
+    units = []
+    for ratio in ratios:
+        factors = [ratio / (0.9 + 0.1 * ratio) - 1, 1 / (0.9 + 0.1 * ratio) - 1, 0]
+        chances = [0.1 * 0.04, 0.9 * 0.02, 1 - 0.022]
+        units.append(needed(factors, chances, [1.0], capital=600, chance=0.9))
+    assert units_to_detect(ERRORS, expected, 0.1, limit=100, chance=0.9) == pytest.approx(
+        min(units)
+    )
+
+
+def test_what_may_take_longer_is_left_to_the_slowest_step():
+    forecast = rollout_forecast(plan(JUDGE, ERRORS), traffic(500), EXPECTED)
+    chances = (1 - 0.15 * 2 / 3, 1 - 0.15 / 3)
+    assert [step.units for step in forecast.steps] == [
+        math.ceil(units_to_show(JUDGE, EXPECTED["judge"], weight, alpha=0.05, chance=chance))
+        for weight, chance in zip((0.1, 0.5), chances, strict=True)
+    ]
+
+
+def test_a_forecast_is_not_changed():
+    detection = Detection(signal="errors", harm="twice as many", requests=1)
+    for item in (detection, traffic(1.0), Expectation()):
+        with pytest.raises(AttributeError, match="immutable"):
+            setattr(item, item.__struct_fields__[0], 2.0)

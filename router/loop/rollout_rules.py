@@ -410,8 +410,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     to_weight: float
     signals: tuple[str, ...] = ()
     e_value: float | None = None
-    readings: tuple[SignalReading, ...] = ()
-    imbalance: float = 1.0
+    readings: tuple[SignalReading, ...]
+    imbalance: float
 
 
 class UnitSet:
@@ -590,7 +590,7 @@ class RolloutRules:
                 f"Not shown yet: {_goals(goals, plan.alpha)}.",
                 "holding",
                 signals=tuple(reading.signal for reading in goals),
-                e_value=max(reading.shown or 0.0 for reading in goals),
+                e_value=max(item.shown for item in goals if item.shown is not None),
             )
         shown = [reading for reading in readings if reading.role == "goal"]
         reason = f"No guardrail speaks against it after {_time(state.elapsed_s)}"
@@ -603,7 +603,7 @@ class RolloutRules:
             reason + ".",
             "promoting" if last else "running",
             signals=tuple(reading.signal for reading in shown),
-            e_value=min((reading.shown or 0.0 for reading in shown), default=None),
+            e_value=min((item.shown for item in shown if item.shown is not None), default=None),
         )
 
     def person_decides(self, action: RolloutAction, reason: str) -> Decision:
@@ -902,9 +902,7 @@ def _reading(signal: Signal, memory: SignalState, probability: float) -> SignalR
         role=signal.role,
         candidate=candidate,
         control=control,
-        harm=1.0
-        if memory.ratio is None and memory.mean is None
-        else (memory.ratio.e_value() if memory.ratio is not None else _worse(memory)),
+        harm=_harm(memory),
         shown=memory.mean.shown() if memory.mean is not None and signal.role == "goal" else None,
         passed=signal.role == "guardrail" or memory.passed,
         scale="ratio" if memory.ratio is not None else "difference",
@@ -916,7 +914,9 @@ def _reading(signal: Signal, memory: SignalState, probability: float) -> SignalR
     )
 
 
-def _worse(memory: SignalState) -> float:
+def _harm(memory: SignalState) -> float:
+    if memory.ratio is not None:
+        return memory.ratio.e_value()
     return 1.0 if memory.mean is None else memory.mean.worse()
 
 

@@ -83,7 +83,9 @@ def test_the_last_step_below_one_is_followed_by_the_promotion():
     assert (rules.status, rules.weight) == ("promoting", 1.0)
     rules.finish()
     assert (rules.status, rules.weight) == ("promoted", 1.0)
-    assert rules.decide().rule == "status"
+    decision = rules.decide()
+    assert (decision.action, decision.rule, decision.status) == ("hold", "status", "promoted")
+    assert decision.reason == "The rollout is promoted."
 
 
 @pytest.mark.parametrize(("candidate", "control"), [(0, 0), (100, 0), (0, 100), (49, 900)])
@@ -235,12 +237,66 @@ def test_a_goal_has_to_be_shown_before_a_step():
     assert (decision.action, decision.signals) == ("step_up", ("quality",))
     assert decision.e_value >= 20
     assert decision.readings[0].low < 0 < decision.readings[0].high
-    assert "the goals are shown: quality" in decision.reason
+    assert decision.reason == (
+        "No guardrail speaks against it after 25 hours, and the goals are shown: quality."
+    )
     rules.apply(decision)
     # What was shown has to be shown again, with the users of the next step.
     observed(rules, score(2, candidate=True, value=1.0, step=1), hours=25)
     [reading] = rules.readings()
     assert (reading.passed, reading.shown < 20) == (False, True)
+
+
+def test_a_step_lasts_to_its_last_second():
+    rules = RolloutRules(plan(cycle_s=DAY))
+    observed(rules, both(100, 900, error_rate=0), hours=24 - 0.5 / 3600)
+    decision = rules.decide()
+    assert decision.rule == "min_time"
+    assert decision.reason == "The step lasts 0.5 s more, until a full cycle of traffic is seen."
+
+
+def test_a_goal_of_which_one_arm_has_no_values():
+    rules = RolloutRules(plan(ERRORS, QUALITY))
+    observed(rules, [*both(20, 180, error_rate=0), *score(9, candidate=True, value=0.5)], hours=24)
+    assert rules.decide().reason == (
+        "Too few requests of one arm have the signal: quality (1 more). No data is no pass."
+    )
+    pairs = Signal(name="win", kind="paired_score", role="goal", min_values=1)
+    rules = RolloutRules(plan(pairs, imbalance_alpha=1e-300))
+    observed(rules, requests(9, candidate=True, win=0.0), hours=24)
+    assert rules.decide().reason == (
+        "Not shown yet: win has no values of one arm in this step (e-value 1, needs 20)."
+    )
+
+
+def test_bets_on_scores_by_hand():
+    rules = RolloutRules(plan(QUALITY))
+    first = [*score(1, candidate=True, value=0.5), *score(9, candidate=False, value=0.9)]
+    second = [
+        *score(2, candidate=True, value=0.8, prefix="b"),
+        *score(18, candidate=False, value=0.7, prefix="b"),
+    ]
+    observed(rules, first, hours=1)
+    observed(rules, second, hours=1)
+    gains, losses = np.ones(6), np.ones(6)
+    multiples = np.array([1 / 3, 2 / 3, 4 / 3, 8 / 3, 10, 50])
+    # The center and variance of no values, and of one .5 and nine .9 with a weight of 1 for .5.
+    center = (0.5 + 9 * 0.9 + 0.5) / 11
+    around = 0.25 + 9 * 0.81 - 10 * center**2
+    for values, c, variance in (
+        ([(0.5, 1, 0), (0.9, 0, 9)], 0.5, 0.25),
+        ([(0.8, 2, 0), (0.7, 0, 18)], center, (around + 0.25) / 11),
+    ):
+        aims = multiples * 0.1 / (variance / 0.09)
+        up = np.minimum(aims, 0.9 / (max(c / 0.1, (1 - c) / 0.9) - 0.1))
+        down = np.minimum(aims, 0.9 / (max((1 - c) / 0.1, c / 0.9) + 0.1))
+        for value, candidates, controls in values:
+            for weight, number in ((10, candidates), (-1 / 0.9, controls)):
+                gains *= (1 + up * (weight * (value - c) + 0.1)) ** number
+                losses *= (1 - down * (weight * (value - c) + 0.1)) ** number
+    [reading] = rules.readings()
+    assert reading.shown == pytest.approx(gains.mean())
+    assert reading.harm == pytest.approx(losses.mean())
 
 
 def test_a_goal_that_is_missed_rolls_back():
@@ -358,7 +414,12 @@ def test_a_rollout_that_shows_nothing_ends_at_its_time_limit():
     assert rules.decide().rule in {"goals", "passed"}
     rules = RolloutRules(plan(QUALITY, max_s=3 * DAY, imbalance_alpha=1e-300))
     observed(rules, both(3, 3, quality=0.5), hours=72)
-    assert rules.decide().rule == "time_limit"
+    decision = rules.decide()
+    assert (decision.action, decision.rule, decision.status) == ("abort", "time_limit", "aborted")
+    assert decision.reason == (
+        "The rollout has taken 3 days, the limit is 3 days, and the candidate has not been "
+        "promoted."
+    )
 
 
 def test_a_person_can_decide_with_a_reason():
@@ -560,6 +621,16 @@ def test_signals_that_cannot_be_tested_are_refused(options, match):
 def test_plans_that_decide_nothing_are_refused(options, match):
     with pytest.raises(ValueError, match=match):
         RolloutPlan(**{"signals": (ERRORS,), "steps": (0.1, 0.5, 1.0)} | options)
+
+
+def test_the_largest_and_smallest_rules_are_taken():
+    rules = RolloutPlan(
+        signals=(ERRORS,), alpha=0.5, imbalance_alpha=0.5, min_step_s=0, cycle_s=0, unit_window_s=0
+    )
+    assert rules.steps == (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
+    assert rules.step_s == rules.shortest_s == 0
+    with pytest.raises(ValueError, match=r"which the candidate is compared with the control$"):
+        plan(steps=(1.0,))
 
 
 def test_a_set_of_units_takes_each_once():

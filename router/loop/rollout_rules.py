@@ -917,7 +917,8 @@ def _reading(signal: Signal, memory: SignalState, probability: float) -> SignalR
 def _harm(memory: SignalState) -> float:
     if memory.ratio is not None:
         return memory.ratio.e_value()
-    return 1.0 if memory.mean is None else memory.mean.worse()
+    assert memory.mean is not None, "a signal has one of two tests"
+    return memory.mean.worse()
 
 
 def _estimate(

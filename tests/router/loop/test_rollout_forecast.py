@@ -198,6 +198,23 @@ def test_pairs_need_far_fewer():
     assert 5 * paired < arms
 
 
+def test_pairs_of_a_wider_range_are_those_of_one():
+    one = Signal(name="judge", kind="paired_score", role="goal", margin=0.05)
+    two = Signal(name="judge", kind="paired_score", role="goal", margin=0.1, high=2.0)
+    assert units_to_show(two, Expectation(sd=0.5), 0.1, alpha=0.05, chance=0.9) == pytest.approx(
+        units_to_show(one, Expectation(sd=0.25), 0.1, alpha=0.05, chance=0.9)
+    )
+
+
+def test_one_scored_request_is_enough_for_a_user():
+    rules = plan(JUDGE, sticky=True)
+    # Ten requests of each user, a tenth of them scored: 1 - .9^10 of the users have a score.
+    some = rollout_forecast(rules, traffic(10_000, units=0.1), EXPECTED).steps[0]
+    every = EXPECTED | {"judge": Expectation(mean=0.8, sd=0.25)}
+    all_users = rollout_forecast(rules, traffic(10_000, units=0.1), every).steps[0]
+    assert some.days == pytest.approx(all_users.days / (1 - 0.9**10))
+
+
 def test_each_signal_says_what_harm_it_finds():
     forecast = rollout_forecast(
         plan(ERRORS, JUDGE, Signal(name="latency", kind="above_p95")), traffic(50_000), EXPECTED

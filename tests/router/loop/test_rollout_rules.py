@@ -79,7 +79,9 @@ def test_the_last_step_below_one_is_followed_by_the_promotion():
     rules = RolloutRules(plan())
     for step, (candidate, control) in enumerate(((100, 900), (500, 500))):
         observed(rules, both(candidate, control, step=step, error_rate=0))
-        rules.apply(rules.decide())
+        decision = rules.decide()
+        rules.apply(decision)
+    assert (decision.action, decision.next_step, decision.to_weight) == ("promote", 2, 1.0)
     assert (rules.status, rules.weight) == ("promoting", 1.0)
     rules.finish()
     assert (rules.status, rules.weight) == ("promoted", 1.0)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -245,12 +246,24 @@ async def make_from_traffic(
         only=caller.only,
     )
     services.traffic_datasets.check_room()
-    return ServerSentEvent(_made(services, plan, caller.only))
+    made = _made(services, plan, caller.only)
+    # What is wrong at once is an error of the usual form, which can only be sent before an event.
+    first = await anext(made)
+
+    async def events() -> AsyncIterator[SSEData]:
+        async with aclosing(made):
+            yield first
+            async for event in made:
+                yield event
+
+    return ServerSentEvent(events())
 
 
 async def _made(
     services: Services, plan: TrafficDatasetPlan, only: str | None
-) -> AsyncIterator[SSEData]:
+) -> AsyncGenerator[SSEData]:
+    """Yield events until the dataset is made. Raises what goes wrong before the first of them."""
+    has_begun = False
     progress: list[TrafficDatasetProgress] = []
     making = asyncio.create_task(
         services.traffic_datasets.create(plan, only=only, progress=progress.append)
@@ -258,14 +271,19 @@ async def _made(
     try:
         while not making.done():
             await asyncio.wait([making], timeout=PROGRESS_EVERY_S)
+            if making.done() and making.exception() is not None:
+                break
             if progress:
                 yield _event("progress", progress[-1]._asdict())
                 progress.clear()
             else:
                 # Proxies end connections on which nothing is sent.
                 yield {"comment": "reading"}
+            has_begun = True
         yield _event("end", making.result())
     except EvalrouterError as error:
+        if not has_begun:
+            raise
         yield _event("error", {"status": error.status, **error.as_openai()})
     finally:
         making.cancel()

@@ -322,7 +322,9 @@ class TrafficDatasets:
             raise _nothing(plan, counts)
         with temporary_folder() as folder:
             path = folder / "requests.jsonl"
-            writing = _Writing(job, self._review, self._datasets.max_bytes)
+            key = await self._store.review_key(secrets.token_bytes(32))
+            rows = _Rows(plan, self._review, key)
+            writing = _Writing(job, rows, self._datasets.max_bytes)
             await writing.run(candidates, path)
             if not writing.sources:
                 raise _nothing(plan, counts)
@@ -602,14 +604,14 @@ class _Writing:
         findings: how often checks noticed something, by its kind.
     """
 
-    def __init__(self, job: _Job, review: Review, max_bytes: int) -> None:
+    def __init__(self, job: _Job, rows: _Rows, max_bytes: int) -> None:
         self._recorded = job.recorded
         self._plan = job.plan
         self._counts = job.counts
         self._progress = job.progress
         self._max_bytes = max_bytes
         self._feedback = job.feedback
-        self._rows = _Rows(job.plan, review)
+        self._rows = rows
         self._read = job.counts.total()
         self.sources: list[RowSource] = []
         self.findings: Counter[str] = Counter()
@@ -660,12 +662,11 @@ class _Line(NamedTuple):
 class _Rows:
     """Makes rows of records; it remembers what rows are compared by."""
 
-    def __init__(self, plan: TrafficDatasetPlan, review: Review) -> None:
+    def __init__(self, plan: TrafficDatasetPlan, review: Review, key: bytes) -> None:
         self._selection = plan.selection
         self._review = review
         self._language = plan.needs_language
-        # Placeholders are equal within a dataset, and tell nothing of another one's.
-        self._key = secrets.token_bytes(32)
+        self._key = key
         self._duplicates = Duplicates(similarity=review.pranks.similarity)
         self._ids: set[str] = set()
         self._clusters: dict[tuple[str, ...], str] = {}

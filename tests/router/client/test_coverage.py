@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import httpx
@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from servers import gateway
 
+from providers.errors import ConflictError, UpstreamProtocolError
 from router.client import AsyncClient, asynchronous
 
 # OpenAI's package sends these.
@@ -227,3 +228,22 @@ async def test_bodies_have_described_fields_only(operations, tmp_path):
         content = operations[operation]["requestBody"]["content"]["application/json"]
         assert content["schema"]["$ref"]
         assert isinstance(msgspec.json.decode(request.content), dict)
+
+
+async def test_an_error_in_a_stream_of_events_is_raised_as_its_status_says():
+    error = {"message": "gone", "type": "x", "param": "name", "code": "no_rows"}
+    event = msgspec.json.encode({"status": 409, "error": error}).decode()
+    text = (
+        'event: progress\r\ndata: {"records": 1, "rows": 0}\r\n\r\n'
+        f"event: error\r\ndata: {event}\r\n\r\n"
+    )
+    endings = {text: ConflictError, "": UpstreamProtocolError}
+    for answer, kind in endings.items():
+        transport = httpx.MockTransport(lambda _, answer=answer: httpx.Response(200, text=answer))
+        news: list[Mapping[str, int]] = []
+        async with httpx.AsyncClient(transport=transport) as http:
+            client = AsyncClient("http://server", http=http)
+            with pytest.raises(kind) as raised:
+                await client.datasets.from_traffic("d", "r", progress=news.append)
+        assert news == ([{"records": 1, "rows": 0}] if answer else [])
+        assert raised.value.param == ("name" if answer else None)

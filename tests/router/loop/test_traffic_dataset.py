@@ -422,3 +422,17 @@ def test_a_row_s_parameters_that_cannot_be_sent_are_refused(parameters):
     row = Row(id="1", number=1, fields={"request_parameters": parameters})
     with pytest.raises(RunDocumentError, match="request_parameters of row 1"):
         to_sample(row, lambda _: ())
+
+
+@pytest.mark.parametrize("where", ["", "answer contains 'number'"])
+async def test_sealed_and_live_requests_are_read_alike(tmp_path, where):
+    text = CONFIG.format(folder=tmp_path).replace("{database", "{seal_after_days: 1, database")
+    async with Services(parse(text, "test.yaml", {})) as services:
+        old = [record(n, at=NOW - 5 * 86400 + n) for n in range(4)]
+        await services.store.keep_traffic([*old, *(record(n) for n in range(4, 6))])
+        sealed = await services.sealing.run_once()
+        assert sealed.requests == 4
+        assert (await made(services, where=where)).funnel.rows == 6
+        answers = {row["id"]: row["answer"] for row in await rows(services)}
+        assert answers == {f"req_{n}": f"answer number {n}" for n in range(6)}
+        assert (await services.deletion.delete(TrafficFilter(id="req_2"))).related == 1

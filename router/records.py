@@ -6,6 +6,8 @@ stores it.
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Literal, NamedTuple
@@ -19,14 +21,25 @@ TrafficClass = Literal["live", "eval"]
 Arm = Literal["control", "candidate"]
 
 
-# The longest identifier of a user that is stored as it is, in UTF-8.
-MAX_USER_BYTES = 256
+# The longest name that somebody else chose, of a user or a conversation, that is stored as it is.
+MAX_STORED_BYTES = 256
 
 
-def user_id(text: str) -> str:
-    """Return a user's identifier as it is stored: a long one as its SHA-256, so none is cut."""
+def stored_name(text: str) -> str:
+    """Return a name that somebody else chose as it is stored: a long one as its SHA-256.
+
+    So none is cut, and it is found by the whole name.
+    """
     encoded = text.encode("utf-8", "surrogatepass")
-    return text if len(encoded) <= MAX_USER_BYTES else f"sha256:{sha256(encoded).hexdigest()}"
+    return text if len(encoded) <= MAX_STORED_BYTES else f"sha256:{sha256(encoded).hexdigest()}"
+
+
+def new_record_id() -> str:
+    """Return the id of a new record.
+
+    Ids that sort by time are written into the store's index at its end, the cheapest place.
+    """
+    return f"req_{time.time_ns():016x}{random.getrandbits(64):016x}"
 
 
 class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -90,7 +103,7 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
     thousands of them to walk.
 
     Attributes:
-        id: the request id in the answer's headers.
+        id: ours, unlike any other record's; in the answer's header `x-evalrouter-record`.
         at: when the request came, seconds since the epoch.
         path: the path of OpenAI's endpoint.
         route: `model` in the client's request; "" when that was not readable.
@@ -101,7 +114,11 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
         traffic_class: `live` or `eval`.
         cached: whether the response cache answered.
         key_id: the id of the client's key, "" without one.
-        user: the client's own identifier of its user, by `user_id`; "" without one.
+        user: the client's own identifier of its user, by `stored_name`; "" without one.
+        request_id: the client's `x-request-id`, which others may have chosen, too; "" where it sent
+            none, so that it is `id`.
+        conversation: the client's own name of the conversation, by `stored_name`; "" without one.
+        stored: whether the client lets it be stored; without, its bodies are not.
         rollout, arm, unit, step: the rollout that chose its targets, on which side the request was,
             a hash of whom the choice sticks to, and the position in the rollout's steps; "" and 0
             without one.
@@ -112,10 +129,12 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
         keep: how much of the request may be stored.
         request, response: bodies, only where `keep` is "full".
         tail: the answer's body or its last bytes, to read usage from; b"" without an answer.
+        head: the first bytes of an answer's body of which `tail` is only the end.
         received: bytes of the answer's body, where `tail` is only its end; else 0.
         body: the client's request, to estimate its tokens from where the target does not say.
         trace: the request's place in a trace; None where tracing is off.
 
+        response_id: the `id` of the answer, by `stored_name`; "" without one.
         finish_reason, model, system_fingerprint: as the target reports them, "" otherwise.
         prompt_tokens, completion_tokens, total_tokens: as the target counted them, else as
             estimated; None where there is nothing to charge for.
@@ -139,6 +158,9 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
     cached: bool = False
     key_id: str = ""
     user: str = ""
+    request_id: str = ""
+    conversation: str = ""
+    stored: bool = True
     rollout: str = ""
     arm: Arm | Literal[""] = ""
     unit: str = ""
@@ -151,10 +173,12 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
     request: bytes | None = None
     response: bytes | None = None
     tail: bytes = b""
+    head: bytes = b""
     received: int = 0
     body: bytes = b""
     trace: Trace | None = None
 
+    response_id: str = ""
     finish_reason: str = ""
     model: str = ""
     system_fingerprint: str = ""

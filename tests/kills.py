@@ -385,7 +385,7 @@ def _key(life: Life) -> dict[str, str]:
 
 
 async def _newest_ids(store: Store) -> set[str]:
-    return {row.id for row in await store.traffic(TrafficFilter(), limit=1000)}
+    return {row.request_id for row in await store.traffic(TrafficFilter(), limit=1000)}
 
 
 async def _records(
@@ -396,8 +396,8 @@ async def _records(
     costs: dict[str, float] = {}
     before: int | None = None
     while rows := await store.traffic(TrafficFilter(), limit=1000, before=before):
-        ids.update(row.id for row in rows)
-        costs |= {row.id: row.cost_usd or 0.0 for row in rows}
+        ids.update(row.request_id for row in rows)
+        costs |= {row.request_id: row.cost_usd or 0.0 for row in rows}
         before = rows[-1].number
     spent = (await store.key_state()).spent
     return ids, costs, {key: (spend.requests, spend.usd) for key, spend in spent.items()}

@@ -10,6 +10,11 @@ def selects(matching: TrafficFilter, record: Record) -> bool:
     low, high = matching.status or (0, 999)
     return (
         matching.id in (None, record.id)
+        and matching.request_id in (None, record.request_id or record.id)
+        and matching.response_id in (None, record.response_id)
+        and matching.conversation in (None, record.conversation)
+        and matching.rollout in (None, record.rollout)
+        and matching.arm in (None, record.arm)
         and matching.route in (None, record.route)
         and record.route not in matching.except_routes
         and matching.target in (None, record.target_name())

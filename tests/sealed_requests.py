@@ -39,6 +39,11 @@ def a_record(n: int, draw: random.Random) -> Record:
         keep="full" if bodies else "metadata",
         request=f"question {n} \0 é".encode() if bodies else None,
         response=f"answer {n}".encode() * 20 if bodies else None,
+        request_id="" if n % 5 else f"mine_{n % 100}",
+        response_id=f"chatcmpl-{n // 2}" if n % 4 else "",
+        conversation=f"talk_{n % 30}" if n % 8 == 1 else "",
+        rollout="rollout_1" if n % 6 == 1 else "",
+        arm=("", "control", "", "candidate")[n // 6 % 4] if n % 6 == 1 else "",
     )
 
 

@@ -211,6 +211,7 @@ class StreamEnd(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         usage: the tokens; None when the host does not report them.
+        id: the answer's id; "" for none.
         model: the model that the host reports; "" for none.
         system_fingerprint: the fingerprint that the host reports; "" for none.
         finish_reason: the last finish reason; "" for none.
@@ -219,6 +220,7 @@ class StreamEnd(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     usage: TokenCounts | None = None
+    id: str = ""
     model: str = ""
     system_fingerprint: str = ""
     finish_reason: str = ""
@@ -233,6 +235,7 @@ class _End(msgspec.Struct):
 class _Chunk(msgspec.Struct):
     """The fields that are read of a last event; those of unusual types count as absent."""
 
+    id: Any = None
     model: Any = None
     system_fingerprint: Any = None
     usage: msgspec.Raw = ABSENT
@@ -264,6 +267,7 @@ def read_end(tail: bytes) -> StreamEnd:
         reasons = [_text(choice.finish_reason) for choice in chunk.choices or ()]
         read = {
             "usage": usage_of_answer(chunk.usage, chunk.x_groq),
+            "id": _text(chunk.id),
             "model": _text(chunk.model),
             "system_fingerprint": _text(chunk.system_fingerprint),
             "finish_reason": next(filter(None, reversed(reasons)), None),

@@ -102,7 +102,7 @@ class Completions:
         except Exception as failure:  # noqa: BLE001  # the boundary: every failure is answered
             await self._refuse(from_exception(failure, "POST", scope["path"]), scope, send, context)
         finally:
-            keep = context.keep or self._traffic.keep_for(context.route)
+            keep = context.keep or self._traffic.keep_for(context.route, stored=context.stored)
             record = context.record(keep, self._clock())
             if context.grant is not KEYLESS:
                 # At once, not with the records' batch: a budget must not lag behind.
@@ -152,7 +152,9 @@ class Completions:
         self, error: EvalrouterError, scope: Scope, send: Send, context: RequestContext
     ) -> None:
         context.fail(error)
-        headers = error_headers(error, context.request_id, context.model, self._now())
+        headers = error_headers(
+            error, context.request_id, context.record_id, context.model, self._now()
+        )
         await answer(scope, send, error.status, headers, body_of(error))
 
     def _upstream_request(self, context: RequestContext) -> UpstreamRequest:

@@ -144,7 +144,7 @@ class Relay:
         return keep_all, held, fault
 
     def _keeps_body(self, context: RequestContext) -> bool:
-        context.keep = self._traffic.keep_for(context.route)
+        context.keep = self._traffic.keep_for(context.route, stored=context.stored)
         return context.keep == "full"
 
     def _cache_answer(

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
 import re
-import time
 from collections import deque
 from typing import Any
 
@@ -13,15 +11,15 @@ import msgspec
 from providers.base import Path
 from providers.errors import EvalrouterError
 from router.api.connection import Headers
-from router.api.request_parsing import PATHS, parse, user_of
+from router.api.request_parsing import PATHS, conversation_of, is_stored, parse, user_of
 from router.api.response_headers import attempts_value, host_headers, list_value, printable_name
 from router.config.routes import KeepBodies, Route
 from router.gateway.cache import CachedResponse, CacheUse
 from router.gateway.hooks import Assignment
 from router.gateway.keys import KEYLESS
-from router.gateway.recorder import TAIL_BYTES
+from router.gateway.recorder import HEAD_BYTES, TAIL_BYTES
 from router.gateway.upstream import UpstreamResponse
-from router.records import Attempt, Record, Target, Trace
+from router.records import Attempt, Record, Target, Trace, new_record_id
 
 # The longest `x-request-id` of a client that is taken over.
 MAX_REQUEST_ID_BYTES = 128
@@ -35,12 +33,14 @@ class RequestContext:
     Attributes:
         headers: the client's headers, names in lower case.
         path: the endpoint of OpenAI's API.
-        request_id: the client's `x-request-id` if it is short and printable, else a new one.
+        record_id: the id of its record.
+        request_id: the client's `x-request-id` if it is short and printable, else the record's id.
         at, started: when it came, as time of day and on the clock that measures.
         grant: what the client's key permits, and how its use is settled.
         body: the request's body, b"" before it was read.
         model, stream, envelope: the body's `model` and `stream`, and all its fields as bytes;
             "", False and none before it was parsed.
+        stored: whether the client lets it be stored.
         route: the route that `model` names; None for `provider/model`.
         cache_use, cache_key, cached: how it uses the response cache, its key there, and the answer
             that the cache had.
@@ -70,11 +70,13 @@ class RequestContext:
         "model",
         "path",
         "received",
+        "record_id",
         "request_id",
         "response",
         "route",
         "started",
         "status",
+        "stored",
         "stream",
         "tail",
         "trace",
@@ -83,7 +85,9 @@ class RequestContext:
     def __init__(self, scope: Any, at: float, started: float) -> None:
         self.headers: dict[bytes, bytes] = dict(scope["headers"])
         self.path: Path = PATHS[scope["path"]]
-        self.request_id = _request_id(self.headers.get(b"x-request-id"))
+        self.record_id = new_record_id()
+        given = self.headers.get(b"x-request-id")
+        self.request_id = self.record_id if given is None else _request_id(given) or self.record_id
         self.at = at
         self.started = started
         self.grant = KEYLESS
@@ -91,6 +95,7 @@ class RequestContext:
         self.model = ""
         self.stream = False
         self.envelope: dict[str, msgspec.Raw] = {}
+        self.stored = True
         self.route: Route | None = None
         self.cache_use: CacheUse | None = None
         self.cache_key: bytes | None = None
@@ -113,6 +118,7 @@ class RequestContext:
         """
         self.body = body
         self.model, self.stream, self.envelope = parse(body, self.path)
+        self.stored = is_stored(self.envelope)
 
     def fail(self, error: EvalrouterError) -> None:
         """Note the error that the request ended with; a status that was already sent stands."""
@@ -133,6 +139,7 @@ class RequestContext:
         """Return the headers that every answer has."""
         headers = [
             (b"x-request-id", self.request_id.encode()),
+            (b"x-evalrouter-record", self.record_id.encode()),
             (b"x-evalrouter-route", printable_name(self.model)),
             (b"x-evalrouter-target", printable_name(target)),
             (b"content-type", content_type.encode("latin-1")),
@@ -166,8 +173,9 @@ class RequestContext:
             target = Target.parse(cached.target)
             whole = cached.body
         full = keep == "full"
+        long = len(whole) > TAIL_BYTES
         record = Record(
-            id=self.request_id,
+            id=self.record_id,
             at=self.at,
             path=self.path,
             route=self.model,
@@ -178,6 +186,9 @@ class RequestContext:
             cached=cached is not None,
             key_id=self.grant.key_id,
             user="" if keep == "none" else user_of(self.envelope),
+            request_id=self.request_id,
+            conversation="" if keep == "none" else conversation_of(self.headers),
+            stored=self.stored,
             attempts=self.attempts,
             first_byte_s=None if response is None else response.first_byte_s,
             total_s=ended - self.started,
@@ -185,7 +196,8 @@ class RequestContext:
             keep=keep,
             request=self.body if full else None,
             response=whole if full else None,
-            tail=whole[-TAIL_BYTES:] if len(whole) > TAIL_BYTES else whole,
+            tail=whole[-TAIL_BYTES:] if long else whole,
+            head=whole[:HEAD_BYTES] if long else b"",
             received=self.received or len(whole),
             body=self.body,
             trace=self.trace,
@@ -195,10 +207,7 @@ class RequestContext:
         return record
 
 
-def _request_id(header: bytes | None) -> str:
-    if header is not None and 0 < len(header) <= MAX_REQUEST_ID_BYTES:
-        text = header.decode("latin-1")
-        if text.isascii() and text.isprintable():
-            return text
-    # Ids that sort by time are written into the store's index at its end, the cheapest place.
-    return f"req_{time.time_ns():016x}{random.getrandbits(64):016x}"
+def _request_id(header: bytes) -> str:
+    """Return a client's id; "" for one that is not taken over."""
+    text = header.decode("latin-1") if len(header) <= MAX_REQUEST_ID_BYTES else ""
+    return text if text.isascii() and text.isprintable() else ""

@@ -14,7 +14,7 @@ from providers.errors import RequestError
 from providers.names import MAX_NAME_BYTES, check_name
 from providers.wire import UNREADABLE, Message
 from router.gateway.routing import Needs
-from router.records import user_id
+from router.records import stored_name
 
 PATHS: Mapping[str, Path] = {
     "/v1/chat/completions": "chat/completions",
@@ -184,7 +184,7 @@ def unit_key(
 
 
 def user_of(envelope: Mapping[str, msgspec.Raw]) -> str:
-    """Return the client's identifier of its user, by `user_id`; "" without one.
+    """Return the client's identifier of its user, by `stored_name`; "" without one.
 
     OpenAI's `safety_identifier` counts before `user`, which it replaces. A number is taken as it
     is written; what is neither a number nor a string identifies nobody.
@@ -201,8 +201,23 @@ def user_of(envelope: Mapping[str, msgspec.Raw]) -> str:
         except UNREADABLE:
             continue
         if value is not None and value != "":
-            return user_id(value if isinstance(value, str) else field.decode())
+            return stored_name(value if isinstance(value, str) else field.decode())
     return ""
+
+
+def conversation_of(headers: Mapping[bytes, bytes]) -> str:
+    """Return the client's name of the conversation, by `stored_name`; "" without one.
+
+    Portkey's clients have a header of their own for it.
+    """
+    value = headers.get(b"x-evalrouter-conversation") or headers.get(b"x-portkey-trace-id")
+    return "" if value is None else stored_name(value.decode("utf-8", "replace"))
+
+
+def is_stored(envelope: Mapping[str, msgspec.Raw]) -> bool:
+    """Return whether the client lets a request be stored: whether its `store` is not false."""
+    store = envelope.get("store")
+    return store is None or bytes(store) != b"false"
 
 
 def _opening(messages: msgspec.Raw | None) -> str | None:

@@ -89,18 +89,22 @@ def _bounded(value: str, secrets: tuple[bytes, ...]) -> bytes:
     return hide(printable(value), secrets)[:MAX_HOST_HEADER_BYTES]
 
 
-def error_headers(error: EvalrouterError, request_id: str, route: str, now: float) -> Headers:
+def error_headers(
+    error: EvalrouterError, request_id: str, record_id: str, route: str, now: float
+) -> Headers:
     """Return the headers of an answer that is an error.
 
     Args:
         error: what went wrong.
         request_id: the request's.
+        record_id: its record's.
         route: the request's `model`, "" where it is not known.
         now: seconds since the epoch.
     """
     headers: Headers = [
         (b"content-type", b"application/json"),
         (b"x-request-id", request_id.encode()),
+        (b"x-evalrouter-record", record_id.encode()),
     ]
     if isinstance(error, UpstreamError):
         headers.append((b"x-evalrouter-route", printable(route)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Annotated, cast, get_args
+from typing import Annotated, Any, cast, get_args
 
 import msgspec
 from litestar import delete, get
@@ -15,7 +15,7 @@ from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
 from router.api.paging import MAX_OFFSET, PageSize
 from router.loop.moments import moment
-from router.records import TrafficClass, user_id
+from router.records import TrafficClass, stored_name
 from router.sealing.deletion import Deletion
 from router.store.traffic import TotalsBy, TrafficFilter, TrafficRow, TrafficTotal
 
@@ -45,6 +45,11 @@ async def list_traffic(  # noqa: PLR0917 - Litestar passes query parameters by n
     target: FromQuery[str | None] = None,
     key: FromQuery[str | None] = None,
     user: FromQuery[str | None] = None,
+    request_id: FromQuery[str | None] = None,
+    response_id: FromQuery[str | None] = None,
+    conversation: FromQuery[str | None] = None,
+    rollout: FromQuery[str | None] = None,
+    arm: FromQuery[str | None] = None,
     status: FromQuery[str | None] = None,
     traffic_class: Annotated[TrafficClass | None, QueryParameter(name="class")] = None,
     since: FromQuery[str | None] = None,
@@ -56,12 +61,29 @@ async def list_traffic(  # noqa: PLR0917 - Litestar passes query parameters by n
 
     `status` is a number, `4xx`, or `error` for everything from 400; `since` and `until` are
     seconds since the epoch, ISO 8601, or how long ago (`7d`, `12h`); `key` is a key's id; `user` is
-    what the client sent as `safety_identifier` or `user`; `class` is `live` or `eval`.
+    what the client sent as `safety_identifier` or `user`; `request_id` is its `x-request-id`, of
+    requests of `key` or else of the caller's key; `response_id` is the `id` of the answer;
+    `conversation` is what the client sent as `x-evalrouter-conversation`; `arm` is one of
+    `rollout`; `class` is `live` or `eval`.
     """
     first = None if since is None else moment(since, time.time(), param="since")
     last = None if until is None else moment(until, time.time(), param="until")
-    key_id = _own_key(caller, key)
-    matching = _filter(route, target, key_id, user, status, traffic_class, first, last)
+    matching = _filter(
+        caller,
+        key,
+        status,
+        route=route,
+        target=target,
+        user=user,
+        request_id=request_id,
+        response_id=response_id,
+        conversation=conversation,
+        rollout=rollout,
+        arm=arm,
+        traffic_class=traffic_class,
+        since=first,
+        until=last,
+    )
     rows = await services.recorded.page(matching, limit=limit + 1, before=before)
     page = rows[:limit]
     return TrafficList(page, page[-1].number if len(rows) > limit else None)
@@ -91,6 +113,11 @@ async def add_up_traffic(  # noqa: PLR0917 - Litestar passes query parameters by
     target: FromQuery[str | None] = None,
     key: FromQuery[str | None] = None,
     user: FromQuery[str | None] = None,
+    request_id: FromQuery[str | None] = None,
+    response_id: FromQuery[str | None] = None,
+    conversation: FromQuery[str | None] = None,
+    rollout: FromQuery[str | None] = None,
+    arm: FromQuery[str | None] = None,
     status: FromQuery[str | None] = None,
     traffic_class: Annotated[TrafficClass | None, QueryParameter(name="class")] = None,
     since: FromQuery[str | None] = None,
@@ -105,8 +132,22 @@ async def add_up_traffic(  # noqa: PLR0917 - Litestar passes query parameters by
     """
     last = time.time() if until is None else moment(until, time.time(), param="until")
     first = last - DAY_S if since is None else moment(since, time.time(), param="since")
-    key_id = _own_key(caller, key)
-    matching = _filter(route, target, key_id, user, status, traffic_class, first, last)
+    matching = _filter(
+        caller,
+        key,
+        status,
+        route=route,
+        target=target,
+        user=user,
+        request_id=request_id,
+        response_id=response_id,
+        conversation=conversation,
+        rollout=rollout,
+        arm=arm,
+        traffic_class=traffic_class,
+        since=first,
+        until=last,
+    )
     groups = _groups(by)
     totals = await services.recorded.totals(matching, groups, limit=limit + 1)
     return TrafficTotals(totals[:limit], len(totals) <= limit, first, last)
@@ -114,10 +155,19 @@ async def add_up_traffic(  # noqa: PLR0917 - Litestar passes query parameters by
 
 @get("/traffic/{request_id:str}", tags=["observe"], summary="Show a request")
 async def show_traffic(
-    services: Injected, caller: InjectedCaller, request_id: FromPath[str]
+    services: Injected,
+    caller: InjectedCaller,
+    request_id: FromPath[str],
+    key: FromQuery[str | None] = None,
 ) -> TrafficRow:
-    """Show one request by its `x-request-id`, with its bodies where they were stored."""
-    row = await services.recorded.request(request_id, key_id=caller.only)
+    """Show one request with its bodies, where they were stored.
+
+    The path names its `x-evalrouter-record`; or its `x-request-id`, which clients choose: that is
+    looked up among the requests of `key`, or else of the caller's key.
+    """
+    row = await services.recorded.request(
+        request_id, key_id=_own_key(caller, key), named_by=caller.key_id if key is None else key
+    )
     if row is None:
         raise NotFoundError(
             f"Request {request_id!r} has no record. Records appear a moment after the "
@@ -130,10 +180,14 @@ async def show_traffic(
 @delete("/traffic", tags=["observe"], summary="Delete requests", status_code=200)
 async def delete_traffic(  # noqa: PLR0917 - Litestar passes query parameters by name
     services: Injected,
+    caller: InjectedCaller,
     route: FromQuery[str | None] = None,
     target: FromQuery[str | None] = None,
     key: FromQuery[str | None] = None,
     user: FromQuery[str | None] = None,
+    request_id: FromQuery[str | None] = None,
+    response_id: FromQuery[str | None] = None,
+    conversation: FromQuery[str | None] = None,
     status: FromQuery[str | None] = None,
     traffic_class: Annotated[TrafficClass | None, QueryParameter(name="class")] = None,
     since: FromQuery[str | None] = None,
@@ -151,11 +205,26 @@ async def delete_traffic(  # noqa: PLR0917 - Litestar passes query parameters by
             raise RequestError(f"{name} must not be empty.", param=name)
     first = None if since is None else moment(since, time.time(), param="since")
     last = None if until is None else moment(until, time.time(), param="until")
-    matching = _filter(route, target, key, user, status, traffic_class, first, last)
+    matching = _filter(
+        caller,
+        key,
+        status,
+        route=route,
+        target=target,
+        user=user,
+        request_id=request_id,
+        response_id=response_id,
+        conversation=conversation,
+        rollout=None,
+        arm=None,
+        traffic_class=traffic_class,
+        since=first,
+        until=last,
+    )
     if matching == TrafficFilter():
         raise RequestError(
-            "Say which requests to delete, with route, target, key, user, class, status, since or "
-            "until."
+            "Say which requests to delete, with route, target, key, user, request_id, response_id, "
+            "conversation, class, status, since or until."
         )
     deletion = await services.deletion.delete(matching, at_most=DELETED_AT_ONCE)
     await services.cache_sync.follow()
@@ -163,9 +232,20 @@ async def delete_traffic(  # noqa: PLR0917 - Litestar passes query parameters by
 
 
 @delete("/traffic/{request_id:str}", tags=["observe"], summary="Delete a request", status_code=200)
-async def delete_request(services: Injected, request_id: FromPath[str]) -> Deletion:
-    """Delete what is stored of the requests with an `x-request-id`, with their bodies."""
-    deletion = await services.deletion.delete(TrafficFilter(id=request_id))
+async def delete_request(
+    services: Injected,
+    caller: InjectedCaller,
+    request_id: FromPath[str],
+    key: FromQuery[str | None] = None,
+) -> Deletion:
+    """Delete what is stored of a request, with its bodies.
+
+    The path names its `x-evalrouter-record`, or else the `x-request-id` of requests of `key`, or
+    of the caller's key.
+    """
+    deletion = await services.deletion.delete_named(
+        request_id, key_id=key, named_by=caller.key_id if key is None else key
+    )
     await services.cache_sync.follow()
     if not deletion.deleted and not deletion.related:
         raise NotFoundError(f"Request {request_id!r} has no record.")
@@ -187,28 +267,41 @@ def _own_key(caller: Caller, key: str | None) -> str | None:
     return key if caller.only is None else caller.only
 
 
-def _filter(  # noqa: PLR0917 - the query parameters, in their order
-    route: str | None,
-    target: str | None,
+def _filter(
+    caller: Caller,
     key: str | None,
-    user: str | None,
     status: str | None,
-    traffic_class: TrafficClass | None,
-    since: float | None,
-    until: float | None,
+    *,
+    user: str | None,
+    conversation: str | None,
+    response_id: str | None,
+    **others: Any,
 ) -> TrafficFilter:
-    if user == "":
-        # A script's empty variable must not select everybody without one.
-        raise RequestError("user must not be empty.", param="user")
+    """Return what the query selects: `others` are fields of the filter, with their values.
+
+    Raises:
+        RequestError: a name is empty, or is only one together with another.
+        PermissionDeniedError: requests of another key than the caller's, who may see only theirs.
+    """
+    names = {"user": user, "conversation": conversation, "response_id": response_id}
+    for name, value in (names | others).items():
+        if name not in {"route", "target"} and value == "":
+            # A script's empty variable must not select everybody without one.
+            raise RequestError(f"{name} must not be empty.", param=name)
+    if others["arm"] is not None and others["rollout"] is None:
+        raise RequestError("arm needs rollout, whose it is.", param="arm")
+    key_id = _own_key(caller, key)
+    if others["request_id"] is not None and key_id is None:
+        # Clients choose it, and others may have chosen the same.
+        key_id = caller.key_id
+    given: dict[str, Any] = {
+        name: stored_name(value) for name, value in names.items() if value is not None
+    }
     return TrafficFilter(
-        route=route,
-        target=target,
-        key_id=key,
-        user=None if user is None else user_id(user),
-        traffic_class=traffic_class,
+        key_id=key_id,
         status=None if status is None else _statuses(status),
-        since=since,
-        until=until,
+        **given,
+        **others,
     )
 
 

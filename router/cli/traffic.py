@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 import msgspec
@@ -21,7 +21,7 @@ from router.cli.commands import (
     with_services,
 )
 from router.config.loading import load
-from router.records import user_id
+from router.records import stored_name
 from router.sealing.deletion import Deletion
 from router.sealing.job import SealingResult
 from router.store.traffic import TrafficFilter
@@ -39,6 +39,9 @@ def traffic() -> None:
 @click.argument("request_id", required=False)
 @click.option("--key", "key_id", help="Requests of a key, by its id.")
 @click.option("--user", help="Requests of a client's user: their `safety_identifier` or `user`.")
+@click.option(
+    "--conversation", help="Requests of a conversation: their `x-evalrouter-conversation`."
+)
 @click.option("--route", help="Requests of a route, or for a model.")
 @click.option("--target", help="Requests that a target answered.")
 @config_option
@@ -46,33 +49,42 @@ def traffic() -> None:
 def traffic_delete(
     request_id: str | None,
     user: str | None,
+    conversation: str | None,
     config_path: Path | None,
     as_json: bool,
     **selected: str | None,
 ) -> None:
     """Delete the records of the request REQUEST_ID, or of all that the options select.
 
+    REQUEST_ID is the id of a record, `x-evalrouter-record`; or an `x-request-id`, of the requests
+    of --key or else of those without a key, because clients choose it.
     Their bodies are deleted with them. A running server need not be stopped; its response cache
     forgets all answers within a second.
     """
-    for name, value in {"user": user, **selected}.items():
+    names = {"user": user, "conversation": conversation}
+    for name, value in {**names, **selected}.items():
         if value == "":
             # A script's empty variable must not select everything without one.
             raise InputError(f"--{name.removesuffix('_id')} must not be empty")
-    matching = TrafficFilter(
-        id=request_id,
-        key_id=selected["key_id"],
-        user=None if user is None else user_id(user),
-        route=selected["route"],
-        target=selected["target"],
-    )
-    if matching == TrafficFilter():
+    given: dict[str, Any] = {
+        name: stored_name(value) for name, value in names.items() if value is not None
+    }
+    matching = TrafficFilter(**given, **cast("dict[str, Any]", selected))
+    key_id = matching.key_id
+    if request_id is not None and matching != TrafficFilter(key_id=key_id):
+        raise InputError("beside REQUEST_ID, only --key selects")
+    if request_id is None and matching == TrafficFilter():
         raise InputError(
-            "say which requests to delete: REQUEST_ID, --key, --user, --route or --target"
+            "say which requests to delete: REQUEST_ID, --key, --user, --conversation, --route or "
+            "--target"
         )
 
     async def delete(services: Services) -> Deletion:
-        return await services.deletion.delete(matching)
+        if request_id is None:
+            return await services.deletion.delete(matching)
+        return await services.deletion.delete_named(
+            request_id, key_id=key_id, named_by=key_id or ""
+        )
 
     deletion: Deletion = with_services(load(config_path), delete)
     if as_json:

@@ -176,9 +176,9 @@ def delete_traffic(request_id: str | None, filters: Mapping[str, str | float]) -
     """
     if request_id is None:
         return ApiCall("DELETE", "/traffic", filters)
-    if filters:
+    if filters.keys() - {"key"}:
         raise InputError("delete the records of a request_id or of filters, not of both")
-    return ApiCall("DELETE", f"/traffic/{quoted(request_id)}")
+    return ApiCall("DELETE", f"/traffic/{quoted(request_id)}", filters)
 
 
 def compare(runs: tuple[str, ...], params: Mapping[str, Any]) -> ApiCall:

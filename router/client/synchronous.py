@@ -822,7 +822,8 @@ class Traffic:
     """`client.traffic`: the records of requests.
 
     Filters are what the query of `GET /traffic` may have: `route`, `target`, `key`, `user`,
-    `status`, `since`, `until`, and `class` (within `**{}`).
+    `request_id`, `response_id`, `conversation`, `rollout`, `arm`, `status`, `since`, `until`, and
+    `class` (within `**{}`).
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -842,9 +843,14 @@ class Traffic:
         answer = self._connection.request(ApiCall("GET", "/traffic", params))
         return Rows(answer["data"])
 
-    def show(self, request_id: str) -> TrafficRow:
-        """Return a request by its `x-request-id`, with its bodies where they were stored."""
-        call = ApiCall("GET", f"/traffic/{calls.quoted(request_id)}")
+    def show(self, request_id: str, *, key: str | None = None) -> TrafficRow:
+        """Return a request, with its bodies where they were stored.
+
+        Args:
+            request_id: its `x-evalrouter-record`, or its `x-request-id`.
+            key: the id of the key that has sent that `x-request-id`; by default the client's own.
+        """
+        call = ApiCall("GET", f"/traffic/{calls.quoted(request_id)}", {"key": key})
         return cast("TrafficRow", self._connection.request(call))
 
     def totals(
@@ -865,8 +871,9 @@ class Traffic:
         """Delete the records of a request, or of those that filters select, with their bodies.
 
         Args:
-            request_id: its `x-request-id`.
-            filters: see the class.
+            request_id: its `x-evalrouter-record`, or an `x-request-id`.
+            filters: see the class; beside `request_id` only `key`, which has sent that
+                `x-request-id`, by default the client's own.
 
         Returns:
             How many were deleted, and where else their texts may be.

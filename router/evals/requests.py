@@ -37,7 +37,7 @@ from router.gateway.recorder import Traffic, settle
 from router.gateway.route_table import Routes
 from router.gateway.routing import Plan, Table, share
 from router.gateway.upstream import UpstreamRequest, UpstreamResponse
-from router.records import Attempt, Record, Target
+from router.records import Attempt, Record, Target, new_record_id
 from serve.config import ModelConfig
 
 # The error by which a host says that its filter held back the prompt or the answer.
@@ -294,7 +294,8 @@ class EvalRequester:
         """
         answer = completed.answer
         record = Record(
-            id=upstream.request_id,
+            id=new_record_id(),
+            request_id=upstream.request_id,
             at=at,
             path=upstream.path,
             route=plan.route,

@@ -41,7 +41,7 @@ from router.gateway import tokens
 from router.gateway.dispatch import ERROR_EVENT
 from router.gateway.prices import PriceBook
 from router.gateway.redact import redact
-from router.records import Record, Target
+from router.records import Record, Target, stored_name
 from router.store.traffic import TrafficFilter, TrafficStore
 
 log = logging.getLogger("evalrouter")
@@ -53,6 +53,7 @@ SLICE = 64  # records completed at a time, so that the thread hands the interpre
 RETRY_S = 1.0  # until rows that wait for the database are tried again
 ROWS = 256  # rows written at a time: one transaction costs the same for one as for many
 TAIL_BYTES = 16 * 1024  # of an answer's end
+HEAD_BYTES = 512  # of the beginning of a longer one
 MAX_BODY_BYTES = 2**20  # longer bodies are not stored
 DAY_S = 86400.0
 PRUNE_EVERY_S = 600.0
@@ -69,6 +70,7 @@ class _Choice(msgspec.Struct):
 
 
 class _Answer(msgspec.Struct):
+    id: Any = None
     model: str | None = None
     system_fingerprint: str | None = None
     usage: msgspec.Raw = ABSENT
@@ -177,16 +179,19 @@ class Traffic:
 
     # the hot path
 
-    def keep_for(self, route: Route | None) -> KeepBodies:
+    def keep_for(self, route: Route | None, *, stored: bool = True) -> KeepBodies:
         """Return how much of one request may be stored; draws the route's sample.
 
         Args:
             route: the request's route; None for `provider/model`.
+            stored: whether the client lets its bodies be stored.
         """
-        if route is None:
-            return self._default
-        keep = route.record or self._default
-        if keep == "full" and route.record_sample < 1 and self._random() >= route.record_sample:
+        keep = self._default if route is None else route.record or self._default
+        if keep != "full":
+            return keep
+        if not stored or (
+            route is not None and route.record_sample < 1 and self._random() >= route.record_sample
+        ):
             return "metadata"
         return keep
 
@@ -408,12 +413,16 @@ def settle(record: Record, prices: PriceBook) -> None:
         return
     record.settled = True
     tail, record.tail = record.tail, b""
+    head, record.head = record.head, b""
     body, record.body = record.body, b""
     if tail:
         # The answer's form counts, not the requested one: some hosts stream always, or never.
-        streamed = not tail.startswith(b"{") if record.stream else tail.startswith(b"data:")
+        start = head or tail
+        streamed = not start.startswith(b"{") if record.stream else start.startswith(b"data:")
         read = _read_stream if streamed else _read_body
         read(record, tail)
+        if not record.response_id and start.startswith(b"{"):
+            record.response_id = _id_at_start(start[:HEAD_BYTES])
         if len(record.model + record.finish_reason + record.system_fingerprint) > MAX_NAME_BYTES:
             _shorten(record)
         if record.total_tokens is None and b'"x_groq"' in tail:
@@ -513,11 +522,30 @@ def _read_body(record: Record, tail: bytes) -> None:
     except wire.UNREADABLE:
         _search_end(record, tail)
         return
+    record.response_id = _id_of(answer.id)
     record.model = answer.model or ""
     record.system_fingerprint = answer.system_fingerprint or ""
     if answer.choices:
         record.finish_reason = answer.choices[0].finish_reason or ""
     _take_usage(record, usage_of_answer(answer.usage))
+
+
+def _id_of(value: Any) -> str:
+    """Return an answer's `id` as it is stored; "" where it is no text."""
+    return stored_name(value) if isinstance(value, str) else ""
+
+
+def _id_at_start(head: bytes) -> str:
+    """Return the `id` of an answer by its first bytes; "" where it is not among them.
+
+    Only before anything nested begins: objects inside have ids of their own.
+    """
+    at = head.find(b'"id"')
+    if at < 0 or b"{" in head[1:at] or b"[" in head[:at]:
+        return ""
+    following = head.find(b'"id"', at + 4)
+    first = head if following < 0 else head[:following]
+    return _id_of(_field(first, b'"id"', _read_text, b'"'))
 
 
 def _search_end(record: Record, tail: bytes) -> None:
@@ -569,6 +597,7 @@ def _read_stream(record: Record, tail: bytes) -> None:
         if chunk.error:
             record.error_code = record.error_code or ERROR_EVENT
         counted = counted or usage_of_answer(chunk.usage)
+        record.response_id = record.response_id or _id_of(chunk.id)
         record.model = record.model or chunk.model or ""
         record.system_fingerprint = record.system_fingerprint or chunk.system_fingerprint or ""
         if not ended and chunk.choices and chunk.choices[-1].finish_reason:
@@ -579,6 +608,7 @@ def _read_stream(record: Record, tail: bytes) -> None:
     end = sse.read_end(tail)
     if end.error:
         record.error_code = record.error_code or ERROR_EVENT
+    record.response_id = stored_name(end.id)
     record.finish_reason = end.finish_reason
     record.model = end.model
     record.system_fingerprint = end.system_fingerprint

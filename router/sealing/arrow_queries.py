@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from router.sealing.parquet_files import COLUMNS, FileReader, FileWriter
+from router.sealing.parquet_files import COLUMNS, FileReader, FileWriter, read_group
 from router.sealing.queries import SUMS, Queries, Row, newest_rows
 from router.store.columns.traffic import GROUP_COLUMNS, TRAFFIC_COLUMNS
 from router.store.sealed_traffic import SealedFile
@@ -101,6 +101,10 @@ class _Condition:
             column: value
             for column, value in (
                 ("id", matching.id),
+                ("response_id", matching.response_id),
+                ("conversation", matching.conversation),
+                ("rollout", matching.rollout),
+                ("arm", matching.arm),
                 ("route", matching.route),
                 ("target", matching.target),
                 ("key_id", matching.key_id),
@@ -119,7 +123,12 @@ class _Condition:
         if after is not None and after <= file.last:
             self._ranges["number"] = None, after
         self._except = matching.except_routes
-        self.columns = {"number", *self._equal, *self._ranges, *(["route"] if self._except else [])}
+        self._request_id = matching.request_id
+        self.columns = {"number", *self._equal, *self._ranges}
+        if self._except:
+            self.columns.add("route")
+        if self._request_id is not None:
+            self.columns |= {"request_id", "id"}
 
     def may_match(self, statistics: dict[str, tuple[Any, Any]]) -> bool:
         """Return whether a group may have a match, by the least and the greatest of its columns."""
@@ -138,7 +147,15 @@ class _Condition:
 
     def mask(self, table: Any) -> Any:
         """Return which rows match; None where all do."""
-        masks = [pc.equal(table[column], value) for column, value in self._equal.items()]
+        masks = [
+            # A file of an earlier version has nulls.
+            pc.fill_null(pc.equal(table[column], value), fill_value=False)
+            for column, value in self._equal.items()
+        ]
+        if self._request_id is not None:
+            given = pc.fill_null(table["request_id"], "")
+            unnamed = pc.and_(pc.equal(given, ""), pc.equal(table["id"], self._request_id))
+            masks.append(pc.or_(unnamed, pc.equal(given, self._request_id)))
         if self._except:
             routes = pa.array(self._except, pa.string())
             masks.append(pc.invert(pc.is_in(table["route"], value_set=routes)))
@@ -158,7 +175,7 @@ class _Condition:
 def _statistics(parquet: Any, group: int, columns: set[str]) -> dict[str, tuple[Any, Any]]:
     ranges = {}
     metadata = parquet.metadata.row_group(group)
-    for place, name in enumerate(COLUMNS):
+    for place, name in enumerate(parquet.schema_arrow.names):
         if name in columns:
             statistics = metadata.column(place).statistics
             if statistics is not None and statistics.has_min_max:
@@ -170,7 +187,7 @@ def _matching(parquet: Any, condition: _Condition, columns: set[str]) -> Iterato
     """Yield the requests that match, as tables of the columns."""
     for group in range(parquet.num_row_groups):
         if condition.may_match(_statistics(parquet, group, condition.columns)):
-            table = parquet.read_row_group(group, columns=sorted(columns), use_threads=False)
+            table = read_group(parquet, group, sorted(columns))
             mask = condition.mask(table)
             yield table if mask is None else table.filter(mask)
 
@@ -187,14 +204,13 @@ def _newest(
         statistics = _statistics(parquet, group, condition.columns)
         if not condition.may_match(statistics):
             continue
-        table = parquet.read_row_group(group, columns=sorted(condition.columns), use_threads=False)
+        table = read_group(parquet, group, sorted(condition.columns))
         mask = pc.greater(table["number"], lowest)
         chosen = condition.mask(table)
         places = pc.indices_nonzero(mask if chosen is None else pc.and_(mask, chosen))
         places = places[max(0, len(places) - (limit - len(rows))) :]
         if len(places):
-            whole = parquet.read_row_group(group, columns=names, use_threads=False).select(names)
-            values = whole.take(places).to_pydict()
+            values = read_group(parquet, group, names).take(places).to_pydict()
             rows += list(zip(*values.values(), strict=True))[::-1]
     return rows
 

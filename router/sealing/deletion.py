@@ -76,6 +76,21 @@ class RequestDeletion:
             deleted=deleted, related=related, complete=complete, elsewhere=tuple(elsewhere)
         )
 
+    async def delete_named(
+        self, name: str, *, key_id: str | None = None, named_by: str = ""
+    ) -> Deletion:
+        """Delete the request of a record's id, else those that a client gave a name.
+
+        Args:
+            name: the id of the record, or the `x-request-id` of the requests.
+            key_id: selects requests of one key; None selects all.
+            named_by: the key that has sent `x-request-id`, because others may have sent the same.
+        """
+        deletion = await self.delete(TrafficFilter(id=name, key_id=key_id))
+        if deletion.deleted:
+            return deletion
+        return await self.delete(TrafficFilter(request_id=name, key_id=named_by))
+
 
 class Recordings:
     """The files that providers record to (`record:` in the config).

@@ -14,7 +14,7 @@ import duckdb
 from providers.errors import ArtifactError, NotFoundError
 from router.datasets.artifacts import Artifacts
 from router.sealing.queries import Queries, Row
-from router.store.columns.traffic import GROUP_COLUMNS, TRAFFIC_COLUMNS
+from router.store.columns.traffic import FIRST_COLUMNS, GROUP_COLUMNS, TRAFFIC_COLUMNS
 from router.store.sealed_traffic import SealedFile
 from router.store.traffic import TotalsBy, TrafficFilter
 
@@ -26,6 +26,12 @@ _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
 }
+# What files of earlier versions have, and null for what they do not.
+_FIRST = [f'"{name}"' for name in TRAFFIC_COLUMNS[:FIRST_COLUMNS]]
+_LATER = [f'"{name}"' for name in TRAFFIC_COLUMNS[FIRST_COLUMNS:]]
+_SELECT = f"SELECT {', '.join([*_FIRST, *_LATER, 'request', 'response'])}"
+_WITHOUT_LATER = ", ".join([*_FIRST, *(f"NULL AS {name}" for name in _LATER)])
+_SELECT_FIRST = f"SELECT {_WITHOUT_LATER}, request, response"
 
 
 class DuckDbQueries(Queries):
@@ -33,6 +39,8 @@ class DuckDbQueries(Queries):
 
     def __init__(self, artifacts: Artifacts) -> None:
         self._artifacts = artifacts
+        # Of each file that was looked at, whether it has all columns.
+        self._seen: dict[str, bool] = {}
         self._database = duckdb.connect(":memory:", config=_SETTINGS)
 
     def page(
@@ -83,16 +91,30 @@ class DuckDbQueries(Queries):
         self, files: Sequence[SealedFile], matching: TrafficFilter, before: int | None
     ) -> tuple[str, list[Any]]:
         """Return the end of a SELECT, and its values."""
-        whole = [str(self._path(file)) for file in files if file.is_visible]
-        parts = ["SELECT * FROM read_parquet(?)"] if whole else []
-        values: list[Any] = [whole] if whole else []
-        for file in files:
-            if not file.is_visible:
-                parts.append("SELECT * FROM read_parquet(?) WHERE number <= ?")
-                values += [str(self._path(file)), file.visible_to]
+        parts: list[str] = []
+        values: list[Any] = []
+        later = self._later(files)
+        for select, some in (
+            (_SELECT, [file for file in files if file.key in later]),
+            (_SELECT_FIRST, [file for file in files if file.key not in later]),
+        ):
+            if whole := [str(self._path(file)) for file in some if file.is_visible]:
+                parts.append(f"{select} FROM read_parquet(?)")
+                values.append(whole)
+            for file in some:
+                if not file.is_visible:
+                    parts.append(f"{select} FROM read_parquet(?) WHERE number <= ?")
+                    values += [str(self._path(file)), file.visible_to]
         low, high = matching.status or (0, 0)
         conditions = {
             "id = ?": [matching.id],
+            "(request_id = ? OR (coalesce(request_id, '') = '' AND id = ?))": (
+                [matching.request_id] * 2 if matching.request_id is not None else [None]
+            ),
+            "response_id = ?": [matching.response_id],
+            "conversation = ?": [matching.conversation],
+            "rollout = ?": [matching.rollout],
+            "arm = ?": [matching.arm],
             "route = ?": [matching.route],
             "target = ?": [matching.target],
             "key_id = ?": [matching.key_id],
@@ -108,6 +130,17 @@ class DuckDbQueries(Queries):
         values += [value for some in given.values() for value in some]
         where = f" WHERE {' AND '.join(given)}" if given else ""
         return f"FROM ({' UNION ALL '.join(parts)}){where}", values
+
+    def _later(self, files: Sequence[SealedFile]) -> frozenset[str]:
+        """Return the keys of the files that have all columns; it looks at each file once."""
+        unknown = {str(self._path(file)): file for file in files if file.key not in self._seen}
+        if unknown:
+            names = "SELECT file_name, bool_or(name = ?) FROM parquet_schema(?) GROUP BY file_name"
+            rows = self._execute(
+                list(unknown.values()), names, [TRAFFIC_COLUMNS[-1], list(unknown)]
+            )
+            self._seen |= {unknown[path].key: is_later for path, is_later in rows}
+        return frozenset(file.key for file in files if self._seen.get(file.key))
 
     def _execute(self, files: Sequence[SealedFile], query: str, values: list[Any]) -> list[Row]:
         try:

@@ -26,7 +26,7 @@ from router.datasets.artifacts import Artifacts
 from router.sealing.queries import damaged
 from router.sealing.strips import StripWriter
 from router.sealing.value_filter import ValueFilter
-from router.store.columns.traffic import KIND_COLUMNS, TRAFFIC_COLUMNS
+from router.store.columns.traffic import FIRST_COLUMNS, KIND_COLUMNS, TRAFFIC_COLUMNS
 from router.store.sealed_traffic import FILTERED, FileFacts, FileField, Kind, SealedFile
 
 GROUP_ROWS = 32_768
@@ -35,11 +35,14 @@ MAX_KINDS = 1000
 _FOOTERS = 64
 
 _INTEGERS = frozenset({"number", "status", "stream", "cached", "prompt_tokens", "completion_tokens",
-                       "bodies"})  # fmt: skip
+                       "bodies", "stored"})  # fmt: skip
 _FRACTIONS = frozenset({"at", "cost_usd", "first_byte_s", "total_s"})
 _BODIES = ("request", "response")
 COLUMNS = (*TRAFFIC_COLUMNS, *_BODIES)
-_WITHOUT_DICTIONARY = {"number", "id", "at", "first_byte_s", "total_s", "detail", *_BODIES}
+# As good as random.
+_NAMES = {"id", "request_id", "response_id"}
+_WITHOUT_STATISTICS = {"detail", *_NAMES, *_BODIES}
+_WITHOUT_DICTIONARY = {"number", "at", "first_byte_s", "total_s", "detail", *_NAMES, *_BODIES}
 
 
 def _type(column: str) -> Any:
@@ -51,6 +54,10 @@ def _type(column: str) -> Any:
 
 
 SCHEMA = pa.schema([(column, _type(column)) for column in COLUMNS])
+# Of files of earlier versions.
+_FIRST_SCHEMA = pa.schema(
+    [(column, _type(column)) for column in (*TRAFFIC_COLUMNS[:FIRST_COLUMNS], *_BODIES)]
+)
 
 
 class FileWriter:
@@ -68,7 +75,7 @@ class FileWriter:
             use_dictionary=[name for name in COLUMNS if name not in _WITHOUT_DICTIONARY],
             column_encoding={"number": "DELTA_BINARY_PACKED"},
             # A body's smallest and largest would be bodies.
-            write_statistics=[name for name in COLUMNS if name not in {*_BODIES, "detail", "id"}],
+            write_statistics=[name for name in COLUMNS if name not in _WITHOUT_STATISTICS],
         )
         self._group: list[Any] = []
         self._group_rows = self._group_bytes = 0
@@ -136,7 +143,7 @@ class FileWriter:
             kinds = table.group_by(KIND_COLUMNS).aggregate([]).select(KIND_COLUMNS).to_pydict()
             self._kinds.update(zip(*kinds.values(), strict=True))
         for name, values in self._filters.items():
-            values.add(pc.unique(table[name]).to_pylist())
+            values.add(value or "" for value in pc.unique(table[name]).to_pylist())
 
     def _write_group(self) -> None:
         if self._group:
@@ -207,7 +214,7 @@ class FileReader:
         """Yield the row groups of a file as tables, with all columns."""
         with self.open(file) as parquet:
             for group in range(parquet.num_row_groups):
-                yield parquet.read_row_group(group, use_threads=False)
+                yield read_group(parquet, group, COLUMNS)
 
     def rows(self, file: SealedFile, numbers: Sequence[int]) -> Iterator[list[tuple[Any, ...]]]:
         """Yield the visible requests with some numbers as COLUMNS, those of a row group at a time.
@@ -223,8 +230,7 @@ class FileReader:
                 mask = pc.is_in(table["number"], value_set=selected)
                 if not pc.any(mask).as_py():
                     continue
-                table = parquet.read_row_group(group, columns=list(COLUMNS), use_threads=False)
-                values = table.select(COLUMNS).filter(mask).to_pydict().values()
+                values = read_group(parquet, group, COLUMNS).filter(mask).to_pydict().values()
                 yield list(zip(*values, strict=True))
 
     def numbers(self, file: SealedFile, above: int) -> list[int]:
@@ -235,9 +241,23 @@ class FileReader:
         return numbers_above
 
 
+def read_group(parquet: Any, group: int, columns: Sequence[str]) -> Any:
+    """Return columns of a row group as a table; those that the file does not have are null."""
+    stored = set(parquet.schema_arrow.names)
+    table = parquet.read_row_group(
+        group, columns=[name for name in columns if name in stored], use_threads=False
+    )
+    for name in columns:
+        if name not in stored:
+            field = SCHEMA.field(name)
+            table = table.append_column(field, pa.nulls(table.num_rows, field.type))
+    return table.select(columns)
+
+
 def _check(parquet: Any, file: SealedFile) -> None:
     """Raise ArtifactError where a file is another one than was sealed."""
-    if parquet.schema_arrow != SCHEMA or parquet.metadata.num_rows != file.requests:
+    known = parquet.schema_arrow in (SCHEMA, _FIRST_SCHEMA)
+    if not known or parquet.metadata.num_rows != file.requests:
         raise ArtifactError(
             f"sealed requests cannot be read: {file.key} is not the file that was sealed"
         )

@@ -28,7 +28,7 @@ import pyarrow as pa
 
 from router.datasets.artifacts import Artifacts
 from router.sealing.queries import Row, damaged, newest_rows
-from router.store.columns.traffic import KIND_COLUMNS, TRAFFIC_COLUMNS
+from router.store.columns.traffic import FIRST_COLUMNS, KIND_COLUMNS, TRAFFIC_COLUMNS
 from router.store.sealed_traffic import FileField, IndexPart, Kind, SealedFile, kind_matches
 from router.store.traffic import TrafficFilter
 
@@ -246,7 +246,7 @@ def page(
 ) -> list[Row]:
     """Return the newest requests that match as TRAFFIC_COLUMNS, with numbers above `above`.
 
-    The filter has no request id: of those there is no index.
+    The filter has no name that few requests have: of those there is no index.
 
     Raises:
         NotFoundError: a file is gone.
@@ -305,9 +305,12 @@ def _by_strip(index: FileIndex, places: Any) -> Iterator[tuple[int, list[int]]]:
 def _read(source: Any, index: FileIndex, strip: int) -> list[list[Any]]:
     source.seek(index.offsets[strip])
     columns = _decode(_unpacked(source.read(index.sizes[strip])))
-    if len(columns) != len(TRAFFIC_COLUMNS) or columns[0][0] != index.numbers[strip]:
+    later = len(TRAFFIC_COLUMNS) - len(columns)
+    if later not in {0, len(TRAFFIC_COLUMNS) - FIRST_COLUMNS}:
         raise ValueError("it is not the file that was sealed")
-    return columns
+    if columns[0][0] != index.numbers[strip]:
+        raise ValueError("it is not the file that was sealed")
+    return [*columns, *[[None] * len(columns[0])] * later]
 
 
 def _matches(row: Row, matching: TrafficFilter, before: int | None) -> bool:

@@ -34,6 +34,8 @@ _ATTEMPTS = 5
 # Filters of files that are remembered, and read at a time: about 160 KB each for ids.
 _FILTERS = 64
 _FILTERS_AT_ONCE = 8
+# Columns that the files of earlier versions do not have.
+_LATER: frozenset[FilteredColumn] = frozenset({"request_id", "response_id", "conversation"})
 # Files that one query of a page reads at most.
 _FILES_AT_ONCE = 16
 # Files that one call of `delete` replaces at most.
@@ -106,12 +108,27 @@ class RecordedTraffic:
             if file.first <= highest and min(file.last, file.visible_to) >= lowest
         ]
 
-    async def request(self, request_id: str, *, key_id: str | None = None) -> TrafficRow | None:
-        """Return the newest request of an id, with its bodies; None when no request has it.
+    async def newest(self, matching: TrafficFilter) -> TrafficRow | None:
+        """Return the newest request that matches, with its bodies; None without one."""
+        return await self._settled(partial(self._newest_request, matching))
 
-        `key_id` selects those of one key; None selects all.
+    async def request(
+        self, name: str, *, key_id: str | None = None, named_by: str | None = None
+    ) -> TrafficRow | None:
+        """Return the request of a record's id, else the newest that a client gave a name.
+
+        Args:
+            name: the id of its record, or its `x-request-id`.
+            key_id: selects requests of one key; None selects all.
+            named_by: the key that has sent `x-request-id`, because others may have sent the same;
+                None for `key_id`.
         """
-        return await self._settled(partial(self._request, request_id, key_id))
+        row = await self.newest(TrafficFilter(id=name, key_id=key_id))
+        if named_by is None:
+            named_by = key_id
+        if row is not None or named_by is None:
+            return row
+        return await self.newest(TrafficFilter(request_id=name, key_id=named_by))
 
     async def totals(
         self, matching: TrafficFilter, by: Sequence[TotalsBy], *, limit: int
@@ -225,7 +242,7 @@ class RecordedTraffic:
             done.update(file.number for file in some)
             engine = await self._files.engine()
             rows: list[Row] = []
-            if matching.id is None and not bodies:
+            if not matching.names_few and not bodies:
                 indexed, some = await self._with_index(some, matching)
                 rows += await self._files.on_thread(
                     engine.strips.page, engine.artifacts, indexed, matching,
@@ -263,11 +280,10 @@ class RecordedTraffic:
             without.append(file)
         return indexed, without
 
-    async def _request(self, request_id: str, key_id: str | None) -> TrafficRow | None:
-        live, files = await self._store.request_and_sealed(request_id, key_id)
+    async def _newest_request(self, matching: TrafficFilter) -> TrafficRow | None:
+        live, files = await self._store.request_and_sealed(matching)
         if live is not None:
             files = [file for file in files if file.last > live.number]
-        matching = TrafficFilter(id=request_id, key_id=key_id)
         rows = await self._newest(files, matching, 1, bodies=True)
         if not rows or (live is not None and live.number > rows[0][0]):
             return live
@@ -288,26 +304,44 @@ class RecordedTraffic:
     async def _possible(
         self, files: Iterable[SealedFile], matching: TrafficFilter, limit: int
     ) -> list[SealedFile]:
-        """Return the first files that may have the filter's id, key and user."""
+        """Return the first files that may have the names, the key and the user of the filter."""
         values: dict[FilteredColumn, str | None] = {
-            "id": matching.id, "key_id": matching.key_id, "user_id": matching.user,
-        }  # fmt: skip
+            "id": matching.id,
+            "key_id": matching.key_id,
+            "user_id": matching.user,
+            "request_id": matching.request_id,
+            "response_id": matching.response_id,
+            "conversation": matching.conversation,
+        }
         selected: list[SealedFile] = []
         left = list(files)
         while left and len(selected) < limit:
             some, left = left[:_FILTERS_AT_ONCE], left[_FILTERS_AT_ONCE:]
             for column, value in values.items():
-                if value is None:
-                    continue
-                bits = await self._bits(some, column)
-                # Without a filter, which has gone with its file, reading finds out.
-                some = [
-                    file
-                    for file in some
-                    if file.key not in bits or value_filter.may_have(bits[file.key], value)
-                ]
+                if value is not None:
+                    some = await self._possible_by(column, value, some)
             selected += some
         return selected[:limit]
+
+    async def _possible_by(
+        self, column: FilteredColumn, value: str, files: Sequence[SealedFile]
+    ) -> list[SealedFile]:
+        """Return the files that may have a value. Without filters, reading finds out.
+
+        A file has none where it is gone. One that an earlier version sealed has none of columns
+        that were not there yet: no request in it has such a name, other than its record's id.
+        """
+        bits = await self._bits(files, column)
+        ids = await self._bits(files, "id") if column in _LATER else {}
+        possible = []
+        for file in files:
+            relevant = [bits[file.key]] if file.key in bits else []
+            unknown = file.key not in (ids if column in _LATER else bits)
+            if column == "request_id" and file.key in ids:
+                relevant.append(ids[file.key])
+            if unknown or any(value_filter.may_have(some, value) for some in relevant):
+                possible.append(file)
+        return possible
 
     async def _bits(self, files: Sequence[SealedFile], column: FilteredColumn) -> dict[str, bytes]:
         """Return filters by the keys of files; SQLite may give the number of a file again."""

@@ -20,8 +20,8 @@ class RowSource(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         row: the row's id.
-        id, at, key_id, user, route, target, traffic_class, status: of the request, as in
-            `router.store.traffic.TrafficRow`.
+        id, at, key_id, user, request_id, response_id, conversation, rollout, arm, route, target,
+            traffic_class, status: of the request, as in `router.store.traffic.TrafficRow`.
     """
 
     row: str
@@ -29,6 +29,11 @@ class RowSource(msgspec.Struct, frozen=True, kw_only=True):
     at: float
     key_id: str = ""
     user: str = ""
+    request_id: str = ""
+    response_id: str = ""
+    conversation: str = ""
+    rollout: str = ""
+    arm: str = ""
     route: str = ""
     target: str = ""
     traffic_class: str = "live"

@@ -33,8 +33,9 @@ class ReviewSource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """The request that a row is about; nothing of it is known of an imported row.
 
     Attributes:
-        id, at, key_id, user, route, target, traffic_class, status: as in
-            `router.store.traffic.TrafficRow`; `at` is when the row came where there is no request.
+        id, at, key_id, user, route, target, traffic_class, status, request_id, response_id,
+            conversation: as in `router.store.traffic.TrafficRow`; `at` is when the row came where
+            there is no request.
         feedback: the ids of the feedback that the row was made of.
     """
 
@@ -46,6 +47,9 @@ class ReviewSource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     target: str = ""
     traffic_class: str = "live"
     status: int = 0
+    request_id: str = ""
+    response_id: str = ""
+    conversation: str = ""
     feedback: tuple[str, ...] = ()
 
 

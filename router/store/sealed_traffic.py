@@ -19,8 +19,10 @@ import msgspec
 from router.store.traffic import TotalsBy, TrafficFilter, TrafficRow, TrafficStore, TrafficTotal
 
 # Columns of requests whose values each file has a filter of.
-FilteredColumn = Literal["id", "key_id", "user_id"]
-FILTERED: tuple[FilteredColumn, ...] = ("id", "key_id", "user_id")
+FilteredColumn = Literal["id", "key_id", "user_id", "request_id", "response_id", "conversation"]
+FILTERED: tuple[FilteredColumn, ...] = (
+    "id", "key_id", "user_id", "request_id", "response_id", "conversation",
+)  # fmt: skip
 
 # Parts of an index of its rows: see `router/sealing/strips.py`.
 IndexPart = Literal["kinds", "rows", "users"]
@@ -93,7 +95,7 @@ class SealedFile(FileFacts, frozen=True, kw_only=True):
 
     def has_only(self, matching: TrafficFilter) -> bool:
         """Return whether all its requests are known to match, as far as this row says."""
-        if matching.id is not None or matching.key_id is not None or matching.user is not None:
+        if matching.names_few or matching.key_id is not None or matching.user is not None:
             return False
         if matching.since is not None and self.earliest < matching.since:
             return False
@@ -143,9 +145,9 @@ class SealedTrafficStore(TrafficStore, Protocol):
         ...
 
     async def request_and_sealed(
-        self, request_id: str, key_id: str | None
+        self, matching: TrafficFilter
     ) -> tuple[TrafficRow | None, list[SealedFile]]:
-        """Return the newest live request of an id, of a key or any, with its bodies; the files."""
+        """Return the newest live request that matches, with its bodies; the files."""
         ...
 
     async def totals_and_sealed(

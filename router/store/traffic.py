@@ -16,13 +16,21 @@ class TrafficFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Selects requests; a field that is None selects all.
 
     Attributes:
-        id, route, target, key_id, user, traffic_class: as in TrafficRow.
+        id, route, target, key_id, user, traffic_class, response_id, conversation, rollout: as in
+            TrafficRow.
+        request_id: as in TrafficRow; only together with `key_id`, because clients choose it.
+        arm: as in TrafficRow; only together with `rollout`.
         except_routes: routes that are left out.
         status: the lowest and the highest.
         since, until: seconds since the epoch; `until` itself is left out.
     """
 
     id: str | None = None
+    request_id: str | None = None
+    response_id: str | None = None
+    conversation: str | None = None
+    rollout: str | None = None
+    arm: str | None = None
     route: str | None = None
     except_routes: tuple[str, ...] = ()
     target: str | None = None
@@ -33,12 +41,29 @@ class TrafficFilter(msgspec.Struct, frozen=True, kw_only=True):
     since: float | None = None
     until: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.request_id is not None and self.key_id is None:
+            raise ValueError("a request_id is looked up together with its key only")
+        if self.arm is not None and self.rollout is None:
+            raise ValueError("an arm is one of a rollout")
+
+    @property
+    def names_few(self) -> bool:
+        """Whether it has a name that few requests have, which an index of its own leads to."""
+        return any(
+            name is not None
+            for name in (
+                self.id, self.request_id, self.response_id, self.conversation, self.rollout
+            )
+        )  # fmt: skip
+
 
 class TrafficRow(msgspec.Struct, frozen=True, kw_only=True, rename={"traffic_class": "class"}):
     """One request as it is stored.
 
     Attributes:
         number: grows with every row.
+        request_id: the client's `x-request-id`, or `id` where it sent none.
         target: the target that answered, else the last that a request was sent to; "" without one.
         bodies: whether bodies were stored; `request` and `response` are only read with one row.
         trace_id: 32 hexadecimal digits, "" without a trace.
@@ -51,6 +76,13 @@ class TrafficRow(msgspec.Struct, frozen=True, kw_only=True, rename={"traffic_cla
     at: float
     key_id: str
     user: str
+    request_id: str
+    response_id: str
+    conversation: str
+    stored: bool
+    rollout: str
+    arm: str
+    unit: str
     path: str
     route: str
     target: str
@@ -116,11 +148,8 @@ class TrafficStore(ChangeStore, Protocol):
         """List requests, newest first; `before` is the number of the previous page's last row."""
         ...
 
-    async def request(self, request_id: str, *, key_id: str | None = None) -> TrafficRow | None:
-        """Return the newest request of an id, with its bodies; None when no request has it.
-
-        `key_id` selects those of one key; None selects all.
-        """
+    async def request(self, matching: TrafficFilter) -> TrafficRow | None:
+        """Return the newest request that matches, with its bodies; None without one."""
         ...
 
     async def traffic_totals(

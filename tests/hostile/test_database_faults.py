@@ -256,7 +256,7 @@ def assert_ready_says_no_until_it_is_over(found, name):
     wait_for(lambda: found.statuses() == {200})
     assert found.get("/health/ready").json() == {"status": "ready"}
     # Nothing was lost, and everything works again.
-    wait_for(lambda: found.get(f"/traffic/{request_id}", found.admin).status_code == 200)
+    wait_for(lambda: found.get(f"/traffic/{request_id}", found.app).status_code == 200)
     reply = found.evaluate()
     assert reply.status_code == 202
     wait_for(
@@ -344,7 +344,7 @@ def rows_of(path):
     """Request ids, once the database is known to be whole."""
     with contextlib.closing(sqlite3.connect(path)) as db:
         assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        return {row[0] for row in db.execute("SELECT id FROM traffic")}
+        return {row[0] for row in db.execute("SELECT request_id FROM traffic")}
 
 
 @pytest.mark.parametrize("count", ["1", "2"])
@@ -352,15 +352,13 @@ def rows_of(path):
 def test_a_backup_that_is_put_in_its_place_is_taken_over(upstream, tmp_path, count, leaves_log):
     with world(tmp_path, config_of(upstream, tmp_path), "--workers", count) as found:
         assert found.chat(found.app, "req-old").status_code == 200
-        wait_for(lambda: found.get("/traffic/req-old", found.admin).status_code == 200)
+        wait_for(lambda: found.get("/traffic/req-old", found.app).status_code == 200)
         backup = backup_of(found)
         for n in range(20):
             assert found.chat(found.app, f"req-lost-{n}").status_code == 200
         for n in range(20):
             # A record that is not written yet goes into the database that comes next.
-            wait_for(
-                lambda n=n: found.get(f"/traffic/req-lost-{n}", found.admin).status_code == 200
-            )
+            wait_for(lambda n=n: found.get(f"/traffic/req-lost-{n}", found.app).status_code == 200)
         found.database.unlink()
         if not leaves_log:
             for end in ("-wal", "-shm"):
@@ -371,10 +369,8 @@ def test_a_backup_that_is_put_in_its_place_is_taken_over(upstream, tmp_path, cou
         wait_for(lambda: found.statuses() == {200})
         assert found.chat(found.app, "req-new").status_code == 200
         for name in ("req-meanwhile", "req-new"):
-            wait_for(
-                lambda name=name: found.get(f"/traffic/{name}", found.admin).status_code == 200
-            )
-        assert found.get("/traffic/req-lost-0", found.admin).status_code == 404
+            wait_for(lambda name=name: found.get(f"/traffic/{name}", found.app).status_code == 200)
+        assert found.get("/traffic/req-lost-0", found.app).status_code == 404
         assert "replaced by another database" in found.server.log
         assert "Traceback" not in found.server.log
         found.server.signal(signal.SIGTERM)
@@ -401,7 +397,7 @@ def test_a_damaged_database_is_noticed_and_a_backup_helps(upstream, tmp_path):
         backup.replace(found.database)
         wait_for(lambda: said_of(found)[0] == 200)
         assert found.chat(found.app, "req-new").status_code == 200
-        wait_for(lambda: found.get("/traffic/req-new", found.admin).status_code == 200)
+        wait_for(lambda: found.get("/traffic/req-new", found.app).status_code == 200)
 
 
 def test_a_backup_without_a_key_lets_nobody_in_and_revokes_nothing_back(upstream, tmp_path):
@@ -431,9 +427,7 @@ def test_a_log_that_was_deleted_is_saved_by_a_restart(upstream, tmp_path, count)
         for name in names:
             assert found.chat(found.app, name).status_code == 200
         for name in names:
-            wait_for(
-                lambda name=name: found.get(f"/traffic/{name}", found.admin).status_code == 200
-            )
+            wait_for(lambda name=name: found.get(f"/traffic/{name}", found.app).status_code == 200)
         for end in ("-wal", "-shm"):
             Path(f"{found.database}{end}").unlink()
         wait_for(lambda: found.statuses() == {503})

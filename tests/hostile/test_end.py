@@ -235,7 +235,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def records(folder: Path) -> set[object]:
-    return {name for (name,) in rows(folder, "SELECT id FROM traffic")}
+    return {name for (name,) in rows(folder, "SELECT request_id FROM traffic")}
 
 
 @pytest.mark.parametrize("count", ["1", "2"])

@@ -105,7 +105,7 @@ class World:
         assert {status for _, status in self._requests} == {200}
         names = [name for name, _ in self._requests]
         wait_for(lambda: self._query("SELECT count(*) FROM traffic") == [(len(names),)])
-        assert {name for (name,) in self._query("SELECT id FROM traffic")} == set(names)
+        assert {name for (name,) in self._query("SELECT request_id FROM traffic")} == set(names)
         wait_for(lambda: self._query("SELECT sum(requests) FROM key_spend") == [(len(names),)])
 
     def check_run(self, run_id: str, at_most_again: int = 0) -> None:

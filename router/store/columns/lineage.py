@@ -7,7 +7,8 @@ from typing import Any
 from router.store.lineage import RowSource
 
 SOURCE_COLUMNS = ("hash", "row_id", "id", "at", "key_id", "user_id", "route", "target", "klass",
-                  "status")  # fmt: skip
+                  "status", "request_id", "response_id", "conversation", "rollout",
+                  "arm")  # fmt: skip
 
 
 def source_columns(version: str, source: RowSource) -> tuple[Any, ...]:
@@ -23,4 +24,9 @@ def source_columns(version: str, source: RowSource) -> tuple[Any, ...]:
         source.target,
         source.traffic_class,
         source.status,
+        source.request_id or source.id,
+        source.response_id,
+        source.conversation,
+        source.rollout,
+        source.arm,
     )

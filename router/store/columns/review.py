@@ -15,7 +15,10 @@ _PLAIN = (
     "number", "id", "at", "expires_at", "dataset", "origin", "digest", "sketch", "state", "version",
     "decided_at", "decided_by", "reason", "published",
 )  # fmt: skip
-_SOURCE = ("request_id", "request_at", "key_id", "user_id", "route", "target", "klass", "status")
+_SOURCE = (
+    "request_id", "request_at", "key_id", "user_id", "route", "target", "klass", "status",
+    "x_request_id", "response_id", "conversation",
+)  # fmt: skip
 REVIEW_COLUMNS = (*_PLAIN, "edited", *_SOURCE, "feedback", "content", "findings")
 
 _feedback = msgspec.json.Decoder(tuple[str, ...]).decode
@@ -42,6 +45,9 @@ def review_columns(number: int, row: ReviewRow) -> tuple[Any, ...]:
         source.target,
         source.traffic_class,
         source.status,
+        source.request_id or source.id,
+        source.response_id,
+        source.conversation,
         json_text(source.feedback),
         json_text(msgspec.to_builtins(row.content)),
         json_text(row.findings),
@@ -54,7 +60,8 @@ def review_row_of(columns: Sequence[Any]) -> ReviewRow:
         columns[: len(_PLAIN)],
         columns[len(_PLAIN) :],
     )
-    request_id, at, key_id, user, route, target, traffic_class, status = source
+    request_id, at, key_id, user, route, target, traffic_class, status, *names = source
+    x_request_id, response_id, conversation = names
     return ReviewRow(
         **dict(zip(_PLAIN, plain, strict=True)),
         edited=bool(edited),
@@ -67,6 +74,9 @@ def review_row_of(columns: Sequence[Any]) -> ReviewRow:
             target=target,
             traffic_class=traffic_class,
             status=status,
+            request_id="" if x_request_id == request_id else x_request_id,
+            response_id=response_id,
+            conversation=conversation,
             feedback=_feedback(feedback),
         ),
         content=_content(content),

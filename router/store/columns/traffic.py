@@ -57,7 +57,16 @@ TRAFFIC_COLUMNS = (
     "bodies",
     "detail",
     "user_id",
+    "request_id",
+    "response_id",
+    "conversation",
+    "stored",
+    "rollout",
+    "arm",
+    "unit",
 )
+# Requests that an earlier version sealed have only so many of them.
+FIRST_COLUMNS = 22
 
 # What filters select by, besides who sent a request and when.
 KIND_COLUMNS = ("route", "target", "klass", "status")
@@ -79,7 +88,10 @@ def has_bodies(record: Record) -> bool:
 
 
 def traffic_columns(number: int, record: Record) -> tuple[Any, ...]:
-    """Return the values of TRAFFIC_COLUMNS for a request."""
+    """Return the values of TRAFFIC_COLUMNS for a request.
+
+    `request_id` is "" where it is the record's own id, so that it takes no room.
+    """
     detail = _Detail(
         record.attempts,
         None if record.translation is AS_IT_CAME else record.translation,
@@ -114,13 +126,21 @@ def traffic_columns(number: int, record: Record) -> tuple[Any, ...]:
         int(has_bodies(record)),
         _encode(detail).decode(),
         record.user,
+        "" if record.request_id == record.id else record.request_id,
+        record.response_id,
+        record.conversation,
+        int(record.stored),
+        record.rollout,
+        record.arm,
+        record.unit,
     )
 
 
 def traffic_of(row: Sequence[Any]) -> TrafficRow:
     """Read a request from TRAFFIC_COLUMNS, without its bodies.
 
-    One whose `detail` cannot be read is returned without it, and named in the log.
+    One whose `detail` cannot be read is returned without it, and named in the log. Columns that an
+    earlier version did not have are None.
     """
     try:
         detail = _decode(row[20])
@@ -133,6 +153,13 @@ def traffic_of(row: Sequence[Any]) -> TrafficRow:
         at=row[2],
         key_id=row[3],
         user=row[21],
+        request_id=row[22] or row[1],
+        response_id=row[23] or "",
+        conversation=row[24] or "",
+        stored=row[25] != 0,
+        rollout=row[26] or "",
+        arm=row[27] or "",
+        unit=row[28] or "",
         path=row[4],
         route=row[5],
         target=row[6],

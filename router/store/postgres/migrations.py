@@ -873,6 +873,34 @@ CREATE TRIGGER rollouts_count AFTER INSERT OR UPDATE OR DELETE ON rollouts
     FOR EACH STATEMENT EXECUTE FUNCTION count_rollout_changes();
 """)
 
+_M043 = _step("""
+-- "" stands for no name; in request_id for the record's own, as it was for all until now.
+ALTER TABLE traffic
+    ADD COLUMN request_id TEXT NOT NULL DEFAULT '',
+    ADD COLUMN response_id TEXT NOT NULL DEFAULT '',
+    ADD COLUMN conversation TEXT NOT NULL DEFAULT '',
+    ADD COLUMN rollout TEXT NOT NULL DEFAULT '',
+    ADD COLUMN arm TEXT NOT NULL DEFAULT '',
+    ADD COLUMN unit TEXT NOT NULL DEFAULT '',
+    ADD COLUMN stored BIGINT NOT NULL DEFAULT 1;
+CREATE INDEX traffic_by_request_id ON traffic (request_id) WHERE request_id <> '';
+CREATE INDEX traffic_by_response_id ON traffic (response_id) WHERE response_id <> '';
+CREATE INDEX traffic_by_conversation ON traffic (conversation, number) WHERE conversation <> '';
+CREATE INDEX traffic_by_rollout ON traffic (rollout, number) WHERE rollout <> '';
+ALTER TABLE dataset_sources
+    ADD COLUMN request_id TEXT NOT NULL DEFAULT '',
+    ADD COLUMN response_id TEXT NOT NULL DEFAULT '',
+    ADD COLUMN conversation TEXT NOT NULL DEFAULT '',
+    ADD COLUMN rollout TEXT NOT NULL DEFAULT '',
+    ADD COLUMN arm TEXT NOT NULL DEFAULT '';
+UPDATE dataset_sources SET request_id = id;
+ALTER TABLE review_rows
+    ADD COLUMN x_request_id TEXT NOT NULL DEFAULT '',
+    ADD COLUMN response_id TEXT NOT NULL DEFAULT '',
+    ADD COLUMN conversation TEXT NOT NULL DEFAULT '';
+UPDATE review_rows SET x_request_id = request_id;
+""")
+
 STEPS = {
     "m029_label_scores": _M029,
     "m030_traffic_index": _M030,
@@ -888,4 +916,5 @@ STEPS = {
     "m040_shadows": _M040,
     "m041_review": _M041,
     "m042_rollouts": _M042,
+    "m043_record_ids": _M043,
 }

@@ -21,7 +21,7 @@ import msgspec
 
 from router.store.columns.traffic import KIND_COLUMNS
 from router.store.sql.connection import Connection
-from router.store.sql.traffic import Selection
+from router.store.sql.traffic import NAMED_BY_CLIENT, Selection
 from router.store.traffic import TrafficFilter
 
 TABLES = ("traffic_blocks", "traffic_kinds")
@@ -56,7 +56,16 @@ class _Conditions:
             "status": None,
             "except_routes": list(matching.except_routes),
         }
-        self.id = _given({"id = :id": matching.id})
+        self.names = _given(
+            {
+                "id = :id": matching.id,
+                NAMED_BY_CLIENT: matching.request_id,
+                "response_id = :response_id AND response_id <> ''": matching.response_id,
+                "conversation = :conversation AND conversation <> ''": matching.conversation,
+                "rollout = :rollout AND rollout <> ''": matching.rollout,
+            }
+        )
+        self.arm = _given({"arm = :arm": matching.arm})
         self.kind = _given(
             {
                 "route = :route": matching.route,
@@ -72,7 +81,7 @@ class _Conditions:
             {"user_id = :user": matching.user, "user_id <> ''": matching.user or None}
         )
         self.time = _given({"at >= :since": matching.since, "at < :until": matching.until})
-        self.all = [*self.id, *self.kind, *self.key, *self.user, *self.time]
+        self.all = [*self.names, *self.arm, *self.kind, *self.key, *self.user, *self.time]
 
 
 def _given(conditions: Mapping[str, Any]) -> list[str]:
@@ -85,7 +94,7 @@ def numbers_of(
     """Return the numbers of the newest requests that match, newest first."""
     conditions = _Conditions(matching)
     below = _ALL if before is None else before
-    if conditions.id:
+    if conditions.names:
         return _in_table(db, conditions, conditions.all, (0, below), limit)
     numbers: list[int] = []
     for first, after in _spans(db, conditions):

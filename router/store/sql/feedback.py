@@ -234,6 +234,11 @@ def _forget(db: Connection, matching: TrafficFilter, limit: int) -> int:
     # The condition of each field of the filter, and its parameter.
     conditions = {
         "id": ("subject = :id", matching.id and request_subject(matching.id)),
+        "request_id": ("x_request_id = :request_id", matching.request_id),
+        "response_id": ("response_id = :response_id", matching.response_id),
+        "conversation": ("conversation = :conversation", matching.conversation),
+        "rollout": ("rollout = :rollout", matching.rollout),
+        "arm": ("arm = :arm", matching.arm),
         "route": ("route = :route", matching.route),
         "except_routes": (
             f"NOT {db.any_of('route', ':except_routes')}",

@@ -81,6 +81,11 @@ def _conditions(db: Connection, matching: TrafficFilter) -> tuple[str, dict[str,
     low, high = matching.status or (None, None)
     conditions = {
         "id = :id": ("id", matching.id),
+        "request_id = :request_id": ("request_id", matching.request_id),
+        "response_id = :response_id": ("response_id", matching.response_id),
+        "conversation = :conversation": ("conversation", matching.conversation),
+        "rollout = :rollout": ("rollout", matching.rollout),
+        "arm = :arm": ("arm", matching.arm),
         "route = :route": ("route", matching.route),
         "target = :target": ("target", matching.target),
         "key_id = :key": ("key", matching.key_id),

@@ -45,9 +45,11 @@ class SqlSealedTraffic(SqlTraffic, SealedTrafficStore):
         )
 
     async def request_and_sealed(
-        self, request_id: str, key_id: str | None
+        self, matching: TrafficFilter
     ) -> tuple[TrafficRow | None, list[SealedFile]]:
-        return await self._database.read("read a request record", _request, request_id, key_id)
+        return await self._database.read(
+            "read a request record", _request, self.traffic_index, matching
+        )
 
     async def totals_and_sealed(
         self, matching: TrafficFilter, by: Sequence[TotalsBy], *, limit: int
@@ -135,9 +137,9 @@ def _page(
 
 
 def _request(
-    db: Connection, request_id: str, key_id: str | None
+    db: Connection, index: TrafficIndex, matching: TrafficFilter
 ) -> tuple[TrafficRow | None, list[SealedFile]]:
-    return find_request(db, request_id, key_id), _files(db, TrafficFilter())
+    return find_request(db, index, matching), _files(db, matching)
 
 
 def _totals(

@@ -497,14 +497,23 @@ def _forget(db: Connection, matching: TrafficFilter, limit: int) -> int:
 def _conditions(db: Connection, matching: TrafficFilter) -> tuple[list[str], dict[str, Any]]:
     """Return what selects the pairs of requests that match; all of them are live requests."""
     values = msgspec.structs.asdict(matching)
-    columns = {"id": "id", "target": "target", "key_id": "key_id", "user": "user_id"}
+    columns = {
+        "id": "id",
+        "target": "target",
+        "key_id": "key_id",
+        "user": "user_id",
+        "request_id": "request_id",
+        "response_id": "response_id",
+        "conversation": "conversation",
+    }
     where = [f"shadow_pairs.texts <> '{_FORGOTTEN}'"]
     where += [
         f"shadow_pairs.{column} = :{name}"
         for name, column in columns.items()
         if values[name] is not None
     ]
-    if matching.traffic_class not in {None, "live"}:
+    if matching.traffic_class not in {None, "live"} or matching.rollout is not None:
+        # Deletions select by no rollout.
         where.append("1 = 0")
     if matching.route is not None:
         where.append("shadows.route = :route")

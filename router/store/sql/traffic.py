@@ -29,6 +29,13 @@ from router.store.traffic import (
 _SELECT = f"SELECT {', '.join(TRAFFIC_COLUMNS)} FROM traffic"
 
 
+# Requests whose own id the client's is have "" there. As two queries, so that both use an index.
+NAMED_BY_CLIENT = (
+    "number IN (SELECT number FROM traffic WHERE request_id = :request_id AND request_id <> ''"
+    " UNION ALL SELECT number FROM traffic WHERE id = :request_id AND request_id = '')"
+)
+
+
 class Selection(NamedTuple):
     """Requests as a part of a SELECT.
 
@@ -98,8 +105,10 @@ class SqlTraffic(SqlPart, TrafficStore):
             "list request records", page_of_traffic, self.traffic_index, matching, limit, before
         )
 
-    async def request(self, request_id: str, *, key_id: str | None = None) -> TrafficRow | None:
-        return await self._database.read("read a request record", find_request, request_id, key_id)
+    async def request(self, matching: TrafficFilter) -> TrafficRow | None:
+        return await self._database.read(
+            "read a request record", find_request, self.traffic_index, matching
+        )
 
     async def traffic_totals(
         self, matching: TrafficFilter, by: Sequence[TotalsBy], *, limit: int
@@ -186,16 +195,12 @@ def totals_of_traffic(
     ]
 
 
-def find_request(db: Connection, request_id: str, key_id: str | None = None) -> TrafficRow | None:
-    """Return the newest live request of an id, of a key or of any, with its bodies."""
-    of_key = "" if key_id is None else " AND key_id = :key_id"
-    columns = db.execute(
-        _SELECT + f" WHERE id = :id{of_key} ORDER BY number DESC LIMIT 1",
-        {"id": request_id, "key_id": key_id},
-    ).fetchone()
-    if columns is None:
+def find_request(db: Connection, index: TrafficIndex, matching: TrafficFilter) -> TrafficRow | None:
+    """Return the newest live request that matches, with its bodies."""
+    rows = page_of_traffic(db, index, matching, 1, None)
+    if not rows:
         return None
-    row = traffic_of(columns)
+    [row] = rows
     bodies = db.execute(
         "SELECT request, response FROM traffic_bodies WHERE number = ?", (row.number,)
     ).fetchone()

@@ -1164,6 +1164,24 @@ def m042_rollouts(db: Database) -> None:
         )
 
 
+def m043_record_ids(db: Database) -> None:
+    """The names that clients and targets have for a request, and the rollout that it was part of.
+
+    "" stands for no name; in `request_id` for the record's own, as it was for all until now.
+    """
+    for column in ("request_id", "response_id", "conversation", "rollout", "arm", "unit"):
+        db.execute(f"ALTER TABLE traffic ADD COLUMN {column} TEXT NOT NULL DEFAULT ''")
+    db.execute("ALTER TABLE traffic ADD COLUMN stored INTEGER NOT NULL DEFAULT 1")
+    for column in ("request_id", "response_id", "conversation", "rollout"):
+        db.execute(f"CREATE INDEX traffic_by_{column} ON traffic ({column}) WHERE {column} <> ''")
+    for column in ("request_id", "response_id", "conversation", "rollout", "arm"):
+        db.execute(f"ALTER TABLE dataset_sources ADD COLUMN {column} TEXT NOT NULL DEFAULT ''")
+    db.execute("UPDATE dataset_sources SET request_id = id")
+    for column in ("x_request_id", "response_id", "conversation"):
+        db.execute(f"ALTER TABLE review_rows ADD COLUMN {column} TEXT NOT NULL DEFAULT ''")
+    db.execute("UPDATE review_rows SET x_request_id = request_id")
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -1202,4 +1220,5 @@ STEPS = (
     m040_shadows,
     m041_review,
     m042_rollouts,
+    m043_record_ids,
 )

@@ -23,7 +23,7 @@ import msgspec
 
 from router.store.columns.traffic import KIND_COLUMNS
 from router.store.sql.connection import Connection
-from router.store.sql.traffic import Selection
+from router.store.sql.traffic import NAMED_BY_CLIENT, Selection
 from router.store.traffic import TrafficFilter
 
 # Made from the requests by `index_block`.
@@ -67,11 +67,20 @@ class _Conditions:
                 ),
             }
         )
-        self.id = _given({"id = :id": matching.id})
+        self.names = _given(
+            {
+                "id = :id": matching.id,
+                NAMED_BY_CLIENT: matching.request_id,
+                "response_id = :response_id AND response_id <> ''": matching.response_id,
+                "conversation = :conversation AND conversation <> ''": matching.conversation,
+                "rollout = :rollout AND rollout <> ''": matching.rollout,
+            }
+        )
+        self.arm = _given({"arm = :arm": matching.arm})
         self.key = _given({"key_id = :key_id": matching.key_id})
         self.user = _given({"user_id = :user": matching.user})
         self.time = _given({"at >= :since": matching.since, "at < :until": matching.until})
-        self.all = [*self.id, *self.kind, *self.key, *self.user, *self.time]
+        self.all = [*self.names, *self.arm, *self.kind, *self.key, *self.user, *self.time]
 
 
 def _given(conditions: dict[str, Any]) -> list[str]:
@@ -85,7 +94,7 @@ def numbers_of(
     conditions = _Conditions(matching)
     end = db.execute(f"SELECT {_END}").fetchone()[0]
     below = _ALL if before is None else before
-    if conditions.id:
+    if conditions.names:
         return _in_table(db, conditions, conditions.all, (0, below), limit)
     numbers = _in_table(db, conditions, conditions.all, (end, below), limit)
     below = min(below, end)

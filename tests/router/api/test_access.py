@@ -257,6 +257,25 @@ def test_a_request_of_the_same_id_hides_no_other(world):
     for name in ("client", "other"):
         row = world.send("GET", f"/traffic/{request}", name).json()
         assert row["key_id"] == world.ids[name]
+        query = {"key": world.ids[name]}
+        assert world.send("GET", f"/traffic/{request}", "admin", params=query).json() == row
+        assert world.send("GET", f"/traffic/{row['id']}", "admin").json() == row
+        rows = world.send("GET", "/traffic", "admin", params=query | {"request_id": request}).json()
+        assert rows["data"] == [row]
+    # The administrator has sent none of that name.
+    assert world.send("GET", f"/traffic/{request}", "admin").status_code == 404
+    assert world.send("GET", f"/traffic?request_id={request}", "admin").json()["data"] == []
+    # Nobody finds another's request, by whichever of its names.
+    other = world.send("GET", f"/traffic/{request}", "other").json()
+    for path in (f"/traffic/{other['id']}", f"/traffic/{request}?key={world.ids['other']}"):
+        assert world.send("GET", path, "client").status_code in {403, 404}
+    body["metadata"] = {}
+    headers = {"authorization": f"Bearer {world.keys['client']}", "x-request-id": other["id"]}
+    answer = world.http.post(f"{world.url}/v1/chat/completions", json=body, headers=headers)
+    while world.send("GET", f"/traffic/{other['id']}", "client").status_code == 404:
+        time.sleep(0.02)
+    assert world.send("GET", f"/traffic/{other['id']}", "other").json() == other
+    assert world.send("GET", f"/traffic/{other['id']}", "admin").json() == other
 
 
 async def test_a_route_that_is_not_in_the_table_is_refused(tmp_path):

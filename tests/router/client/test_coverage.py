@@ -192,7 +192,10 @@ def test_parameters_of_the_query_can_be_given(operations, tmp_path):
         "after", "before", "every", "all", "dry_run", "follow", "filename", "column", "runs", "by",
         "margin", "limit",
     }  # fmt: skip
-    filters = {"route", "target", "key", "user", "status", "class", "since", "until"}
+    filters = {
+        "route", "target", "key", "user", "status", "class", "since", "until", "request_id",
+        "response_id", "conversation", "rollout", "arm",
+    }  # fmt: skip
     accepted = {
         name
         for group in vars(asynchronous).values()

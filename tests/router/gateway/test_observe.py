@@ -97,7 +97,7 @@ def text_of(reply):
 
 def record_of(http, url, reply, headers=()):
     """The record of an answer; it comes a moment after it."""
-    name = reply if isinstance(reply, str) else reply.headers["x-request-id"]
+    name = reply if isinstance(reply, str) else reply.headers["x-evalrouter-record"]
     while True:
         found = http.get(f"{url}/traffic/{name}", headers=dict(headers))
         if found.status_code == 200:
@@ -133,7 +133,11 @@ def test_the_record_of_an_answer(http, url):
     before = time.time()
     reply = ask(http, url, "plain", headers={"x-request-id": "mine-1"})
     record = record_of(http, url, reply)
-    assert record["id"] == "mine-1"
+    assert (record["request_id"], record["id"]) == ("mine-1", reply.headers["x-evalrouter-record"])
+    assert reply.headers["x-request-id"] == "mine-1"
+    assert record["response_id"] == reply.json()["id"] != ""
+    assert (record["conversation"], record["stored"]) == ("", True)
+    assert record_of(http, url, "mine-1") == record
     assert (record["route"], record["target"], record["status"]) == ("plain", "up/m", 200)
     assert (record["path"], record["class"], record["stream"]) == (
         "chat/completions",
@@ -150,6 +154,56 @@ def test_the_record_of_an_answer(http, url):
     assert (attempt["target"], attempt["result"], attempt["status"]) == ("up/m", "ok", 200)
     assert not record["bodies"]
     assert record["request"] is None
+
+
+def test_a_request_without_an_id_has_that_of_its_record(http, url):
+    reply = ask(http, url, "plain")
+    record = record_of(http, url, reply)
+    assert record["id"] == record["request_id"] == reply.headers["x-request-id"]
+    refused = ask(http, url, "no such route")
+    assert refused.headers["x-evalrouter-record"] == refused.headers["x-request-id"]
+
+
+def test_requests_are_found_by_all_their_names(http, url):
+    names = {"x-request-id": "one", "x-evalrouter-conversation": "talk é"}
+    first = ask(http, url, "plain", {name: text.encode() for name, text in names.items()}.items())
+    second = ask(http, url, "plain", {"x-portkey-trace-id": "t" * 300, "x-request-id": "one"})
+    third = ask(http, url, "plain", {"x-portkey-trace-id": "t", "x-evalrouter-conversation": "c"})
+    ids = [reply.headers["x-evalrouter-record"] for reply in (first, second, third)]
+    assert len(set(ids)) == 3
+    records = [record_of(http, url, name) for name in ids]
+    assert records[0]["conversation"] == "talk é"
+    assert records[1]["conversation"].startswith("sha256:")
+    assert records[2]["conversation"] == "c"
+    assert record_of(http, url, "one")["id"] == ids[1]
+
+    def found(**query):
+        rows = http.get(f"{url}/traffic", params=query).json()["data"]
+        [total] = http.get(f"{url}/traffic/totals", params=query).json()["data"]
+        assert total["requests"] == len(rows)
+        return [row["id"] for row in rows]
+
+    assert found(request_id="one") == [ids[1], ids[0]]
+    assert found(conversation="talk é") == ids[:1]
+    assert found(conversation="t" * 300) == ids[1:2]
+    assert found(response_id=third.json()["id"]) == ids[2:]
+    for wrong in ({"request_id": ""}, {"conversation": ""}, {"arm": "control"}):
+        refused = http.get(f"{url}/traffic", params=wrong)
+        assert (refused.status_code, refused.json()["error"]["param"]) == (400, next(iter(wrong)))
+    gone = http.delete(f"{url}/traffic", params={"conversation": "talk é"}).json()
+    assert gone["deleted"] == 1
+    assert http.delete(f"{url}/traffic/one").json()["deleted"] == 1
+    assert http.get(f"{url}/traffic/one").status_code == 404
+    assert found(conversation="c") == ids[2:]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_bodies_of_requests_that_must_not_be_stored_are_not(http, url, stream):
+    kept = record_of(http, url, ask(http, url, "full", stream=stream, store=True))
+    assert (kept["stored"], kept["bodies"]) == (True, True)
+    record = record_of(http, url, ask(http, url, "full", stream=stream, store=False))
+    assert (record["stored"], record["bodies"], record["request"]) == (False, False, None)
+    assert record["total_tokens"] == 1100
 
 
 def test_the_record_of_a_stream_has_usage_the_client_did_not_ask_for(http, url):
@@ -616,6 +670,7 @@ def test_a_trace_goes_through_the_gateway(http, upstream, tmp_path):
     assert span.parent_span_id.hex() == "b7ad6b7169203331"
     told = values_of(span.attributes)
     assert told["evalrouter.request_id"] == reply.headers["x-request-id"]
+    assert told["evalrouter.record"] == reply.headers["x-evalrouter-record"]
     assert told["gen_ai.usage.input_tokens"] == 1000
 
 

@@ -5,6 +5,7 @@ import json
 import sqlite3
 import time
 from contextlib import asynccontextmanager, closing
+from hashlib import sha256
 
 import httpx
 import pytest
@@ -18,7 +19,7 @@ from router.config.routes import Route, RouteTarget
 from router.config.schema import Config
 from router.config.storage import Storage
 from router.gateway.prices import PriceBook
-from router.gateway.recorder import MAX_BODY_BYTES, TAIL_BYTES, Traffic, settle
+from router.gateway.recorder import HEAD_BYTES, MAX_BODY_BYTES, TAIL_BYTES, Traffic, settle
 from router.records import Attempt, Record, Target, Trace
 from router.store.sqlite import SqliteStore
 from router.store.traffic import TrafficFilter
@@ -88,6 +89,7 @@ def record(tail=b"", **changes):
         **(
             {
                 "id": "req_1",
+                "head": tail[:HEAD_BYTES] if len(tail) > TAIL_BYTES else b"",
                 "at": 1000.0,
                 "route": "r",
                 "target": MINI,
@@ -123,6 +125,7 @@ def test_everything_is_read_out_of_a_body(prices):
     assert tokens(filled) == (1000, 100, 1100, 400)
     assert (filled.finish_reason, filled.model) == ("length", "gpt-4o-mini-2024-07-18")
     assert filled.system_fingerprint == "fp_1"
+    assert filled.response_id == "chatcmpl-1"
     assert filled.cost_usd == pytest.approx((600 * 0.15 + 400 * 0.075 + 100 * 0.60) / 1e6)
     assert filled.tail == b""
 
@@ -136,6 +139,31 @@ def test_everything_at_the_end_of_a_long_body_is_read(prices):
     filled = settled(prices, body)
     assert tokens(filled) == (1000, 100, 1100, 400)
     assert (filled.finish_reason, filled.system_fingerprint) == ("length", "fp_1")
+    assert filled.response_id == "chatcmpl-1"
+
+
+@pytest.mark.parametrize(
+    ("beginning", "expected"),
+    [
+        ('{"object": "x", "id": "resp_1", "tool": {"id": "call_1"}, ', "resp_1"),
+        ('{"created": 1, "id" : "resp \\"1", ', 'resp "1'),
+        ('{"id": 7, ', ""),
+        ('{"id": null, "more": {"id": "call_1"}, ', ""),
+        ('{"tools": [{"id": "call_1"}], "id": "resp_1", ', ""),
+        ('{"tool": {"id": "call_1"}, ', ""),
+        ('{"first": "id", ', ""),
+        (f'{{"id": "{"x" * 300}", ', f"sha256:{sha256(b'x' * 300).hexdigest()}"),
+        (f'{{"first": "{"x" * 600}", "id": "late", ', ""),
+    ],
+)
+def test_the_id_of_an_answer_is_that_of_the_whole(prices, beginning, expected):
+    body = f'{beginning}"choices": [{{"id": "choice_1"}}], "text": "'.encode()
+    assert settled(prices, body + b"x" * 3 * TAIL_BYTES + b'"}').response_id == expected
+    assert settled(prices, body + b"cut off").response_id == expected
+    whole = json.loads(body + b'"}').get("id")
+    if expected == "" and isinstance(whole, str):
+        expected = whole
+    assert settled(prices, body + b'"}').response_id == expected
 
 
 def test_a_long_list_of_embeddings_has_usage(prices):
@@ -164,6 +192,7 @@ def test_everything_is_read_out_of_a_stream(prices, padding, gap):
     )
     filled = settled(prices, body, stream=True)
     assert tokens(filled) == (1000, 100, 1100, 400)
+    assert filled.response_id == "c"
     assert (filled.finish_reason, filled.model) == ("stop", "gpt-4o-mini-2024-07-18")
     assert filled.system_fingerprint == "fp_1"
     assert filled.cost_usd is not None
@@ -322,7 +351,7 @@ FULL = {
 async def test_a_record_survives_whole(store, prices):
     async with traffic(store, prices) as made:
         made.add(record(answer(), **FULL))
-    row = await store.request("req_2")
+    row = await store.request(TrafficFilter(id="req_2"))
     assert (row.id, row.at, row.key_id, row.route) == ("req_2", 1234.5, "key_1", "r")
     assert (row.target, row.status, row.error_code) == ("openai/gpt-4o-mini", 200, "")
     assert (row.traffic_class, row.stream, row.cached) == ("live", False, False)
@@ -349,9 +378,9 @@ async def test_no_body_is_stored_unless_it_may_be(store, prices):
         made.add(record(**FULL | {"id": "b", "keep": "none"}))
         made.add(record(**FULL | {"id": "c", "response": b"x" * (MAX_BODY_BYTES + 1)}))
     assert [row.id for row in await store.traffic(TrafficFilter())] == ["c", "a"]
-    assert (await store.request("a")).request is None
-    assert (await store.request("b")) is None
-    row = await store.request("c")
+    assert (await store.request(TrafficFilter(id="a"))).request is None
+    assert (await store.request(TrafficFilter(id="b"))) is None
+    row = await store.request(TrafficFilter(id="c"))
     assert (row.request is not None, row.response) == (True, None)
 
 
@@ -377,7 +406,7 @@ async def test_what_the_hot_path_settled_stays_as_it_is(store, prices):
     assert filled.request == FULL["request"]
     async with traffic(store, prices) as made:
         made.add(filled)
-    row = await store.request("req_2")
+    row = await store.request(TrafficFilter(id="req_2"))
     assert (row.total_tokens, row.cost_usd) == (1100, pytest.approx(0.00018))
     assert json.loads(row.request)["api_key"] == "***"
 
@@ -585,7 +614,7 @@ async def test_zero_days_keep_records_for_ever(store, prices):
     config = Config(storage=Storage(traffic_days=0))
     async with traffic(store, prices, config, clock=lambda: 1e12) as made:
         made.add(record(id="old", at=1.0))
-    assert await store.request("old") is not None
+    assert await store.request(TrafficFilter(id="old")) is not None
 
 
 TARGETS = (RouteTarget(model="openai/m"),)
@@ -613,6 +642,7 @@ async def test_what_may_be_written_down(store, prices, default, route, expected)
     draws = iter([0.0, 0.4999, 0.5, 0.9999])
     made = Traffic(store, prices, Config(record=default), random=lambda: next(draws))
     assert {made.keep_for(route) for _ in range(4)} == expected
+    assert "full" not in {made.keep_for(route, stored=False) for _ in range(2)}
 
 
 # Listing

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import random
+import shutil
 import sqlite3
 from collections import Counter
 from contextlib import closing
@@ -30,6 +32,9 @@ from router.store.traffic import TrafficFilter
 
 OPTIONS = {
     "id": ["req_5", f"req_{COUNT - 1}", "unknown"],
+    "response_id": ["chatcmpl-7", "unknown"],
+    "conversation": ["talk_9", "unknown"],
+    "rollout": ["rollout_1"],
     "route": ["x", "rare", "unknown"],
     "except_routes": [("x",), ("x", "y", "rare")],
     "target": ["a/m", "", "unknown/m"],
@@ -51,7 +56,12 @@ def filters(count: int = 12) -> list[TrafficFilter]:
         for size in (2, 3, 4)
         for _ in range(count // 3)
     ]
-    return [TrafficFilter(**chosen) for chosen in [{}, *single, *combined]]
+    several = [
+        {"request_id": "mine_85", "key_id": "key_1"},
+        {"request_id": "req_8", "key_id": records()[8].key_id},
+        {"rollout": "rollout_1", "arm": "control", "since": FIRST + DAY_S},
+    ]
+    return [TrafficFilter(**chosen) for chosen in [{}, *single, *combined, *several]]
 
 
 # Brackets in its name keep DuckDB out.
@@ -97,6 +107,11 @@ async def test_every_filter_selects_what_it_did(store, tmp_path, folder, state):
     key = records()[10].key_id
     assert (await server.recorded.request("req_10", key_id=key)).id == "req_10"
     assert await server.recorded.request("req_10", key_id="key_of_another") is None
+    newest = next(one for one in reversed(records()) if one.request_id == "mine_85")
+    for chosen in ({"key_id": newest.key_id}, {"named_by": newest.key_id}):
+        assert (await server.recorded.request("mine_85", **chosen)).id == newest.id
+    assert await server.recorded.request("mine_85") is None
+    assert await server.recorded.request("mine_85", named_by="key_of_another") is None
     server.files.close()
 
 
@@ -314,3 +329,54 @@ async def test_requests_are_read_with_their_bodies_by_number(server, state):
         record = by_id[row.id]
         assert row.request == (None if record.request is None else record.request.decode())
         assert row.response == (None if record.response is None else record.response.decode())
+
+
+# Written by the version before requests had a request_id: every twentieth of `records()`.
+OLD = Path(__file__).parents[2] / "data" / "sealed"
+
+
+# Brackets in its name keep DuckDB out.
+@pytest.mark.parametrize("folder", ["artifacts", "artifacts [1]"])
+async def test_files_of_an_earlier_version_are_read_and_deleted_from(tmp_path, folder):
+    (tmp_path / "e.db").write_bytes(gzip.decompress((OLD / "store.db.gz").read_bytes()))
+    shutil.copytree(OLD / "traffic", tmp_path / folder / "traffic")
+    store = SqliteStore(tmp_path / "e.db")
+    await store.open()
+    server = Server(store, LocalArtifacts(tmp_path / folder))
+    names = [f"req_{n}" for n in reversed(range(0, COUNT, 20))]
+    rows = await server.recorded.page(TrafficFilter(), limit=COUNT)
+    assert [row.id for row in rows] == names
+    old = {record.id: record for record in records()}
+    for row in rows:
+        assert (row.request_id, row.response_id, row.conversation) == (row.id, "", "")
+        assert (row.rollout, row.arm, row.unit, row.stored) == ("", "", "", True)
+        assert (row.user, row.cost_usd) == (old[row.id].user, old[row.id].cost_usd)
+    chosen = [row.number for row in rows if row.bodies]
+    read = [row async for some in server.recorded.with_bodies(chosen) for row in some]
+    assert sorted(row.number for row in read) == sorted(chosen)
+    assert {row.response for row in read} == {old[row.id].response.decode() for row in read}
+    # A new file beside them, of which one request has the name of an old one.
+    new = Record(id="new_1", at=FIRST, request_id="req_20", key_id=old["req_20"].key_id)
+    other = Record(id="new_2", at=FIRST, response_id="chatcmpl-1", conversation="talk")
+    await store.keep_traffic([new, other])
+    assert (await server.sealing.run_once()).requests == 2
+    mine = TrafficFilter(request_id="req_20", key_id=new.key_id)
+    assert await server.listed(mine) == ["new_1", "req_20"]
+    assert (await server.recorded.request("req_20")).id == "req_20"
+    assert await server.listed(TrafficFilter(response_id="chatcmpl-1")) == ["new_2"]
+    assert await server.listed(TrafficFilter(conversation="talk")) == ["new_2"]
+    assert await server.listed(TrafficFilter(rollout="any")) == []
+    [total] = await server.recorded.totals(TrafficFilter(), (), limit=5)
+    assert total.requests == len(names) + 2
+    deletion = await server.recorded.delete(mine)
+    assert deletion.deleted == 2
+    names.remove("req_20")
+    assert await server.listed() == ["new_2", *names]
+    assert (await server.recorded.delete(TrafficFilter(conversation="talk"))).deleted == 1
+    assert await server.listed() == names
+    # The file that was written again is read as a new one is.
+    assert await server.listed(TrafficFilter(user=old["req_0"].user)) == [
+        name for name in names if old[name].user == old["req_0"].user
+    ]
+    server.files.close()
+    await store.close()

@@ -250,7 +250,7 @@ async def test_a_copy_goes_on_as_the_source_would(filled, postgres_address, tmp_
             progress = await store.progress("run_1")
             assert (progress.answered, progress.scored) == (2, 1)
             assert [row.name for row in await store.datasets()] == ["a", "z"]
-            assert (await store.request("req_7")).request == "\0\ufffd"
+            assert (await store.request(TrafficFilter(id="req_7"))).request == "\0\ufffd"
         finally:
             await store.close()
 

@@ -274,6 +274,11 @@ REQUEST = {
 # Of each field of a filter, one that selects REQUEST and nothing else.
 SELECTED = {
     "id": {"id": "req_9"},
+    "request_id": {"request_id": "mine", "key_id": "key_9"},
+    "response_id": {"response_id": "chatcmpl-1"},
+    "conversation": {"conversation": "c"},
+    "rollout": {"rollout": "ro"},
+    "arm": {"rollout": "ro", "arm": "a"},
     "route": {"route": "r"},
     "except_routes": {"except_routes": ("chat", "other")},
     "target": {"target": "p/m"},

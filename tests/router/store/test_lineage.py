@@ -23,6 +23,11 @@ SOURCES = [
         target=record.target_name(),
         traffic_class=record.traffic_class,
         status=record.status,
+        request_id=record.request_id,
+        response_id=record.response_id,
+        conversation=record.conversation,
+        rollout=record.rollout,
+        arm=record.arm,
     )
     for record in RECORDS
 ]
@@ -45,6 +50,12 @@ VERSION = DatasetRow(
         TrafficFilter(except_routes=("x", "rare")),
         TrafficFilter(route="y", key_id="", status=(200, 200)),
         TrafficFilter(user="nobody"),
+        TrafficFilter(request_id="mine_35", key_id=RECORDS[5].key_id),
+        TrafficFilter(request_id=RECORDS[3].id, key_id=RECORDS[3].key_id),
+        TrafficFilter(response_id=RECORDS[9].response_id),
+        TrafficFilter(conversation="talk_19"),
+        TrafficFilter(rollout="rollout_1"),
+        TrafficFilter(rollout="rollout_1", arm="control"),
     ],
 )
 async def test_rows_are_found_by_whatever_selects_requests(store, matching):

@@ -138,6 +138,10 @@ async def test_similar_rows_share_a_band(store):
         ({"id": "req_1"}, [2, 3]),
         ({"user": "bob"}, [1, 3]),
         ({"key_id": "key_2"}, [1, 3]),
+        ({"request_id": "mine", "key_id": "key_2"}, [1, 3]),
+        ({"response_id": "answer 1"}, [2, 3]),
+        ({"conversation": "talk"}, [1, 2]),
+        ({"rollout": "any"}, [1, 2, 3]),
         ({"route": "chat"}, [3]),
         ({"except_routes": ("chat",)}, [1, 2]),
         ({"target": "p/m"}, [1, 2]),
@@ -150,10 +154,13 @@ async def test_similar_rows_share_a_band(store):
 )
 async def test_rows_are_deleted_with_their_requests(store, matching, left):
     sources = [
-        ReviewSource(id="req_1", at=51.0, user="ann", route="chat", status=200),
-        ReviewSource(id="req_2", at=52.0, user="bob", route="chat", status=500, key_id="key_2"),
-        ReviewSource(id="req_3", at=53.0, route="x", target="p/m", traffic_class="eval"),
-    ]
+        ReviewSource(id="req_1", at=51.0, user="ann", route="chat", status=200,
+                     response_id="answer 1"),
+        ReviewSource(id="req_2", at=52.0, user="bob", route="chat", status=500, key_id="key_2",
+                     request_id="mine"),
+        ReviewSource(id="req_3", at=53.0, route="x", target="p/m", traffic_class="eval",
+                     conversation="talk"),
+    ]  # fmt: skip
     await add(store, *(a_row(n, source=source) for n, source in enumerate(sources, 1)), bands="ab")
     matching = TrafficFilter(**matching)
     assert await store.forget_review_rows(matching, 10) == 3 - len(left)

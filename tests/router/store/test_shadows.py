@@ -220,12 +220,17 @@ async def test_spending_is_that_of_candidates_and_judges_of_all_runs_of_the_rout
         (TrafficFilter(except_routes=("other",)), {"r1", "r2", "r3"}),
         (TrafficFilter(traffic_class="eval"), set()),
         (TrafficFilter(traffic_class="live", target="up/a", status=(200, 299)), {"r1", "r2", "r3"}),
+        (TrafficFilter(request_id="mine", key_id="key_1"), {"r3"}),
+        (TrafficFilter(request_id="mine", key_id="key_2"), set()),
+        (TrafficFilter(response_id="answer r3"), {"r3"}),
+        (TrafficFilter(conversation="talk"), {"r3"}),
         (TrafficFilter(since=6.0), {"r3"}),
         (TrafficFilter(until=6.0), {"r1", "r2"}),
     ],
 )
 async def test_a_deletion_finds_scored_requests_and_keeps_their_numbers(store, matching, gone):
-    await begin(store, a_pair("r1"), a_pair("r2"), a_pair("r3", user="bob", at=7.0))
+    names = {"request_id": "mine", "response_id": "answer r3", "conversation": "talk"}
+    await begin(store, a_pair("r1"), a_pair("r2"), a_pair("r3", user="bob", at=7.0, **names))
     await take(store)
     for name in ("r1", "r2", "r3"):
         await answer(store, name)

@@ -34,6 +34,12 @@ def a_record(n: int, draw: random.Random) -> Record:
         traffic_class="eval" if 4000 < n < 4100 else "live",
         prompt_tokens=n if n % 7 else None,
         cost_usd=n / 1024 if n % 11 else None,
+        # Two keys have chosen the same, and one of them another request's own id.
+        request_id="" if n % 5 else "req_7" if n == 20 else f"mine_{n % 1000}",
+        response_id=f"chatcmpl-{n // 2}" if n % 4 else "",
+        conversation=f"talk_{n % 300}" if n % 8 == 1 else "",
+        rollout=f"rollout_{n % 2}" if n > 5000 else "",
+        arm=("control", "candidate")[n % 3 == 0] if n > 5000 else "",
     )
 
 
@@ -41,6 +47,9 @@ def filters() -> list[TrafficFilter]:
     """Every single condition, and combinations that are drawn."""
     options = {
         "id": ["req_5", "req_8999", "unknown"],
+        "response_id": ["chatcmpl-17", "chatcmpl-4400", "unknown"],
+        "conversation": ["talk_1", "talk_297", "unknown"],
+        "rollout": ["rollout_1", "unknown"],
         "route": ["x", "rare", "unknown"],
         "except_routes": [("x",), ("x", "y", "rare")],
         "target": ["a/m", "old/m", "", "unknown/m"],
@@ -64,7 +73,18 @@ def filters() -> list[TrafficFilter]:
         for key in options["key_id"]
         for since in (None, 4500.5)
     ]
-    return [TrafficFilter(**chosen) for chosen in [{}, *single, *combined, *users_keys]]
+    requests_keys = [
+        {"request_id": name, "key_id": key}
+        for name in ("mine_105", "req_8", "req_7", "unknown")
+        for key in ("key_1", "")
+    ]
+    arms = [
+        {"rollout": "rollout_1", "arm": arm, "status": status}
+        for arm in ("control", "unknown")
+        for status in (None, (200, 299))
+    ]
+    everything = [{}, *single, *combined, *users_keys, *requests_keys, *arms]
+    return [TrafficFilter(**chosen) for chosen in everything]
 
 
 async def fill(store) -> list[Record]:
@@ -136,6 +156,10 @@ async def test_what_is_deleted_is_found_no_more_and_the_rest_is(filled):
         TrafficFilter(key_id="key_1", since=8800.0),
         TrafficFilter(user="user_9"),
         TrafficFilter(user="user_690", key_id="key_2"),
+        TrafficFilter(request_id="mine_105", key_id="key_2"),
+        TrafficFilter(response_id="chatcmpl-4001"),
+        TrafficFilter(conversation="talk_17"),
+        TrafficFilter(rollout="rollout_1", arm="candidate", until=6000.0),
         TrafficFilter(target="old/m"),
         TrafficFilter(until=5000.0),
     ):
@@ -203,6 +227,13 @@ async def test_requests_come_back_as_they_went_in_whatever_else_is_written_with_
             prompt_tokens=2**63 - 1 if n % 5 else None,
             system_fingerprint=text,
             status=200,
+            request_id=text,
+            response_id=text,
+            conversation=text,
+            stored=n % 2 == 0,
+            rollout=text,
+            arm=text,
+            unit=text,
         )
         for n, text in enumerate(ODD * 6)
     ]
@@ -213,9 +244,17 @@ async def test_requests_come_back_as_they_went_in_whatever_else_is_written_with_
     for row, record in zip(reversed(rows), records * 2, strict=True):
         for name in (
             "id", "at", "route", "user", "model", "finish_reason", "stream", "cached", "cost_usd",
-            "prompt_tokens", "system_fingerprint",
+            "prompt_tokens", "system_fingerprint", "response_id", "conversation", "stored",
+            "rollout", "arm", "unit",
         ):  # fmt: skip
             assert getattr(row, name) == getattr(record, name), name
+        assert row.request_id == (record.request_id or record.id)
+
+
+@pytest.mark.parametrize("names", [{"request_id": "mine"}, {"arm": "control"}])
+def test_names_that_are_none_by_themselves_select_nothing(names):
+    with pytest.raises(ValueError, match=r"together with its key only|one of a rollout"):
+        TrafficFilter(**names)
 
 
 @pytest.mark.parametrize("wrong", [{"model": "\ud800"}, {"prompt_tokens": 2**63}, {"at": None}])

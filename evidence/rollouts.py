@@ -2,14 +2,15 @@
 
     python -m evidence.rollouts                        # all cells, 2,000 rollouts each
     python -m evidence.rollouts --rollouts 200         # fewer
+    python -m evidence.rollouts arm                    # only the routes whose users stay
     python -m evidence.rollouts --record               # and a page in evidence/results
 
 Both arms' rates drift over the day, and the rules decide every five minutes. The table says how
 often a rollout was promoted or rolled back and after how long, beside the common rule that compares
 the p95 of the last five minutes. It fails where a share is outside of what the rules promise.
 
-Thousands of rollouts are advanced together, by counts: with units that are requests the rules only
-count. A test compares them with `RolloutRules`, and the cells of users call `RolloutRules` itself.
+Thousands of rollouts are advanced together, by counts, which is all that the rules need of users
+with one request each. A test compares them with `RolloutRules`, and the rows of users call it.
 """
 
 from __future__ import annotations
@@ -201,7 +202,7 @@ class _Range(NamedTuple):
 
 
 class Rollouts:
-    """Many rollouts of one route, advanced together; units are requests.
+    """Many rollouts of one route, advanced together; each request is a user of its own.
 
     Args:
         route: with its plan.
@@ -211,7 +212,6 @@ class Rollouts:
     """
 
     def __init__(self, route: Route, truth: Truth, rollouts: int, seed: int) -> None:
-        assert not route.plan.sticky, "these rollouts only count"
         self._route, self._truth = route, truth
         self._random = np.random.default_rng([seed, len(route.name), rollouts])
         self._steps = np.array(route.plan.steps)
@@ -255,8 +255,11 @@ class Rollouts:
 
     def advance(self, began: float) -> dict[str, tuple[Ints, Ints]]:
         """Draw five minutes of traffic, count them and decide; return the counts by signal."""
-        probability = self._steps[self.step]
-        drawn = self._draw(began, probability)
+        before = np.where(self.step > 0, self._steps[self.step - 1], 0.0)
+        if not self._route.plan.sticky:
+            before[:] = 0.0
+        probability = (self._steps[self.step] - before) / (1 - before)
+        drawn = self._draw(began, probability, before)
         for name, (candidate, control) in drawn.items():
             if name == "requests":
                 self._exposed += candidate[:, 1]
@@ -273,12 +276,19 @@ class Rollouts:
         self._decide(began + BIN)
         return drawn
 
-    def _draw(self, began: float, probability: Floats) -> dict[str, tuple[Ints, Ints]]:
-        """Return counts per level, of which the first is the worst: shape (rollouts, levels)."""
+    def _draw(
+        self, began: float, probability: Floats, before: Floats
+    ) -> dict[str, tuple[Ints, Ints]]:
+        """Return counts per level, of which the first is the worst: shape (rollouts, levels).
+
+        They are of users who are compared: not of those `before` whom earlier steps moved.
+        """
         random, middle = self._random, began + BIN / 2
         truth = self._truth if began >= self._truth.begins_s else Truth()
         mean = self._route.per_day * BIN / DAY * (1 + 0.6 * day(middle))
-        requests = random.poisson(mean, len(probability))
+        moved_before = random.poisson(mean * before)
+        self._exposed += moved_before
+        requests = random.poisson(mean * (1 - before))
         candidate = random.binomial(requests, probability)
         arms = (candidate, requests - candidate)
         drawn = {"requests": _pair(*(np.stack([arm * 0, arm], axis=1) for arm in arms))}
@@ -433,7 +443,7 @@ _FAILING = 0.05
 def users_day(cell: Users, number: int) -> tuple[str, bool]:
     """Return how one rollout ended by the rules, and whether the same test by request rolls back.
 
-    The largest of 300 users, whose activity has a Pareto tail of index 1.1, sends a tenth of all
+    The largest of 300 users, whose activity has a Pareto tail of index 1.1, sends a fifth of all
     requests on average. Some fail most of the time whoever answers, and they are not spread evenly.
     """
     random = np.random.default_rng([number, len(cell.title)])
@@ -540,6 +550,9 @@ SMALL = Route(
     20_000,
     RolloutPlan(signals=_GUARDRAILS + _WIDE, sticky=False, steps=(0.1, 0.25, 0.5, 1.0)),
 )
+STAYING = Route(
+    "500,000 a day, users stay in their arm", 500_000, RolloutPlan(signals=_GUARDRAILS + _GOALS)
+)
 _LATE = 2.5 * DAY
 CELLS = (
     Cell(BUSY, "no difference", Truth(), ("promoted", 0.8), ("rolled back", "paused")),
@@ -613,6 +626,28 @@ CELLS = (
     Cell(BUSY, "25% slower", Truth(slower=1.25), ("rolled back", 0.9), ("promoted",)),
     Cell(BUSY, "10% slower", Truth(slower=1.1)),
     Cell(BUSY, "half of the errors", Truth(errors=-0.005), ("promoted", 0.8)),
+    Cell(STAYING, "no difference", Truth(), ("promoted", 0.8), ("rolled back", "paused")),
+    Cell(
+        STAYING,
+        "judge worse by the margin (-.05)",
+        Truth(judge=-0.05),
+        None,
+        ("promoted",),
+    ),
+    Cell(
+        STAYING,
+        "judge worse by twice the margin (-.1)",
+        Truth(judge=-0.1),
+        ("rolled back", 0.9),
+        ("promoted",),
+    ),
+    Cell(
+        STAYING,
+        "errors +2 points from the third day on",
+        Truth(errors=0.02, begins_s=_LATE),
+        ("rolled back", 0.9),
+        ("promoted",),
+    ),
 )
 HEAD = (
     "route",
@@ -658,6 +693,7 @@ USER_CELLS = (
         added=0.15,
     ),
 )
+SIZES = {"rollouts": len(CELLS), "common rule": len(DAYS), "users": len(USER_CELLS)}
 
 
 def row(cell: Cell, ends: Ends) -> tuple[str, ...]:
@@ -782,16 +818,27 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=os.cpu_count())
     parser.add_argument("--record", action="store_true", help="write a page in evidence/results")
+    parser.add_argument(
+        "words", nargs="*", help="only the rows of the first table whose route ends with one"
+    )
     options = parser.parse_args()
-    if options.record and options.rollouts < ROLLOUTS:
-        print(f"only {ROLLOUTS:,} rollouts or more of each row are recorded", file=sys.stderr)
+    if options.record and (options.words or options.rollouts < ROLLOUTS):
+        print(f"only all rows of {ROLLOUTS:,} rollouts or more are recorded", file=sys.stderr)
         return 2
     began = time.monotonic()
-    sizes = {"rollouts": len(CELLS), "common rule": len(DAYS), "users": len(USER_CELLS)}
+    numbers: dict[str, Sequence[int]] = {name: range(size) for name, size in SIZES.items()}
+    if options.words:
+        numbers = {
+            "rollouts": [
+                number
+                for number, cell in enumerate(CELLS)
+                if cell.route.name.endswith(tuple(options.words))
+            ]
+        }
     jobs = [
         Job(name, number, options.rollouts, options.seed)
-        for name, size in sizes.items()
-        for number in range(size)
+        for name, chosen in numbers.items()
+        for number in chosen
     ]
     rows: dict[tuple[str, int], tuple[str, ...]] = {}
     broken, cpu = 0, 0.0
@@ -803,8 +850,8 @@ def main() -> int:
             print(f"{len(rows)} of {len(jobs)}: {' | '.join(columns)}", file=sys.stderr)
     lines: list[str] = []
     heads = {"rollouts": HEAD, "common rule": COMMON_HEAD, "users": USERS_HEAD}
-    for name, head in heads.items():
-        lines += [*table(head, [rows[name, number] for number in range(sizes[name])]), ""]
+    for name, chosen in numbers.items():
+        lines += [*table(heads[name], [rows[name, number] for number in chosen]), ""]
     print("\n".join(lines))
     took = (
         f"{options.rollouts:,} rollouts in each of {len(jobs)} rows, {broken} rows with a broken "

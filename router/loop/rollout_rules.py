@@ -58,7 +58,7 @@ ENDED: frozenset[RolloutStatus] = frozenset(["promoted", "rolled_back", "aborted
 DEFAULT_STEPS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
 DAY = 86_400.0
 
-_SET_BITS = 1 << 18
+_SET_BITS = 1 << 20
 _MAX_OPEN = 2048
 _CONTROL_QUANTILE = 0.95
 
@@ -211,8 +211,6 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
             or a difference of scores. Signals without a value are left out or None.
         mixed: whether both arms answered in this conversation; left out of the per-protocol view.
         later: whether the request itself was observed before, and these are more values of it.
-        alone: whether no other request is of this unit, because the request names no user; such
-            units need not be remembered, so there may be any number of them.
     """
 
     unit: str
@@ -222,7 +220,6 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     values: dict[str, float | None] = {}
     mixed: bool = False
     later: bool = False
-    alone: bool = False
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True):
@@ -418,7 +415,7 @@ class UnitSet:
     """Units that have counted, by one bit each; now and then it takes a new unit for an old one.
 
     Which units are lost that way depends on a hash of their name that has nothing to do with their
-    arm, so it costs data and no validity: a sixth of 100,000 units, half of 400,000.
+    arm, so it costs data and no validity: a twentieth of 100,000 units, two fifths of a million.
     """
 
     def __init__(self, packed: bytes = b"") -> None:
@@ -690,15 +687,12 @@ class RolloutRules:
     def _compared(self, item: Observation, arms: _Arms) -> bool:
         return not self.plan.sticky or item.position >= arms.before
 
-    def _alone(self, item: Observation) -> bool:
-        return item.alone or not self.plan.sticky
-
     def _assign(self, observations: Sequence[Observation], arms: _Arms) -> None:
         counts = [0, 0]
         for item in observations:
             if not self._compared(item, arms):
                 continue
-            if self._alone(item) or self._assigned.add(item.unit):
+            if not self.plan.sticky or self._assigned.add(item.unit):
                 counts[not item.candidate] += 1
         candidate, control = counts
         self._state.balance.add(candidate=candidate, control=control, probability=arms.probability)
@@ -745,7 +739,7 @@ class RolloutRules:
     ) -> None:
         memory, counts = self._state.signals[signal.name], [0, 0]
         for item, value in compared:
-            if value and (self._alone(item) or self._counted[signal.name].add(item.unit)):
+            if value and (not self.plan.sticky or self._counted[signal.name].add(item.unit)):
                 counts[not item.candidate] += 1
         candidate, control = counts
         test.add(candidate=candidate, control=control, probability=probability)
@@ -762,10 +756,10 @@ class RolloutRules:
         memory = self._state.signals[signal.name]
         closed: list[tuple[bool, float]] = []
         for item, value in compared:
-            if self._alone(item):
-                closed.append((item.candidate, _goodness(signal, value)))
-            else:
+            if self.plan.sticky:
                 closed.extend(self._gather(signal, item, _goodness(signal, value), until))
+            else:
+                closed.append((item.candidate, _goodness(signal, value)))
         ended = [
             name
             for name, unit in memory.open.items()

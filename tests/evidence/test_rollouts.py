@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -21,7 +22,7 @@ from evidence.rollouts import (
 )
 from router.loop.rollout_rules import Batch, Observation, RolloutPlan, RolloutRules, Signal
 
-PLAN = RolloutPlan(
+RULES = RolloutPlan(
     signals=(
         Signal(name="error_rate", min_values=1),
         Signal(name="errors", role="goal", margin=0.3, min_values=1),
@@ -35,7 +36,7 @@ PLAN = RolloutPlan(
 
 
 def observations(drawn, step, prefix):
-    """Requests that add up to the counts of a look."""
+    """Requests that add up to the counts of a look, of users who are compared."""
     for arm, candidate in ((0, True), (1, False)):
         requests = int(drawn["requests"][arm][0, 1])
         errors = int(drawn["error_rate"][arm][0, 0])
@@ -46,6 +47,7 @@ def observations(drawn, step, prefix):
                 unit=f"{prefix}-{candidate}-{place}",
                 candidate=candidate,
                 step=step,
+                position=RULES.steps[step] - 1e-6 if candidate else RULES.steps[step],
                 values={
                     "error_rate": error,
                     "errors": error,
@@ -54,9 +56,12 @@ def observations(drawn, step, prefix):
             )
 
 
-def test_rollouts_by_counts_are_those_of_the_rules():
-    rollouts = Rollouts(Route("few", 40_000, PLAN), Truth(), rollouts=1, seed=3)
-    rules = RolloutRules(PLAN)
+@pytest.mark.parametrize("sticky", [False, True])
+def test_rollouts_by_counts_are_those_of_the_rules(sticky):
+    # With no window, users' means count at once.
+    plan = msgspec.structs.replace(RULES, sticky=sticky, unit_window_s=0)
+    rollouts = Rollouts(Route("few", 20_000, plan), Truth(), rollouts=1, seed=3)
+    rules = RolloutRules(plan)
     for number in range(8):
         step = rules.state().step
         assert len(rollouts.number) == 1

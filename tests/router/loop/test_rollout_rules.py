@@ -514,24 +514,6 @@ def test_a_unit_counts_with_its_mean_over_its_window():
     assert rules.state().signals["quality"].mean.units == 1
 
 
-def test_requests_without_a_user_count_at_once():
-    rules = RolloutRules(plan(QUALITY, ERRORS, sticky=True))
-    item = Observation(
-        unit="same",
-        candidate=True,
-        step=0,
-        position=0.01,
-        values={"quality": 0.5, "error_rate": 1.0},
-        alone=True,
-    )
-    observed(rules, [item, item, item], hours=0.1)
-    state = rules.state()
-    assert state.assigned == (3, 0)
-    assert state.signals["quality"].mean.units == 3
-    assert state.signals["error_rate"].events == (3, 0)
-    assert not state.signals["quality"].open
-
-
 def test_open_units_are_bounded():
     rules = RolloutRules(plan(QUALITY, sticky=True))
     observed(rules, requests(3000, candidate=True, quality=0.5), hours=0.1)

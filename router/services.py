@@ -192,6 +192,7 @@ class Services:
             outdated=self.traffic.outdated,
             is_busy=self._is_busy,
         )
+        self.traffic.hook = self.shadows
         self._seal(config)
         self.rollouts = Rollouts(self.store, self.routes, config)
         self.assignments = Assignments(self.store, self.routes, config.providers)

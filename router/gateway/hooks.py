@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 from router.config.routes import Route
-from router.records import Arm, Target
+from router.records import Arm, Record, Target
 
 
 class Assignment(NamedTuple):
@@ -47,5 +47,30 @@ class TargetChooser(Protocol):
             route_name: the route's name.
             route: its definition.
             key: what the choice sticks to; another one for each request without it.
+        """
+        ...
+
+
+class AnswerHook(Protocol):
+    """Gets requests with their answers, once clients have theirs."""
+
+    def wants(
+        self, route_name: str, route: Route, record_id: str, *, key_id: str, stored: bool
+    ) -> bool:
+        """Return whether `after` is to get a request: cheap, and on the path of the request.
+
+        Args:
+            route_name: the name of its route.
+            route: the route, which has a shadow.
+            record_id: the id of its record.
+            key_id: the id of its key, "" without one.
+            stored: whether the client lets it be stored.
+        """
+        ...
+
+    def after(self, record: Record) -> None:
+        """Take a request that has ended, settled, with the whole bodies of both sides.
+
+        A body of an answer that is too long to be recorded is cut short. It never blocks.
         """
         ...

@@ -24,6 +24,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from functools import partial
 from typing import Any
 
@@ -39,6 +40,7 @@ from router.config.routes import KeepBodies, Route
 from router.config.schema import Config
 from router.gateway import tokens
 from router.gateway.dispatch import ERROR_EVENT
+from router.gateway.hooks import AnswerHook
 from router.gateway.prices import PriceBook
 from router.gateway.redact import redact
 from router.records import Record, Target, stored_name
@@ -103,6 +105,7 @@ class Traffic:
     Attributes:
         dropped: the number of rows that were never written, because the store refused them, or
             was unavailable or too slow for too long.
+        hook: gets the completed records that it wants, on the event loop; None for nobody.
     """
 
     def __init__(
@@ -122,6 +125,7 @@ class Traffic:
         queued_bytes: int = QUEUED_BYTES,
     ) -> None:
         self.dropped = 0
+        self.hook: AnswerHook | None = None
         self._store = store
         self._prices = prices
         self._default = config.record
@@ -264,7 +268,9 @@ class Traffic:
                 log.exception("request %s could not be completed", record.id)
 
     def _settled(self, record: Record) -> None:
-        """Count a completed record, and queue its row."""
+        """Count a completed record, pass it to the hook that wants it, and queue its row."""
+        if record.is_hooked:
+            self._pass_to_hook(record)
         if self._count is not None:
             try:
                 self._count(record)
@@ -281,6 +287,16 @@ class Traffic:
         # A few rows are left for the next ones to join: a transaction writes whole pages.
         if len(self._rows) >= ROWS:
             self._rows_wait.set()
+
+    def _pass_to_hook(self, record: Record) -> None:
+        """Let the hook have a record with its bodies, which are not stored unless they are kept."""
+        try:
+            if self.hook is not None:
+                self.hook.after(copy(record))
+        except Exception:
+            log.exception("request %s could not be passed on", record.id)
+        if record.keep != "full":
+            record.request = record.response = None
 
     async def _write(self) -> None:
         while self._rows or not self._completed:

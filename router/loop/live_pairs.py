@@ -24,6 +24,7 @@ from providers.http import sse
 from providers.names import MAX_NAME_BYTES
 from providers.translation.fold import fold
 from providers.wire import UNREADABLE
+from router.gateway.recorder import MAX_BODY_BYTES
 from router.gateway.redact import redact
 from router.records import Record
 from router.store.shadows import ShadowPair
@@ -61,7 +62,7 @@ def pair_of(
         raise IncomparableError("failed")
     if str(record.target) in candidates:
         raise IncomparableError("same_target")
-    if not record.request or not record.response:
+    if not record.request or not record.response or _is_long(record):
         raise IncomparableError("too_long")
     request = _request(redact(record.request))
     answer = _answer(record, _completion(redact(record.response)))
@@ -83,10 +84,17 @@ def pair_of(
         request_id=record.request_id or record.id,
         response_id=record.response_id,
         conversation=record.conversation,
+        rollout=record.rollout,
+        arm=record.arm,
         keep_texts=keep_texts,
         sample=sample,
         answer=answer,
     )
+
+
+def _is_long(record: Record) -> bool:
+    """Return whether a body is longer than those that are stored, which may be cut short."""
+    return max(len(record.request or b""), len(record.response or b"")) > MAX_BODY_BYTES
 
 
 def _request(body: bytes) -> dict[str, Any]:
@@ -151,8 +159,8 @@ def _answer(record: Record, completion: Completion) -> Answer:
 
 def _cluster(record: Record, salt: str) -> str:
     """Return what requests of one user have in common; "" where the user is not known."""
-    if not record.user:
+    name = record.user or record.conversation
+    if not name:
         return ""
-    return sha256(f"{salt}\0{record.key_id}\0{record.user}".encode(errors="replace")).hexdigest()[
-        :16
-    ]
+    named = f"{salt}\0{record.key_id}\0{name}".encode(errors="replace")
+    return sha256(named).hexdigest()[:16]

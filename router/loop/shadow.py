@@ -2,8 +2,8 @@
 
     shadows = Shadows(store, ...)
     await shadows.open()
-    shadows.wants("chat", record_id, ...)      # on the hot path: is this request to be sent?
-    shadows.after(record)                      # later: it has ended, and here are its bodies
+    shadows.wants("chat", route, record_id, ...)   # on the hot path: is this request to be sent?
+    shadows.after(record)                          # later: it has ended, and here are its bodies
     await shadows.report("chat")
 
 A shadow is a run whose dataset grows: see `store/shadows.py`. Every process draws its requests by
@@ -320,23 +320,21 @@ class Shadows:
 
     # the hot path
 
-    def wants(self, route: str, record_id: str, *, key_id: str, stored: bool) -> bool:
+    def wants(
+        self, route_name: str, _: Route, record_id: str, *, key_id: str, stored: bool
+    ) -> bool:
         """Return whether a request is to be passed to `after`; count it where it is not.
 
-        Args:
-            route: the name of its route, which has a shadow.
-            record_id: the id of its record.
-            key_id: of its key, "" without one.
-            stored: whether the client lets its request be stored.
+        See `router.gateway.hooks.AnswerHook`.
         """
-        active = self._active.get(route)
+        active = self._active.get(route_name)
         if active is None:
             return False
         if active.state == "paused":
             reason = "paused"
         elif not stored or key_id in active.excluded:
             reason = "excluded"
-        elif not sampled(record_id, active.shadow.sample, route):
+        elif not sampled(record_id, active.shadow.sample, route_name):
             reason = "not_sampled"
         elif active.is_over_budget:
             reason = "over_budget"

@@ -63,8 +63,8 @@ class ShadowPair(msgspec.Struct, frozen=True, kw_only=True):
     """A live request with its answer, ready to become a sample of the run.
 
     Attributes:
-        id, at, key_id, user, target, status, request_id, response_id, conversation: as in the
-            request's record, which a deletion finds it by.
+        id, at, key_id, user, target, status, request_id, response_id, conversation, rollout, arm:
+            as in the request's record, which a deletion finds it by.
         keep_texts: whether the route keeps bodies; else the texts go once they are scored.
         sample: the request; its `answer` is the live one's text.
         answer: the live answer.
@@ -79,6 +79,8 @@ class ShadowPair(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str = ""
     response_id: str = ""
     conversation: str = ""
+    rollout: str = ""
+    arm: str = ""
     keep_texts: bool
     sample: Sample
     answer: Answer

@@ -720,6 +720,8 @@ CREATE TABLE shadow_pairs (
     request_id TEXT NOT NULL,
     response_id TEXT NOT NULL,
     conversation TEXT NOT NULL,
+    rollout TEXT NOT NULL,
+    arm TEXT NOT NULL,
     state TEXT NOT NULL,
     texts TEXT NOT NULL,
     position BIGINT,

@@ -33,7 +33,8 @@ _ADD_SHADOW = insert("shadows", _SHADOW_COLUMNS)
 _READ_SHADOW = f"SELECT {', '.join(_SHADOW_COLUMNS)} FROM shadows"
 _PAIR_COLUMNS = (
     "number", "run", "id", "at", "key_id", "user_id", "target", "status", "request_id",
-    "response_id", "conversation", "state", "texts", "position", "tries", "taken_at", "content",
+    "response_id", "conversation", "rollout", "arm", "state", "texts", "position", "tries",
+    "taken_at", "content",
 )  # fmt: skip
 _ADD_PAIR = insert("shadow_pairs", _PAIR_COLUMNS) + " ON CONFLICT (run, id) DO NOTHING"
 _COUNT = (
@@ -207,7 +208,7 @@ def _add_pairs(db: Connection, run_id: str, pairs: Sequence[ShadowPair], max_wai
 def _pair_values(number: int, run_id: str, pair: ShadowPair) -> tuple[Any, ...]:
     content = json_text(msgspec.to_builtins(_Content(pair.sample, pair.answer)))
     named = (pair.id, pair.at, pair.key_id, pair.user, pair.target, pair.status, pair.request_id,
-             pair.response_id, pair.conversation)  # fmt: skip
+             pair.response_id, pair.conversation, pair.rollout, pair.arm)  # fmt: skip
     texts = "keep" if pair.keep_texts else "drop"
     return (number, run_id, *named, "waiting", texts, None, 0, None, content)
 
@@ -497,23 +498,24 @@ def _forget(db: Connection, matching: TrafficFilter, limit: int) -> int:
 def _conditions(db: Connection, matching: TrafficFilter) -> tuple[list[str], dict[str, Any]]:
     """Return what selects the pairs of requests that match; all of them are live requests."""
     values = msgspec.structs.asdict(matching)
-    columns = {
-        "id": "id",
-        "target": "target",
-        "key_id": "key_id",
-        "user": "user_id",
-        "request_id": "request_id",
-        "response_id": "response_id",
-        "conversation": "conversation",
-    }
+    names = (
+        "id",
+        "target",
+        "key_id",
+        "request_id",
+        "response_id",
+        "conversation",
+        "rollout",
+        "arm",
+    )
+    columns = {name: name for name in names} | {"user": "user_id"}
     where = [f"shadow_pairs.texts <> '{_FORGOTTEN}'"]
     where += [
         f"shadow_pairs.{column} = :{name}"
         for name, column in columns.items()
         if values[name] is not None
     ]
-    if matching.traffic_class not in {None, "live"} or matching.rollout is not None:
-        # Deletions select by no rollout.
+    if matching.traffic_class not in {None, "live"}:
         where.append("1 = 0")
     if matching.route is not None:
         where.append("shadows.route = :route")

@@ -970,6 +970,8 @@ def m040_shadows(db: Database) -> None:
             request_id TEXT NOT NULL,
             response_id TEXT NOT NULL,
             conversation TEXT NOT NULL,
+            rollout TEXT NOT NULL,
+            arm TEXT NOT NULL,
             state TEXT NOT NULL,
             texts TEXT NOT NULL,
             position INTEGER,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from contextlib import asynccontextmanager
 
+import httpx
 import msgspec
 import pytest
+from servers import evalrouter, gateway, scripted
 
 from evaluators.base import PRECOMPUTED
 from providers.errors import ConfigError, ConflictError, NotFoundError, RequestError
@@ -53,9 +55,13 @@ JUDGES = """
 """
 
 
-def config_of(upstream, folder, *, shadow=SHADOW, record="full", more=""):
+def text_of(upstream, folder, *, shadow=SHADOW, record="full", more=""):
     text = CONFIG.format(url=upstream.url, folder=folder, shadow=shadow, record=record)
-    return parse(text.replace("prices:", f"{more.strip(chr(10))}\nprices:"), "c.yaml", {})
+    return text.replace("prices:", f"{more.strip(chr(10))}\nprices:")
+
+
+def config_of(upstream, folder, **options):
+    return parse(text_of(upstream, folder, **options), "c.yaml", {})
 
 
 class Clock:
@@ -145,8 +151,13 @@ def a_record(n: int, *, request=None, message=None, reason="stop", **fields) -> 
 def offer(parts, *records: Record, stored=True) -> None:
     """Pass requests as the gateway does."""
     for record in records:
-        if parts.shadows.wants(record.route, record.id, key_id=record.key_id, stored=stored):
+        if wants(parts, record.id, key_id=record.key_id, stored=stored):
             parts.shadows.after(record)
+
+
+def wants(parts, record_id: str, *, key_id: str = "", stored: bool = True) -> bool:
+    route = parts.routes.table.routes["chat"]
+    return parts.shadows.wants("chat", route, record_id, key_id=key_id, stored=stored)
 
 
 async def funnel(parts) -> dict[str, int]:
@@ -277,7 +288,7 @@ async def test_the_share_is_drawn_by_the_id_so_that_processes_agree(tmp_path):
     shadow = SHADOW.replace("sample: 1", "sample: 0.25")
     async with services(tmp_path, shadow=shadow) as parts:
         ids = [f"rec_{n}" for n in range(2000)]
-        drawn = [one for one in ids if parts.shadows.wants("chat", one, key_id="", stored=True)]
+        drawn = [one for one in ids if wants(parts, one)]
         assert 400 < len(drawn) < 600
         assert drawn == [one for one in ids if sampled(one, 0.25, "chat")]
         assert drawn != [one for one in ids if sampled(one, 0.25, "other")]
@@ -414,7 +425,7 @@ async def test_other_candidates_begin_another_run_and_other_limits_do_not(tmp_pa
         await run(parts)
         with pytest.raises(NotFoundError, match="has no shadow"):
             await parts.shadows.view("chat")
-        assert not parts.shadows.wants("chat", "x", key_id="", stored=True)
+        assert not wants(parts, "x")
 
 
 async def test_a_judge_whose_route_moves_to_another_provider_gets_nothing_more(tmp_path):
@@ -446,3 +457,65 @@ async def test_a_deleted_request_is_gone_from_the_shadow_too(tmp_path):
         assert b"Question 1" not in texts
         assert b"Question 2" in texts
         assert (await funnel(parts))["scored"] == 6
+
+
+def test_live_requests_over_http(tmp_path):
+    with (
+        scripted(MODELS) as upstream,
+        gateway(config_of(upstream, tmp_path)) as url,
+        httpx.Client(base_url=url) as http,
+    ):
+        patiently(lambda: http.get("/routes/chat/shadow").json()["run"])
+
+        def ask(text: str, **fields) -> httpx.Response:
+            messages = [{"role": "user", "content": text}]
+            return http.post(
+                "/v1/chat/completions", json={"model": "chat", "messages": messages, **fields}
+            )
+
+        answers = [ask("one"), ask("two", stream=True), ask("three", store=False)]
+        assert [one.status_code for one in answers] == [200, 200, 200]
+        assert ask("four", n="x").status_code >= 400
+        names = [one.headers["x-evalrouter-record"] for one in answers]
+        patiently(lambda: http.get("/routes/chat/shadow").json()["funnel"]["scored"] == 2)
+        shown = http.get("/routes/chat/shadow").json()
+        assert shown["funnel"]["excluded"] == 1
+        run = shown["run"]
+        samples = http.get(f"/eval/{run}/samples").json()["data"]
+        assert {one["sample"]["id"] for one in samples} == {*names[:2]}
+        assert {one["route"] for one in samples} == {PRECOMPUTED, "other/cheap"}
+        assert {one["answer"]["text"] for one in samples if one["route"] == PRECOMPUTED} == {
+            "dear 1",
+            "dear 2",
+        }
+        metrics = http.get("/metrics").text
+        assert 'evalrouter_shadow_requests{reason="scored",route="chat"} 2' in metrics
+        [listed] = http.get("/shadows").json()["data"]
+        assert listed["route"] == "chat"
+        paused = http.post("/routes/chat/shadow", json={"action": "pause", "reason": "why"})
+        assert paused.json()["state"] == "paused"
+        assert http.post("/routes/chat/shadow", json={"action": "pause"}).status_code == 400
+        assert http.get("/routes/nobody/shadow").status_code == 404
+        route = http.get("/routes/chat").json()["route"] | {"share_bodies_with": []}
+        refused = http.put("/routes/chat", json=route)
+        assert (refused.status_code, "name other" in refused.text) == (400, True)
+        # Commands show the same, from the database.
+        config = tmp_path / "c.yaml"
+        config.write_text(text_of(upstream, tmp_path))
+        listed = evalrouter("shadow", "list", "--config", config).stdout
+        assert "other/cheap" in listed
+        report = evalrouter("shadow", "report", "chat", "--config", config).stdout
+        for words in ("paused (why", "scored", "excluded (store: false", "win_rate", run):
+            assert words in report
+        evalrouter("shadow", "resume", "chat", "--config", config)
+        assert http.get("/routes/chat/shadow").json()["state"] == "running"
+        evalrouter("shadow", "pause", "chat", "--config", config, check=2)
+        evalrouter("shadow", "report", "nobody", "--config", config, check=2)
+
+
+def patiently(condition) -> None:
+    """Wait until something is so."""
+    ends = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < ends, "it took too long"
+        time.sleep(0.02)

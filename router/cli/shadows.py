@@ -1,4 +1,4 @@
-"""`evalrouter shadow`: what routes' shadows have report out."""
+"""`evalrouter shadow`: what routes' shadows have found out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from router.cli.commands import (
     with_services,
 )
 from router.config.loading import load
-from router.loop.shadow import Funnel, ShadowChange, ShadowReport, ShadowView
+from router.loop.shadow import ShadowChange, ShadowFunnel, ShadowReport, ShadowView
 
 if TYPE_CHECKING:  # see `commands.with_services`
     from router.services import Services
@@ -138,7 +138,7 @@ def _print(shown: ShadowReport) -> None:
     out.print(f"all numbers: evalrouter eval show {shown.run}", highlight=False)
 
 
-def _print_funnel(funnel: Funnel) -> None:
+def _print_funnel(funnel: ShadowFunnel) -> None:
     table = Table(Column("requests", justify="right"), "what became of them")
     table.add_row(f"{funnel.requests:,}", "in all")
     for name, words in _REASONS.items():

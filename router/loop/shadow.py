@@ -88,7 +88,7 @@ _FAILING = "every candidate or judge that was requested failed; it is tried agai
 Condition = Literal["running", "paused", "blocked"]
 
 
-class Funnel(msgspec.Struct, frozen=True, kw_only=True):
+class ShadowFunnel(msgspec.Struct, frozen=True, kw_only=True):
     """How many requests of a route were judged, and why the others were not.
 
     Attributes:
@@ -124,7 +124,7 @@ class Funnel(msgspec.Struct, frozen=True, kw_only=True):
     why_unjudgeable: dict[str, int]
 
     @classmethod
-    def of(cls, counts: Mapping[str, int]) -> Funnel:
+    def of(cls, counts: Mapping[str, int]) -> ShadowFunnel:
         """Return the funnel of what the store has counted."""
         prefix = "unjudgeable:"
         why = {
@@ -172,7 +172,7 @@ class ShadowView(msgspec.Struct, frozen=True, kw_only=True):
     run: str = ""
     shadow: Shadow | None = None
     spent_today_usd: float = 0.0
-    funnel: Funnel
+    funnel: ShadowFunnel
 
 
 class ShadowChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -281,7 +281,7 @@ class Shadows:
         # Messages that were logged, so that each is logged once.
         self._logged: dict[str, str] = {}
         # Of the shadows that this process tends, for metrics.
-        self._funnels: dict[str, Funnel] = {}
+        self._funnels: dict[str, ShadowFunnel] = {}
 
     async def open(self) -> None:
         """Begin: collect pairs, and tend the runs where no other process does."""
@@ -545,7 +545,7 @@ class Shadows:
         """Do what there is to do for one shadow now."""
         try:
             await self._advance(row)
-            self._funnels[row.route] = Funnel.of(await self._store.shadow_funnel(row.run))
+            self._funnels[row.route] = ShadowFunnel.of(await self._store.shadow_funnel(row.run))
             self._logged.pop(row.run, None)
         except (ConflictError, NotFoundError) as error:
             # Another process was quicker, or the run was stopped or deleted meanwhile.
@@ -752,7 +752,7 @@ class Shadows:
                 raise _no_shadow(name)
             blocked = await self._why_not_begun(name, shadow)
             state: Condition = "blocked" if blocked else "running"
-            funnel = Funnel.of({})
+            funnel = ShadowFunnel.of({})
             return ShadowView(
                 route=name, state=state, blocked=blocked, shadow=shadow, funnel=funnel
             )
@@ -769,7 +769,7 @@ class Shadows:
             run=row.run,
             shadow=shadow,
             spent_today_usd=await self._spent_today(row),
-            funnel=Funnel.of(await self._store.shadow_funnel(row.run)),
+            funnel=ShadowFunnel.of(await self._store.shadow_funnel(row.run)),
         )
 
     async def report(self, name: str) -> ShadowReport:

@@ -23,6 +23,7 @@ from typing import Any, Literal
 import msgspec
 
 from providers.errors import ConflictError, NotFoundError, RequestError, closest
+from providers.names import check_name
 from router.config.documents import Document, convert
 from router.config.rollouts import Reason, RolloutSettings, RouteRollout, settings_problems
 from router.config.routes import Route, target_problem
@@ -164,6 +165,8 @@ class Rollouts:
             defaults = _document(route.rollout)
             document = document._replace(data={**defaults, **document.data})
         requested = convert(document, RouteRollout, error=RequestError)
+        if requested.candidate is not None:
+            check_name(requested.candidate, "candidate")
         self._route(name)
         return requested
 

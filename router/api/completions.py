@@ -229,7 +229,7 @@ class Completions:
         """Return the plan with the target first that was chosen for this request, if any."""
         if context.route is None:
             return plan
-        key = unit_key(sticky, context.envelope, context.headers) or f"request {self._random()}"
+        key = unit_key(sticky, context.envelope, context.headers) or f"request {context.record_id}"
         assignment = self._chooser.choose(plan.route, context.route, key)
         context.assignment = assignment
         if assignment is None or assignment.target is None:

@@ -14,6 +14,7 @@ from router.config.section import Count, Section
 STICKY = "^(user|conversation|header:[A-Za-z0-9-]{1,64})$"
 
 Step = Annotated[float, msgspec.Meta(gt=0, le=100)]
+FEEDBACK = "feedback:"
 Reason = Annotated[str, msgspec.Meta(max_length=2000)]
 Measure = Annotated[
     str,

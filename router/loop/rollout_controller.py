@@ -27,7 +27,13 @@ import msgspec
 from providers.errors import ConflictError, EvalrouterError
 from router.config.rollouts import RolloutSettings
 from router.loop.assignment import Assignments
-from router.loop.rollout_plan import observation_of, observation_of_score, plan_of, settings_of
+from router.loop.rollout_plan import (
+    feedback_names,
+    observation_of,
+    observation_of_score,
+    plan_of,
+    settings_of,
+)
 from router.loop.rollout_rules import Batch, Decision, Observation, RolloutRules, SignalReading
 from router.loop.rollout_statistics import Statistics, statistics_of, text_of
 from router.loop.rollouts import Rollouts, changed
@@ -148,6 +154,9 @@ class RolloutController:
             await self._rollouts.pause_for_route(rollout, actor=self._owner)
             return
         settings = settings_of(rollout)
+        if names := feedback_names(settings):
+            scores = await self._store.new_feedback_scores(rollout.id, names, AT_ONCE)
+            await self._store.keep_rollout_scores(rollout.id, scores)
         while True:
             seen = await self._store.uncounted(rollout.id, AT_ONCE)
             if seen.revision != rollout.revision:

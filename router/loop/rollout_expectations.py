@@ -6,9 +6,9 @@ with records of less than two days to always have the same users. Both make a fo
 
 from __future__ import annotations
 
-from router.config.rollouts import SHARES, RolloutSettings
+from router.config.rollouts import FEEDBACK, SHARES, RolloutSettings
 from router.loop.rollout_forecast import Expectation, TrafficLevel
-from router.store.rollouts import RouteBaseline
+from router.store.rollouts import FeedbackBaseline, RouteBaseline
 
 _DAY_S = 86400.0
 _WEEK = 7.0
@@ -42,7 +42,21 @@ def expectations(settings: RolloutSettings, baseline: RouteBaseline) -> dict[str
         "refusals": baseline.refusals / requests,
     }
     return {
-        signal.name: Expectation(mean=shares.get(signal.measure, 0.05))
+        signal.name: (
+            Expectation(mean=shares.get(signal.measure, 0.05))
+            if signal.measure in SHARES
+            else _of_feedback(
+                baseline.feedback.get(signal.measure.removeprefix(FEEDBACK)), requests
+            )
+        )
         for signal in settings.signals
-        if signal.measure in SHARES
     }
+
+
+def _of_feedback(feedback: FeedbackBaseline | None, requests: int) -> Expectation:
+    """Return what is expected of feedback; none where there has been none."""
+    if feedback is None:
+        return Expectation(share=0.0)
+    return Expectation(
+        mean=feedback.mean, sd=feedback.sd or None, share=min(1.0, feedback.count / requests)
+    )

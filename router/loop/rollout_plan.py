@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from router.config.rollouts import SHARES, RolloutSettings, RolloutSignal
+from router.config.rollouts import FEEDBACK, SHARES, RolloutSettings, RolloutSignal
 from router.loop.assignment import position_of
 from router.loop.rollout_rules import Observation, RolloutPlan, Signal, SignalKind
 from router.store.rollouts import CountedScore, Rollout, RolloutRequest
@@ -26,6 +26,14 @@ _REFUSED = frozenset({"content_filter", "refusal"})
 def settings_of(rollout: Rollout) -> RolloutSettings:
     """Return a rollout's settings."""
     return msgspec.convert(rollout.settings, RolloutSettings)
+
+
+def feedback_names(settings: RolloutSettings) -> list[str]:
+    """Return the names of the feedback that signals are made of."""
+    measures = {signal.measure for signal in settings.signals}
+    return sorted(
+        measure.removeprefix(FEEDBACK) for measure in measures if measure.startswith(FEEDBACK)
+    )
 
 
 def plan_of(settings: RolloutSettings) -> RolloutPlan:

@@ -165,7 +165,7 @@ class RolloutScore(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         request: the number of the RolloutRequest.
         signal: the signal that it is of.
-        source: what it was made of, so that it is stored once: the id of a feedback, a judge's.
+        source: whose it is, so that it is stored once: the author of feedback.
         value: the number.
         at: when it came.
     """
@@ -230,6 +230,19 @@ class ArmTotals(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd: float | None
 
 
+class FeedbackBaseline(msgspec.Struct, frozen=True, kw_only=True):
+    """What the feedback of one name was like.
+
+    Attributes:
+        count: how much there was.
+        mean, sd: of its scores.
+    """
+
+    count: int
+    mean: float
+    sd: float
+
+
 class RouteBaseline(msgspec.Struct, frozen=True, kw_only=True):
     """What a route's recorded requests were like, for a forecast.
 
@@ -240,6 +253,7 @@ class RouteBaseline(msgspec.Struct, frozen=True, kw_only=True):
         user_days: how many users each day had, added up.
         seconds: from the first to the last.
         failures, truncations, refusals: how many failed, were cut at their limit, were refused.
+        feedback: the feedback about them, by its name.
     """
 
     requests: int
@@ -250,6 +264,7 @@ class RouteBaseline(msgspec.Struct, frozen=True, kw_only=True):
     failures: int
     truncations: int
     refusals: int
+    feedback: Mapping[str, FeedbackBaseline] = {}
 
 
 class RolloutChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -328,6 +343,16 @@ class RolloutStore(RouteStore, LeaseStore, ChangeStore, Protocol):
 
     async def rollout_statistics(self, rollout_id: str) -> str:
         """Return the statistics of what was counted; "" at first."""
+        ...
+
+    async def new_feedback_scores(
+        self, rollout_id: str, names: Sequence[str], limit: int
+    ) -> list[RolloutScore]:
+        """Return scores of feedback of some names about requests of a rollout, not stored yet.
+
+        The first that somebody gave about a request counts: what they make of it later may depend
+        on what has been decided.
+        """
         ...
 
     async def keep_rollout_scores(self, rollout_id: str, scores: Sequence[RolloutScore]) -> None:

@@ -23,6 +23,7 @@ from router.store.columns.values import readable
 from router.store.rollouts import (
     ACTIVE,
     ArmTotals,
+    FeedbackBaseline,
     Rollout,
     RolloutChange,
     RolloutDecision,
@@ -67,6 +68,21 @@ _SCORES = """
         ON units.rollout = requests.rollout AND units.unit = requests.unit
     WHERE scores.rollout = :rollout AND scores.counted = 0 AND requests.counted = 1
     ORDER BY scores.number LIMIT :limit
+"""
+_NEW_FEEDBACK = """
+    SELECT requests.number, 'feedback:' || feedback.name, feedback.author, feedback.score,
+        feedback.at
+    FROM feedback JOIN rollout_requests AS requests ON requests.id = feedback.record_id
+    WHERE feedback.rollout = :rollout AND feedback.rollout <> '' AND requests.rollout = :rollout
+        AND feedback.score IS NOT NULL AND {of_names}
+        AND NOT EXISTS (
+            SELECT 1 FROM rollout_scores AS scores WHERE scores.request = requests.number
+            AND scores.signal = 'feedback:' || feedback.name AND scores.source = feedback.author)
+    ORDER BY feedback.number LIMIT :limit
+"""
+_FEEDBACK_BASELINE = """
+    SELECT name, count(*), avg(score), avg(score * score) FROM feedback
+    WHERE route = :route AND request_at >= :since AND score IS NOT NULL GROUP BY name
 """
 _KEEP_SCORE = (
     "INSERT INTO rollout_scores (number, rollout, request, signal, source, value, at, counted)"
@@ -118,6 +134,9 @@ _BASELINE = """
 """
 
 
+_BASELINE_FIELDS = RouteBaseline.__struct_fields__[:-1]
+
+
 class SqlRollouts(SqlPart, RolloutStore):
     """Rollouts and what they have seen."""
 
@@ -157,6 +176,13 @@ class SqlRollouts(SqlPart, RolloutStore):
 
     async def rollout_statistics(self, rollout_id: str) -> str:
         return await self._database.read("read statistics", _statistics, rollout_id)
+
+    async def new_feedback_scores(
+        self, rollout_id: str, names: Sequence[str], limit: int
+    ) -> list[RolloutScore]:
+        return await self._database.read(
+            "read feedback about a rollout", _new_feedback, rollout_id, names, limit
+        )
 
     async def keep_rollout_scores(self, rollout_id: str, scores: Sequence[RolloutScore]) -> None:
         if scores:
@@ -332,6 +358,19 @@ def _statistics(db: Connection, rollout_id: str) -> str:
     return "" if row is None else row[0]
 
 
+def _new_feedback(
+    db: Connection, rollout_id: str, names: Sequence[str], limit: int
+) -> list[RolloutScore]:
+    rows = db.execute(
+        _NEW_FEEDBACK.format(of_names=db.any_of("feedback.name", ":names")),
+        {"rollout": rollout_id, "names": db.array(names), "limit": limit},
+    )
+    return [
+        RolloutScore(request=request, signal=signal, source=author, value=score, at=at)
+        for request, signal, author, score, at in rows
+    ]
+
+
 def _keep(db: Connection, rollout_id: str, scores: Sequence[RolloutScore]) -> None:
     numbers = db.new_numbers("rollout_scores", len(scores))
     db.executemany(
@@ -361,5 +400,10 @@ def _totals(db: Connection, rollout_id: str, per_protocol: bool) -> dict[Arm, Ar
 
 
 def _baseline(db: Connection, route: str, since: float) -> RouteBaseline:
-    row = db.execute(_BASELINE, {"route": route, "since": since}).fetchone()
-    return RouteBaseline(**dict(zip(RouteBaseline.__struct_fields__, row, strict=True)))
+    values = {"route": route, "since": since}
+    row = db.execute(_BASELINE, values).fetchone()
+    feedback = {
+        name: FeedbackBaseline(count=count, mean=mean, sd=max(0.0, square - mean * mean) ** 0.5)
+        for name, count, mean, square in db.execute(_FEEDBACK_BASELINE, values)
+    }
+    return RouteBaseline(**dict(zip(_BASELINE_FIELDS, row, strict=True)), feedback=feedback)

@@ -16,6 +16,7 @@ from router.config.rollouts import RolloutSignal, RouteRollout
 from router.loop.rollouts import RolloutAction
 from router.records import Record, Target
 from router.services import Services
+from router.store.feedback import FeedbackRow, NewFeedback
 
 CONFIG = """
 storage: {{database: "sqlite:///{folder}/e.db"}}
@@ -134,6 +135,41 @@ async def test_a_candidate_that_fails_is_rolled_back_and_the_route_is_as_it_was(
     assert [row.rule for row in report.decisions][-2:] == ["guardrails", "effect"]
     assert report.totals["candidate"].failures > 0
     assert report.totals["control"].failures == 0
+
+
+async def test_feedback_rolls_back_a_candidate_that_people_dislike(services):
+    disliked = RolloutSignal(measure="feedback:thumb", margin=0.1, min_requests=5)
+    await start(services, wanted(signals=(disliked, *UNDECIDED)))
+    for first in range(0, 4000, 50):
+        await send(services, range(first, first + 50))
+        await give_thumbs(services)
+        await services.rollout_controller.run_once()
+        await services.rollout_controller.run_once()
+        rollout = await services.rollouts.find("r")
+        if not rollout.is_active:
+            break
+    assert rollout.state == "rolled_back"
+    assert "feedback:thumb" in rollout.reason
+
+
+async def give_thumbs(services):
+    """A thumb about each request that waits to be counted: down for the candidate's."""
+    rollout = await services.rollouts.find("r")
+    waiting = await services.store.uncounted(rollout.id, 1000)
+    await services.store.add_feedback(
+        [
+            NewFeedback(
+                FeedbackRow(id=f"fb {row.id}", at=1.0, key_id="", user="", name="thumb",
+                            kind="number", value=score, score=score, subject=row.id,
+                            record_id=row.id, request_key="", request_user="", route="r",
+                            rollout=rollout.id, arm=row.arm, request_at=1.0),
+                "",
+                "",
+            )
+            for row in waiting.requests
+            for score in [float(row.arm == "control")]
+        ]
+    )  # fmt: skip
 
 
 async def test_no_data_is_never_a_pass(services):

@@ -9,6 +9,7 @@ import pytest
 
 from providers.errors import ConflictError, NotFoundError
 from router.records import Record, Target
+from router.store.feedback import FeedbackRow, NewFeedback
 from router.store.rollouts import Rollout, RolloutChange, RolloutDecision, RolloutScore
 
 
@@ -194,6 +195,60 @@ async def test_scores_are_stored_once_and_wait_for_their_request(store):
     ] * 2
     await store.count_requests("ro_1", seen, "", None)
     assert (await store.uncounted("ro_1", 9)).scores == ()
+
+
+def a_thumb(feedback_id, record_id, score, author="ann", **fields):
+    return NewFeedback(
+        FeedbackRow(
+            **{
+                "id": feedback_id,
+                "at": 50.0,
+                "key_id": "",
+                "user": author,
+                "name": "thumb",
+                "kind": "number",
+                "value": score,
+                "score": score,
+                "subject": f"request:{record_id}",
+                "record_id": record_id,
+                "request_key": "",
+                "request_user": "",
+                "route": "r",
+                "rollout": "ro_1",
+                "request_at": 1.0,
+            }
+            | fields
+        ),
+        "",
+        "",
+    )
+
+
+async def test_the_first_feedback_of_each_author_about_a_request_is_a_score(store):
+    await store.add_rollout(a_rollout(), start())
+    await store.keep_traffic([a_request(1), a_request(2, "candidate"), a_request(3, rollout="")])
+    await store.add_feedback(
+        [
+            a_thumb("f1", "rec_1", 1.0),
+            a_thumb("f2", "rec_2", 0.0),
+            a_thumb("f3", "rec_2", 1.0, "bob"),
+            a_thumb("f4", "rec_2", 1.0, "bob", name="other"),
+            a_thumb("f5", "rec_3", 1.0, rollout=""),
+        ]
+    )
+    scores = await store.new_feedback_scores("ro_1", ["thumb"], 9)
+    assert [(score.value, score.signal) for score in scores] == [
+        (1.0, "feedback:thumb"),
+        (0.0, "feedback:thumb"),
+        (1.0, "feedback:thumb"),
+    ]
+    await store.keep_rollout_scores("ro_1", scores)
+    await store.add_feedback([a_thumb("f6", "rec_1", 0.0)])
+    assert await store.new_feedback_scores("ro_1", ["thumb"], 9) == []
+    was = await store.route_baseline("r", 0.0)
+    assert was.feedback["thumb"].count == 5
+    assert was.feedback["thumb"].mean == pytest.approx(0.6)
+    assert was.feedback["thumb"].sd == pytest.approx(0.24**0.5)
 
 
 async def test_totals_are_by_intention_or_without_mixed_users(store):

@@ -82,6 +82,7 @@ STRATA = (
     "finish_reason",
     "stream",
     "key",
+    "arm",
 )
 
 # Why records are not rows, in the order in which that is found out.
@@ -91,6 +92,7 @@ REASONS: Mapping[str, str] = {
     "failed": "requests that failed",
     "cached": "answers of the response cache, which repeat others",
     "where": "requests that do not meet the condition",
+    "not_stored": "requests of clients that sent `store: false`",
     "no_bodies": "requests whose bodies are not stored",
     "bodies_missing": "requests with a body over 1 MiB, of which it is not stored",
     "unreadable": "bodies that are no chat and its answer",
@@ -426,9 +428,9 @@ class _Feedback:
         What was said about a conversation counts for its requests, before what is about one alone.
         """
         subjects = {
-            row.id: conversation_subject(row.key_id, conversation)
+            row.id: conversation_subject(row.key_id, row.conversation)
             for row in rows
-            if (conversation := getattr(row, "conversation", ""))
+            if row.conversation
         }
         given = await self._store.feedback_about(
             [row.id for row in rows],
@@ -518,11 +520,7 @@ class _Search:
                 for subject in subjects
                 if not self._drop("" if condition.holds(subject) else "where")
             ]
-        subjects = [
-            subject
-            for subject in subjects
-            if not self._drop("" if subject.row.bodies else "no_bodies")
-        ]
+        subjects = [subject for subject in subjects if not self._drop(_lacking(subject.row))]
         if self._plan.needs_text:
             subjects = [subject async for subject in self._with_text(subjects)]
         for subject in subjects:
@@ -567,6 +565,13 @@ def _unusable(row: TrafficRow) -> str:
     if row.status >= 400 or row.error_code:
         return "failed"
     return "cached" if row.cached else ""
+
+
+def _lacking(row: TrafficRow) -> str:
+    """Return the reason why a record has no texts; "" where it has."""
+    if row.bodies:
+        return ""
+    return "no_bodies" if row.stored else "not_stored"
 
 
 def _texts(rows: Sequence[TrafficRow], *, language: bool) -> list[RequestText | str]:
@@ -733,8 +738,8 @@ class _Rows:
         group: tuple[str, ...]
         if row.user:
             group = ("user", row.key_id, row.user)
-        elif conversation := getattr(row, "conversation", ""):
-            group = ("conversation", row.key_id, conversation)
+        elif row.conversation:
+            group = ("conversation", row.key_id, row.conversation)
         else:
             group = ("request", row.id)
         if group not in self._clusters:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 
+import msgspec
 import pytest
 
 from evaluators.data.rows import Row
@@ -17,7 +18,7 @@ from router.evals.requests import EvalRequester
 from router.loop.traffic_dataset import TrafficSelection, is_of_key, prepare
 from router.records import Record, Target
 from router.services import Services
-from router.store.feedback import FeedbackRow, NewFeedback, request_subject
+from router.store.feedback import FeedbackRow, NewFeedback, conversation_subject, request_subject
 from router.store.traffic import TrafficFilter
 
 CONFIG = """
@@ -164,6 +165,7 @@ async def test_what_cannot_be_a_row_is_counted_by_its_reason(services):
         record(5, cached=True),
         record(6, keep="metadata", request=None, response=None),
         record(7, response=None),
+        record(16, keep="metadata", request=None, response=None, stored=False),
         record(8, request=b"{"),
         record(9, request=chat("x", messages=[])),
         record(10, response=streamed("cut", finish_reason=None, done=False), stream=True),
@@ -180,6 +182,7 @@ async def test_what_cannot_be_a_row_is_counted_by_its_reason(services):
         "failed": 2,
         "cached": 1,
         "no_bodies": 1,
+        "not_stored": 1,
         "bodies_missing": 1,
         "unreadable": 3,
         "unfinished": 1,
@@ -187,7 +190,7 @@ async def test_what_cannot_be_a_row_is_counted_by_its_reason(services):
     }
     # The same, where texts have to be read to know which rows can be drawn.
     text = await made(services, where="length > 0 or status > 0")
-    assert sum(dropped(text).values()) == 12
+    assert sum(dropped(text).values()) == 13
 
 
 async def test_conditions_select_by_records_feedback_and_texts(services):
@@ -292,12 +295,30 @@ async def test_requests_of_one_user_are_one_cluster(services):
             record(3, user="ann", key_id="key_2"),
             record(4),
             record(5),
+            record(6, conversation="c", key_id="key_1"),
+            record(7, conversation="c", key_id="key_1"),
+            record(8, conversation="c", key_id="key_2"),
         ]
     )
     await made(services)
     clusters = {row["id"]: row["cluster"] for row in await rows(services)}
     assert clusters["req_1"] == clusters["req_2"]
-    assert len(set(clusters.values())) == 4
+    assert clusters["req_6"] == clusters["req_7"]
+    assert len(set(clusters.values())) == 6
+
+
+async def test_feedback_about_a_conversation_counts_for_its_requests(services):
+    await services.store.keep_traffic(
+        [record(n, conversation="c", key_id=f"key_{n % 2}") for n in range(4)]
+    )
+    about_all = feedback(9, "thumb", -1).row
+    about_all = msgspec.structs.replace(
+        about_all, record_id="", conversation="c", subject=conversation_subject("key_0", "c")
+    )
+    await services.store.add_feedback([NewFeedback(about_all), feedback(2, "thumb", 1)])
+    await made(services, where="feedback.thumb < 0")
+    # What is about one request stands before what is about its conversation.
+    assert [row["id"] for row in await rows(services)] == ["req_0"]
 
 
 async def test_without_bodies_the_error_says_what_to_set_and_how_many_rows_there_were(services):

@@ -252,16 +252,27 @@ providers:
   up: {{kind: compatible, base_url: "http://127.0.0.1:{upstream}/v1", api_key: "upstream"}}
 routes:
   {model}: {{targets: [{{model: up/m}}]}}
-storage: {{database: "sqlite:///{path}", {storage}}}
+storage: {{database: "{database}", {storage}}}
 """
 
 
 @contextmanager
-def serving(path: Path, storage: str = "traffic_days: 0") -> Iterator[str]:
-    """Start a server over a database with keys of `storage`; give its address once it is ready."""
+def serving(
+    path: Path, storage: str = "traffic_days: 0", *, database: str | None = None
+) -> Iterator[str]:
+    """Start a server over a database with keys of `storage`; give its address once it is ready.
+
+    `database` is its address where it is not the file at `path`, beside which config and log are.
+    """
     port, upstream = free_port(), free_port()
     config = path.with_name("evalrouter.yaml")
-    text = CONFIG.format(model=MODEL, port=port, upstream=upstream, path=path, storage=storage)
+    text = CONFIG.format(
+        model=MODEL,
+        port=port,
+        upstream=upstream,
+        database=database or f"sqlite:///{path}",
+        storage=storage,
+    )
     config.write_text(text, encoding="utf-8")
     python = [sys.executable, "-m"]
     log = path.with_name("log")

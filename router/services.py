@@ -43,6 +43,7 @@ from router.gateway.route_table import Routes
 from router.gateway.telemetry import ProcessMetrics
 from router.loop.assignment import Assignments
 from router.loop.copied_rows import CopiedRowsDeletion
+from router.loop.feedback import FeedbackIntake
 from router.loop.review import ReviewDeletion, ReviewQueue
 from router.loop.rollout_controller import RolloutController
 from router.loop.rollouts import Rollouts
@@ -117,6 +118,7 @@ class Services:
         traffic: takes a record of every request.
         recorded: reads those records, live and sealed.
         traffic_datasets: makes datasets of them.
+        feedback: takes feedback about them.
         deletion: deletes requests wherever they are stored.
         review: the rows that wait to become part of a dataset; a server opens and closes it
             (`app.py`).
@@ -201,6 +203,7 @@ class Services:
         )
         self._watch_rollouts()
         self._watch_queues_and_cache()
+        self._watch_feedback()
         self._watch_targets()
         self._share = share
         self.draining = False
@@ -221,10 +224,17 @@ class Services:
             self.store, self.recorded, self.datasets, config.review
         )
         copied = CopiedRowsDeletion(self.store, self.datasets)
-        self.deletion = RequestDeletion([self.recorded, copied, self.shadows, recordings])
         reviewed = ReviewDeletion(self.store)
-        self.deletion = RequestDeletion([self.recorded, reviewed, copied, recordings])
         self.review = ReviewQueue(self.store, self.datasets, config.review, owner=this_owner())
+        self.feedback = FeedbackIntake(
+            self.store,
+            self.recorded,
+            lambda: self.routes.table,
+            self.traffic.outdated,
+        )
+        self.deletion = RequestDeletion(
+            [self.recorded, self.feedback, reviewed, copied, self.shadows, recordings]
+        )
         self.sealing = Sealing(
             self.store,
             self._sealed_files,
@@ -279,6 +289,15 @@ class Services:
             "process that sends them.",
         )
 
+    def _watch_feedback(self) -> None:
+        self.telemetry.watch(
+            "feedback",
+            self.feedback.counts.items,
+            labels=("route", "name", "value"),
+            help="Feedback that was given, by its value: true, false, or of which kind it is.",
+            counter=True,
+        )
+
     def _watch_targets(self) -> None:
         classes: tuple[TrafficClass, ...] = ("live", "eval")
         states = [
@@ -322,6 +341,7 @@ class Services:
         await self.cache_sync.follow()
         await self.transport.open()
         await self.traffic.open()
+        await self.feedback.open()
         if self._share is not None:
             self._publishing = asyncio.create_task(self._publish(), name="evalrouter-metrics")
         for provider in self.providers.values():
@@ -342,6 +362,7 @@ class Services:
         await self.readiness.close()
         await self.jobs.close()
         await self.tracker.close()
+        await self.feedback.close()
         await self.traffic.close()
         await self.telemetry.close()
         for provider in self.providers.values():

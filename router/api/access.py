@@ -112,6 +112,13 @@ ACCESS: Mapping[str, RoleAccess] = {
     "GET /traffic/totals": OWN_REQUESTS,
     "GET /traffic/{request_id}": OWN_REQUESTS,
     "DELETE /traffic/{request_id}": ADMINS,
+    "POST /feedback": OWN_REQUESTS,
+    "GET /feedback": OWN_REQUESTS,
+    "GET /feedback/{feedback_id}": OWN_REQUESTS,
+    "DELETE /feedback/{feedback_id}": OWN_REQUESTS,
+    "POST /v1/feedback": OWN_REQUESTS,
+    "PUT /v1/feedback/{feedback_id}": OWN_REQUESTS,
+    "POST /api/public/scores": OWN_REQUESTS,
     # the server itself
     "GET /": ADMINS,
     "GET /metrics": ADMINS,

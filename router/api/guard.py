@@ -26,6 +26,8 @@ from router.api.errors import refuse
 from router.api.origins import Hosts, Origins
 from router.gateway.keys import Keys, presented
 
+# Portkey's clients present their key in a header of their own.
+PORTKEY_FEEDBACK = "/v1/feedback"
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -63,6 +65,8 @@ class Guard:
                 self._origins.check(headers)
             return PresentedKey(None, required)
         key = presented(headers)
+        if key is None and path.startswith(PORTKEY_FEEDBACK):
+            key = headers.get(b"x-portkey-api-key")
         if key is None:
             key = basic(headers.get(b"authorization"))
             if key is not None and method not in SAFE_METHODS:

@@ -22,6 +22,12 @@ from router.config.routes import Route
 from router.evals.experiments import ExperimentChange
 from router.evals.judges.people_labels import LabelledAnswers
 from router.evals.labelling import LabelRequest
+from router.loop.feedback_forms import (
+    GivenFeedback,
+    LangfuseScore,
+    PortkeyChange,
+    PortkeyFeedback,
+)
 from router.loop.rollouts import RolloutAction
 from router.loop.shadow import ShadowChange
 from router.loop.traffic_dataset import TrafficSelection
@@ -65,6 +71,10 @@ BODIES: Mapping[str, RequestBodyKind] = {
         f"POST /routes/{{name}}/rollout/{action}": RequestBodyKind(RolloutAction)
         for action in ("pause", "resume", "promote", "rollback")
     },
+    "POST /feedback": RequestBodyKind(GivenFeedback),
+    "POST /v1/feedback": RequestBodyKind(PortkeyFeedback),
+    "PUT /v1/feedback/{feedback_id}": RequestBodyKind(PortkeyChange),
+    "POST /api/public/scores": RequestBodyKind(LangfuseScore),
     "POST /providers/{name}/conformance": _EMPTY,
 }
 # The type is not JSON.

@@ -17,6 +17,8 @@ from router.api.paging import MAX_OFFSET, PageSize
 from router.loop.moments import moment
 from router.records import TrafficClass, stored_name
 from router.sealing.deletion import Deletion
+from router.services import Services
+from router.store.feedback import FeedbackRow, conversation_subject
 from router.store.traffic import TotalsBy, TrafficFilter, TrafficRow, TrafficTotal
 
 DAY_S = 86400.0
@@ -85,7 +87,7 @@ async def list_traffic(  # noqa: PLR0917 - Litestar passes query parameters by n
         until=last,
     )
     rows = await services.recorded.page(matching, limit=limit + 1, before=before)
-    page = rows[:limit]
+    page = await _with_feedback(services, caller, rows[:limit])
     return TrafficList(page, page[-1].number if len(rows) > limit else None)
 
 
@@ -153,20 +155,31 @@ async def add_up_traffic(  # noqa: PLR0917 - Litestar passes query parameters by
     return TrafficTotals(totals[:limit], len(totals) <= limit, first, last)
 
 
+class ShownRequest(TrafficRow, frozen=True, kw_only=True):
+    """A request, with all that is said of it.
+
+    Attributes:
+        feedback_rows: the feedback about it and about its conversation, without what its authors
+            have superseded.
+    """
+
+    feedback_rows: tuple[FeedbackRow, ...]
+
+
 @get("/traffic/{request_id:str}", tags=["observe"], summary="Show a request")
 async def show_traffic(
     services: Injected,
     caller: InjectedCaller,
     request_id: FromPath[str],
     key: FromQuery[str | None] = None,
-) -> TrafficRow:
-    """Show one request with its bodies, where they were stored.
+) -> ShownRequest:
+    """Show one request with its feedback, and with its bodies where they were stored.
 
     The path names its `x-evalrouter-record`; or its `x-request-id`, which clients choose: that is
     looked up among the requests of `key`, or else of the caller's key.
     """
     row = await services.recorded.request(
-        request_id, key_id=_own_key(caller, key), named_by=caller.key_id if key is None else key
+        request_id, key_id=own_key(caller, key), named_by=caller.key_id if key is None else key
     )
     if row is None:
         raise NotFoundError(
@@ -174,7 +187,12 @@ async def show_traffic(
             "answer's end and are stored for traffic_days (of the route, or else the storage); "
             "a route may store none."
         )
-    return row
+    [row] = await _with_feedback(services, caller, [row])
+    conversation = conversation_subject(row.key_id, row.conversation)
+    given = await services.store.feedback_about(
+        [row.id], conversations=[conversation] if row.conversation else (), key_id=caller.only
+    )
+    return ShownRequest(**msgspec.structs.asdict(row), feedback_rows=tuple(given))
 
 
 @delete("/traffic", tags=["observe"], summary="Delete requests", status_code=200)
@@ -252,7 +270,20 @@ async def delete_request(
     return deletion
 
 
-def _own_key(caller: Caller, key: str | None) -> str | None:
+async def _with_feedback(
+    services: Services, caller: Caller, rows: list[TrafficRow]
+) -> list[TrafficRow]:
+    """Return the requests with what is said of them, as far as the caller may see it."""
+    summaries = await services.store.feedback_summaries(
+        [row.id for row in rows], key_id=caller.only
+    )
+    return [
+        msgspec.structs.replace(row, feedback=summaries[row.id]) if row.id in summaries else row
+        for row in rows
+    ]
+
+
+def own_key(caller: Caller, key: str | None) -> str | None:
     """Return the key whose requests are selected.
 
     Raises:
@@ -290,7 +321,7 @@ def _filter(
             raise RequestError(f"{name} must not be empty.", param=name)
     if others["arm"] is not None and others["rollout"] is None:
         raise RequestError("arm needs rollout, whose it is.", param="arm")
-    key_id = _own_key(caller, key)
+    key_id = own_key(caller, key)
     if others["request_id"] is not None and key_id is None:
         # Clients choose it, and others may have chosen the same.
         key_id = caller.key_id

@@ -36,6 +36,10 @@ COMMANDS = {
         "router.cli.experiments:experiment",
         "Look at several runs under one name; a run joins with `eval run --experiment NAME`.",
     ),
+    "feedback": (
+        "router.cli.feedback:feedback",
+        "Give feedback about requests, and list it.",
+    ),
     "init": (
         "router.cli.init:init",
         "Write a first config file, with the keys and model servers that this machine has.",

@@ -23,6 +23,7 @@ from router.client.types import (
     DeletedRequests,
     Estimate,
     Experiment,
+    FeedbackRow,
     JudgementRow,
     Key,
     Leaderboard,
@@ -136,8 +137,8 @@ class Client:
     mapping, or the path of a YAML or JSON file; paths in it are the server's.
 
     Attributes:
-        runs, datasets, experiments, judges, models, routes, rollouts, providers, traffic, keys,
-            server: the methods for each of them.
+        runs, datasets, experiments, judges, models, routes, rollouts, providers, traffic, feedback,
+            keys, server: the methods for each of them.
     """
 
     def __init__(
@@ -153,6 +154,7 @@ class Client:
         self.datasets = Datasets(self._connection)
         self.experiments = Experiments(self._connection)
         self.traffic = Traffic(self._connection)
+        self.feedback = Feedback(self._connection)
         self.keys = Keys(self._connection)
         self.judges = Judges(self._connection)
         self.models = Models(self._connection)
@@ -887,6 +889,94 @@ class Traffic:
                 return DeletedRequests(
                     deleted=deleted, related=related, elsewhere=answer["elsewhere"]
                 )
+
+
+class Feedback:
+    """`client.feedback`: what people and programs say of answers.
+
+    Filters are what the query of `GET /feedback` may have: `request_id`, `conversation`, `name`,
+    `kind`, `user`, `route`, `rollout`, `key`, `since`, `until` and `history`.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def give(
+        self,
+        request_id: str | None = None,
+        *,
+        name: str,
+        value: bool | float | str | None = None,
+        correction: str | Mapping[str, Any] | None = None,
+        conversation: str | None = None,
+        comment: str = "",
+        user: str = "",
+        metadata: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        messages: Sequence[Mapping[str, Any]] | None = None,
+        answer: str | None = None,
+        model: str | None = None,
+        consent: bool | None = None,
+    ) -> FeedbackRow:
+        """Give feedback about a request, a conversation, or a text that is sent along.
+
+        Args:
+            request_id: the answer's header `x-evalrouter-record`, its `x-request-id` or its `id`.
+            name: what it says something about.
+            value: a truth value, a number or a text.
+            correction: in place of a value, the answer that should have been given.
+            conversation: what it is about in place of a request.
+            comment: why.
+            user: who gives it; later feedback of the same user supersedes it.
+            metadata: anything else.
+            idempotency_key: what the request is repeated by.
+            messages: the conversation itself, where no body of it is stored.
+            answer: what was answered, with `messages`.
+            model: the route that answered, where there is no request_id.
+            consent: whether whoever the conversation belongs to wants it to be stored.
+        """
+        given = {
+            "request_id": request_id,
+            "conversation": conversation,
+            "name": name,
+            "value": value if correction is None else {"correction": correction},
+            "comment": comment,
+            "user": user,
+            "metadata": metadata,
+            "idempotency_key": idempotency_key,
+            "messages": messages,
+            "answer": answer,
+            "model": model,
+            "consent": consent,
+        }
+        body = {key: value for key, value in given.items() if value is not None}
+        call = ApiCall("POST", "/feedback", body=body)
+        return cast("FeedbackRow", self._connection.request(call))
+
+    def list(
+        self, *, limit: int = 50, before: int | None = None, **filters: str | float
+    ) -> Rows[FeedbackRow]:
+        """Return feedback, newest first.
+
+        Args:
+            limit: the largest number of rows.
+            before: the `number` of the last row of the page before.
+            filters: see the class.
+        """
+        params = {**filters, "limit": limit, "before": before}
+        answer = self._connection.request(ApiCall("GET", "/feedback", params))
+        return Rows(answer["data"])
+
+    def show(self, feedback_id: str) -> FeedbackRow:
+        """Return feedback with what was sent along."""
+        call = ApiCall("GET", f"/feedback/{calls.quoted(feedback_id)}")
+        return cast("FeedbackRow", self._connection.request(call))
+
+    def delete(self, feedback_id: str) -> int:
+        """Delete feedback and what it has superseded; return how many rows that were."""
+        call = ApiCall("DELETE", f"/feedback/{calls.quoted(feedback_id)}")
+        answer = self._connection.request(call)
+        return cast("int", answer["deleted"])
 
 
 class Judges:

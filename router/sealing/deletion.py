@@ -87,7 +87,7 @@ class RequestDeletion:
             named_by: the key that has sent `x-request-id`, because others may have sent the same.
         """
         deletion = await self.delete(TrafficFilter(id=name, key_id=key_id))
-        if deletion.deleted:
+        if deletion.deleted or deletion.related:
             return deletion
         return await self.delete(TrafficFilter(request_id=name, key_id=named_by))
 

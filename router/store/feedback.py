@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
-from router.store.traffic import TrafficFilter
+from router.store.traffic import FeedbackSummary, TrafficFilter
 
 FeedbackKind = Literal["bool", "number", "text", "correction"]
 FeedbackSource = Literal["evalrouter", "tensorzero", "portkey", "langfuse"]
@@ -133,20 +133,6 @@ class FeedbackFilter(msgspec.Struct, frozen=True, kw_only=True):
     since: float | None = None
     until: float | None = None
     history: bool = False
-
-
-class FeedbackSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """What all authors say of one request under one name, by their last feedback.
-
-    Attributes:
-        name: as in FeedbackRow.
-        count: how many said something.
-        mean: the mean of truth values (as 0 and 1) and numbers, by weight; None without any.
-    """
-
-    name: str
-    count: int
-    mean: float | None
 
 
 class FeedbackStore(Protocol):

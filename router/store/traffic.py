@@ -58,6 +58,20 @@ class TrafficFilter(msgspec.Struct, frozen=True, kw_only=True):
         )  # fmt: skip
 
 
+class FeedbackSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """What all authors say of one request under one name, by their last feedback.
+
+    Attributes:
+        name: what they say something about.
+        count: how many said something.
+        mean: the mean of truth values (as 0 and 1) and numbers, by weight; None without any.
+    """
+
+    name: str
+    count: int
+    mean: float | None
+
+
 class TrafficRow(msgspec.Struct, frozen=True, kw_only=True, rename={"traffic_class": "class"}):
     """One request as it is stored.
 
@@ -67,6 +81,7 @@ class TrafficRow(msgspec.Struct, frozen=True, kw_only=True, rename={"traffic_cla
         target: the target that answered, else the last that a request was sent to; "" without one.
         bodies: whether bodies were stored; `request` and `response` are only read with one row.
         trace_id: 32 hexadecimal digits, "" without a trace.
+        feedback: what is said of it; it is only read where a list is shown.
 
     The others are as in `router.records.Record`.
     """
@@ -110,6 +125,7 @@ class TrafficRow(msgspec.Struct, frozen=True, kw_only=True, rename={"traffic_cla
     bodies: bool
     request: str | None = None
     response: str | None = None
+    feedback: tuple[FeedbackSummary, ...] = ()
 
 
 TotalsBy = Literal["route", "target", "key", "user", "class", "status"]

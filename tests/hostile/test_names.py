@@ -247,6 +247,32 @@ OPERATIONS = [
         {"name": "n", "role": "client", "routes": ["r"], "budget_period": "day", "expires": "1h"},
         (("name",), ("role",), ("routes", 0), ("budget_period",), ("expires",), (KEY,)),
     ),
+    Op(
+        "POST",
+        "/feedback",
+        {
+            "name": "n",
+            "value": True,
+            "request_id": "req_nothing",
+            "user": "u",
+            "idempotency_key": "i",
+        },
+        (("name",), ("idempotency_key",), (KEY,)),
+    ),
+    Op(
+        "POST",
+        "/feedback",
+        {"metric_name": "n", "value": True, "inference_id": "req_nothing"},
+        (("metric_name",), (KEY,)),
+    ),
+    Op("POST", "/v1/feedback", {"trace_id": "req_nothing", "value": 1}, ((KEY,),)),
+    Op("PUT", "/v1/feedback/{feedback_id}", {"value": 1}, ((KEY,),)),
+    Op(
+        "POST",
+        "/api/public/scores",
+        {"name": "n", "value": 1, "traceId": "req_nothing", "id": "i", "dataType": "NUMERIC"},
+        (("name",), ("id",), ("dataType",), (KEY,)),
+    ),
     Op("PATCH", "/experiments/{name}", {"tags": ["t"]}, (("tags", 0), (KEY,))),
     Op(
         "POST",
@@ -277,7 +303,11 @@ class World(NamedTuple):
     http: httpx.Client
 
     def send(self, op: Op, content: bytes | None, query: Mapping[str, str] | None = None):
-        known = {"run_id": self.run, "name": "up" if "conformance" in op.path else "e"}
+        known = {
+            "run_id": self.run,
+            "feedback_id": "nothing",
+            "name": "up" if "conformance" in op.path else "e",
+        }
         url = self.url + op.path.format(**known)
         headers = {"content-type": "application/json"}
         sent = op.query if query is None else query
@@ -320,7 +350,7 @@ routes: {{r: {{targets: [{{model: up/echo}}]}}}}
                 time.sleep(0.02)
             found = World(url, run, folder, http)
             # Every status and code is among the counts, with other names than those of the tests.
-            models = [op for op in OPERATIONS if op.path.startswith("/v1/")]
+            models = [op for op in OPERATIONS if op.places == (("model",),)]
             others = [one.translate({ord("N"): "W", ord("a"): "w"}) for one in ODD]
             for op in models:
                 for content in (b"{", *(with_name(op, ("model",), one) for one in others)):

@@ -21,14 +21,13 @@ from router.store.feedback import (
     FeedbackFilter,
     FeedbackRow,
     FeedbackStore,
-    FeedbackSummary,
     NewFeedback,
     StoredFeedback,
     request_subject,
 )
 from router.store.sql.connection import Connection, insert
 from router.store.sql.database import SqlPart
-from router.store.traffic import TrafficFilter
+from router.store.traffic import FeedbackSummary, TrafficFilter
 
 _LATER = (
     "EXISTS (SELECT 1 FROM feedback AS later WHERE later.subject = feedback.subject"

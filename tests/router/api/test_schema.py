@@ -89,6 +89,7 @@ SENT = {
     "POST /eval": {"dataset": "d.jsonl", "routes": ["r"], "metrics": []},
     "POST /datasets": {"source": "d.jsonl"},
     "POST /keys": {"name": "x"},
+    "POST /feedback": {"name": "x"},
 }
 
 

@@ -19,6 +19,10 @@ OF_OTHER_PACKAGES = {
     "POST /v1/chat/completions",
     "POST /v1/completions",
     "POST /v1/embeddings",
+    # Portkey's and Langfuse's.
+    "POST /v1/feedback",
+    "PUT /v1/feedback/{feedback_id}",
+    "POST /api/public/scores",
 }
 Use = Callable[[AsyncClient], Awaitable[Any]]
 
@@ -104,6 +108,10 @@ def uses(folder: Any) -> dict[str, Use]:
         "GET /traffic/{request_id}": lambda client: client.traffic.show("x/y"),
         "DELETE /traffic": lambda client: client.traffic.delete(route="r"),
         "DELETE /traffic/{request_id}": lambda client: client.traffic.delete("x/y"),
+        "POST /feedback": lambda client: client.feedback.give("x/y", name="thumb", value=True),
+        "GET /feedback": lambda client: client.feedback.list(name="thumb", history=True),
+        "GET /feedback/{feedback_id}": lambda client: client.feedback.show("x/y"),
+        "DELETE /feedback/{feedback_id}": lambda client: client.feedback.delete("x/y"),
         "GET /keys": lambda client: client.keys.list(),
         "POST /keys": lambda client: client.keys.create("x"),
         "DELETE /keys/{name}": lambda client: client.keys.revoke("x/y"),
@@ -173,7 +181,15 @@ async def test_each_method_sends_its_operation(operations, tmp_path):
         if path == "/eval/judges/{name}/calibration":
             parts["{name}"] = "x"
         expected = path
-        for name in ("model", "provider", "name", "run_id", "study_id", "request_id"):
+        for name in (
+            "model",
+            "provider",
+            "name",
+            "run_id",
+            "study_id",
+            "request_id",
+            "feedback_id",
+        ):
             expected = expected.replace(f"{{{name}}}", parts.get(f"{{{name}}}", "x%2Fy"))
         assert (method, expected) in sent, operation
         # No parameter that the server does not know, because it would be ignored.
@@ -212,6 +228,8 @@ def test_parameters_of_the_query_can_be_given(operations, tmp_path):
         }
         if "/traffic" in operation:
             named -= filters
+        if operation == "GET /feedback":
+            named -= {*filters, "rollout", "history"}
         assert named - by_itself <= accepted, operation
 
 

@@ -297,6 +297,26 @@ def changing(world, _port):
         yield f"/experiments/{quote(path, safe='')}", {"notes": path}
 
 
+def giving_feedback(world, port):
+    for path in (world.names("rows.jsonl")[0], f"http://127.0.0.1:{port}/x"):
+        sent = {"messages": MESSAGES, "answer": path, "model": path, "consent": True}
+        yield "/feedback", {"name": "x", "value": path, **sent}
+    yield "/feedback", {"name": "x", "value": path, "request_id": path}
+
+
+def giving_portkey_feedback(world, _port):
+    yield "/v1/feedback", {"trace_id": world.names("rows.jsonl")[0], "value": 1}
+
+
+def changing_feedback(world, _port):
+    for path in world.names("rows.jsonl"):
+        yield f"/v1/feedback/{quote(path, safe='')}", {"value": 1}
+
+
+def scoring(world, _port):
+    yield "/api/public/scores", {"name": "x", "value": 1, "traceId": world.names("rows.jsonl")[0]}
+
+
 def naming_models(path, **body):
     def requests(world, port):
         for model in (*world.names("model"), f"http://127.0.0.1:{port}/x"):
@@ -330,6 +350,10 @@ REQUESTS = {
     ("POST", "/routes/{name}/rollout/rollback"): about_rollouts("rollback"),
     ("PATCH", "/experiments/{name}"): changing,
     ("POST", "/keys"): creating_keys,
+    ("POST", "/feedback"): giving_feedback,
+    ("POST", "/v1/feedback"): giving_portkey_feedback,
+    ("PUT", "/v1/feedback/{feedback_id}"): changing_feedback,
+    ("POST", "/api/public/scores"): scoring,
     ("POST", "/v1/chat/completions"): naming_models("/v1/chat/completions", messages=MESSAGES),
     ("POST", "/v1/completions"): naming_models("/v1/completions", prompt="x"),
     ("POST", "/v1/embeddings"): naming_models("/v1/embeddings", input="x"),

@@ -13,13 +13,12 @@ from router.store.feedback import (
     MAX_HISTORY,
     FeedbackFilter,
     FeedbackRow,
-    FeedbackSummary,
     NewFeedback,
     conversation_subject,
     request_subject,
 )
 from router.store.sql.connection import Connection
-from router.store.traffic import TrafficFilter
+from router.store.traffic import FeedbackSummary, TrafficFilter
 
 NUL = "a\0b\x10@"
 

@@ -33,7 +33,7 @@ def plan(*signals, **rules):
 
 def observed(rules, items, *, hours=24.0):
     """Hand in a batch that ends so many hours after the last one."""
-    began = rules.state().total_s
+    began = 1_700_000_000 + rules.state().total_s
     rules.observe(Batch(began=began, until=began + 3600 * hours, observations=items))
 
 
@@ -88,6 +88,7 @@ def test_the_last_step_below_one_is_followed_by_the_promotion():
     decision = rules.decide()
     assert (decision.action, decision.rule, decision.status) == ("hold", "status", "promoted")
     assert decision.reason == "The rollout is promoted."
+    assert (decision.from_weight, decision.to_weight) == (1.0, 1.0)
 
 
 @pytest.mark.parametrize(("candidate", "control"), [(0, 0), (100, 0), (0, 100), (49, 900)])
@@ -362,6 +363,16 @@ def test_pairs_need_no_arms():
     assert decision.action == "step_up"
 
 
+def test_pairs_of_users_who_came_to_the_candidate_before_count():
+    signal = Signal(name="win", kind="paired_score", min_values=1)
+    rules = RolloutRules(plan(signal, sticky=True, unit_window_s=0, imbalance_alpha=1e-300))
+    observed(rules, requests(5, candidate=True, win=0.0))
+    rules.apply(rules.decide())
+    assert rules.state().step == 1
+    observed(rules, requests(5, candidate=True, step=1, win=0.0), hours=1)
+    assert rules.state().signals["win"].mean.units == 5
+
+
 def test_a_goal_without_a_margin_has_to_be_better():
     signal = Signal(name="win", kind="paired_score", role="goal", min_values=1)
     rules = RolloutRules(plan(signal, imbalance_alpha=1e-300))
@@ -406,6 +417,9 @@ def test_the_exposure_budget_ends_a_rollout():
     decision = rules.decide()
     assert (decision.action, decision.rule) == ("abort", "exposure_budget")
     assert (decision.status, decision.to_weight) == ("aborted", 0)
+    assert decision.reason == (
+        "100 requests went to the candidate, the budget is 100, and it has not been promoted."
+    )
     rules.apply(decision)
     assert rules.weight == 0
 
@@ -605,6 +619,15 @@ def test_signals_that_cannot_be_tested_are_refused(options, match):
 def test_plans_that_decide_nothing_are_refused(options, match):
     with pytest.raises(ValueError, match=match):
         RolloutPlan(**{"signals": (ERRORS,), "steps": (0.1, 0.5, 1.0)} | options)
+
+
+def test_what_was_decided_and_seen_is_not_changed():
+    rules = RolloutRules(plan(cycle_s=0, min_step_s=0))
+    assert Signal(name="errors").min_values == 50
+    decision = rules.decide()
+    for item in (ERRORS, rules.plan, decision, decision.readings[0], decision.readings[0].control):
+        with pytest.raises(AttributeError, match="immutable"):
+            setattr(item, item.__struct_fields__[0], None)
 
 
 def test_the_largest_and_smallest_rules_are_taken():

@@ -46,6 +46,7 @@ from router.loop.copied_rows import CopiedRowsDeletion
 from router.loop.feedback import FeedbackIntake
 from router.loop.review import ReviewDeletion, ReviewQueue
 from router.loop.rollout_controller import RolloutController
+from router.loop.rollout_deletion import RolloutRequestsDeletion
 from router.loop.rollouts import Rollouts
 from router.loop.shadow import Shadows
 from router.loop.traffic_dataset import TrafficDatasets
@@ -224,6 +225,7 @@ class Services:
             self.store, self.recorded, self.datasets, config.review
         )
         copied = CopiedRowsDeletion(self.store, self.datasets)
+        rollouts = RolloutRequestsDeletion(self.store)
         reviewed = ReviewDeletion(self.store)
         self.review = ReviewQueue(self.store, self.datasets, config.review, owner=this_owner())
         self.feedback = FeedbackIntake(
@@ -233,7 +235,15 @@ class Services:
             self.traffic.outdated,
         )
         self.deletion = RequestDeletion(
-            [self.recorded, self.feedback, reviewed, copied, self.shadows, recordings]
+            [
+                self.recorded,
+                self.feedback,
+                reviewed,
+                copied,
+                rollouts,
+                self.shadows,
+                recordings,
+            ]
         )
         self.sealing = Sealing(
             self.store,

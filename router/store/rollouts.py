@@ -359,6 +359,16 @@ class RolloutStore(RouteStore, LeaseStore, ChangeStore, Protocol):
         """Store values of requests of a rollout; those that are there already are left out."""
         ...
 
+    async def forget_rollout_requests(
+        self, *, record_id: str | None = None, units: Sequence[str] = ()
+    ) -> int:
+        """Delete what there is of a request, or else of units; return how many requests.
+
+        What was counted stays in the statistics. Requests whose records are deleted are deleted
+        with them.
+        """
+        ...
+
     async def rollout_totals(
         self, rollout_id: str, *, per_protocol: bool = False
     ) -> dict[Arm, ArmTotals]:

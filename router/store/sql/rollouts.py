@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from providers.errors import ConflictError, NotFoundError
 from router.records import Arm, Record
@@ -188,6 +189,11 @@ class SqlRollouts(SqlPart, RolloutStore):
         if scores:
             await self._database.write("keep scores of a rollout", _keep, rollout_id, scores)
 
+    async def forget_rollout_requests(
+        self, *, record_id: str | None = None, units: Sequence[str] = ()
+    ) -> int:
+        return await self._database.write("delete requests of rollouts", _forget, record_id, units)
+
     async def rollout_totals(
         self, rollout_id: str, *, per_protocol: bool = False
     ) -> dict[Arm, ArmTotals]:
@@ -205,6 +211,31 @@ def insert_requests(db: Connection, records: Sequence[Record]) -> None:
         numbers = db.new_numbers("rollout_requests", len(assigned))
         rows = list(map(request_columns, numbers, assigned))
         db.insert_rows("rollout_requests", REQUEST_COLUMNS, rows)
+
+
+def forget_requests_of(db: Connection, numbers: Sequence[int]) -> None:
+    """Delete what rollouts have of requests, by the numbers of their records."""
+    chosen = db.any_of("number", ":numbers")
+    ids = f"SELECT id FROM traffic WHERE {chosen} AND rollout <> ''"
+    _forget_where(db, f"id IN ({ids})", {"numbers": db.array(numbers)})
+
+
+def _forget_where(db: Connection, where: str, values: dict[str, Any]) -> int:
+    db.execute(
+        "DELETE FROM rollout_scores WHERE request IN"
+        f" (SELECT number FROM rollout_requests WHERE {where})",
+        values,
+    )
+    return db.execute(f"DELETE FROM rollout_requests WHERE {where}", values).rowcount
+
+
+def _forget(db: Connection, record_id: str | None, units: Sequence[str]) -> int:
+    if record_id is not None:
+        return _forget_where(db, "id = :id", {"id": record_id})
+    values = {"units": db.array(units)}
+    deleted = _forget_where(db, db.any_of("unit", ":units"), values)
+    db.execute(f"DELETE FROM rollout_units WHERE {db.any_of('unit', ':units')}", values)
+    return deleted
 
 
 def _insert(db: Connection, rollout: Rollout, decision: RolloutDecision) -> None:

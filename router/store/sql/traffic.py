@@ -17,7 +17,7 @@ from router.store.columns.traffic import (
 )
 from router.store.sql.connection import Connection
 from router.store.sql.database import SqlDatabase, SqlPart
-from router.store.sql.rollouts import insert_requests
+from router.store.sql.rollouts import forget_requests_of, insert_requests
 from router.store.traffic import (
     TotalsBy,
     TrafficFilter,
@@ -209,6 +209,7 @@ def find_request(db: Connection, index: TrafficIndex, matching: TrafficFilter) -
 
 def _forget(db: Connection, index: TrafficIndex, matching: TrafficFilter, limit: int) -> int:
     numbers = index.numbers_of(db, matching, limit=limit)
+    forget_requests_of(db, numbers)
     index.delete(db, numbers)
     return len(numbers)
 

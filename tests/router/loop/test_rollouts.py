@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -17,6 +18,7 @@ from router.loop.rollouts import RolloutAction
 from router.records import Record, Target
 from router.services import Services
 from router.store.feedback import FeedbackRow, NewFeedback
+from router.store.traffic import TrafficFilter
 
 CONFIG = """
 storage: {{database: "sqlite:///{folder}/e.db"}}
@@ -71,7 +73,8 @@ async def send(services, users, *, failing=lambda _: False, route="r"):
         plain = services.routes.table.routes[route]
         side = services.assignments.choose(route, plain, f"user {user}")
         number = next(NUMBERS)
-        record = Record(id=f"rec_{number}", at=float(number), route=route, status=200)
+        # Now, because records that are too old are deleted.
+        record = Record(id=f"rec_{number}", at=time.time(), route=route, status=200)
         record.target = Target.parse(plain.targets[0].model)
         if side is not None:
             record.rollout, record.arm, record.unit, record.step, target = side
@@ -209,6 +212,27 @@ async def test_while_one_process_has_the_lease_no_other_decides(services, tmp_pa
         await send(other, range(20))
         assert not await other.rollout_controller.run_once()
         assert (await other.rollouts.report("r")).uncounted
+
+
+async def test_deleting_requests_deletes_them_from_rollouts(services):
+    await start(services, wanted(signals=UNDECIDED))
+    await send(services, range(20))
+    await services.rollout_controller.run_once()
+    [first, *_] = await services.store.traffic(TrafficFilter())
+
+    async def left():
+        totals = (await services.rollouts.report("r")).totals
+        return sum(arm.requests for arm in totals.values())
+
+    await services.deletion.delete(TrafficFilter(id=first.id))
+    assert await left() == 19
+    # Of a user whose requests' records are gone, or in a file.
+    await services.deletion.delete(TrafficFilter(user="7"))
+    assert await left() == 18
+    await services.deletion.delete(TrafficFilter(route="r"))
+    assert await left() == 0
+    counted = await services.store.rollout_statistics((await services.rollouts.find("r")).id)
+    assert counted
 
 
 # which arm a request is on

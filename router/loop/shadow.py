@@ -576,8 +576,11 @@ class Shadows:
             # It was interrupted: first what is in it.
             if not await self._jobs.is_free(run):
                 return
-        elif not await self._take(row, route.shadow, run):
-            return
+        else:
+            # Another part of the server may have executed it since.
+            row = await self._settle(row)
+            if now < row.retry_at or not await self._take(row, route.shadow, run):
+                return
         await self._jobs.execute(row.run)
         await self._settle(row)
 
@@ -635,18 +638,24 @@ class Shadows:
             cost_usd=take.cost_usd,
         )
 
-    async def _settle(self, row: ShadowRow) -> None:
+    async def _settle(self, row: ShadowRow) -> ShadowRow:
+        """Note what became of the samples, and return the shadow with when to try again."""
         settled = await self._store.settle_pairs(
             row.run, max_tries=MAX_TRIES, since=self._clock() - MAX_WAIT_S
         )
+        changes: dict[str, Any] = {}
         if settled.error and not settled.scored + settled.unjudgeable:
-            failures = row.failures + 1
-            wait = min(RETRY_MAX_S, RETRY_S * 2.0 ** min(failures - 1, 20))
-            await self._store.change_shadow(
-                row.run, failures=failures, retry_at=self._clock() + wait, blocked=_FAILING
-            )
+            wait = min(RETRY_MAX_S, RETRY_S * 2.0 ** min(row.failures, 20))
+            changes = {
+                "failures": row.failures + 1,
+                "retry_at": self._clock() + wait,
+                "blocked": _FAILING,
+            }
         elif row.failures and settled.scored + settled.unjudgeable:
-            await self._store.change_shadow(row.run, failures=0, retry_at=0.0, blocked="")
+            changes = {"failures": 0, "retry_at": 0.0, "blocked": ""}
+        if changes:
+            await self._store.change_shadow(row.run, **changes)
+        return msgspec.structs.replace(row, **changes)
 
     async def _cost_of(self, run_id: str) -> float:
         """Return what a run's answers, judgements and embeddings cost, as its limit counts them."""

@@ -519,3 +519,18 @@ def patiently(condition) -> None:
     while not condition():
         assert time.monotonic() < ends, "it took too long"
         time.sleep(0.02)
+
+
+async def test_what_another_part_has_executed_counts_before_more_is_sent(tmp_path):
+    async with services(tmp_path, MODELS | {"cheap": [{"status": 401}]}) as parts:
+        offer(parts, *(a_record(n) for n in range(2)))
+        await parts.shadows.change("chat", ShadowChange(action="pause", reason="why"), "")
+        await run(parts)
+        name = (await parts.shadows.view("chat")).run
+        await parts.store.take_pairs(name, 0.0, new=9, again=0, max_tries=3, since=0.0)
+        await parts.jobs.execute(name)
+        await parts.shadows.change("chat", ShadowChange(action="resume"), "")
+        offer(parts, a_record(2))
+        await run(parts, after=1.0)
+        assert (await parts.shadows.view("chat")).funnel.error == 2
+        assert len(sent(parts, "cheap")) == 2

@@ -106,6 +106,15 @@ ACCESS: Mapping[str, RoleAccess] = {
     "POST /datasets/from-traffic": OWN_RUNS,
     "POST /datasets/label": ADMINS,
     "POST /datasets/label/{run_id}": ADMINS,
+    # rows to review
+    "GET /review": REVIEWERS,
+    "POST /review": REVIEWERS,
+    "POST /review/publish": REVIEWERS,
+    "GET /review/{row_id}": REVIEWERS,
+    "PATCH /review/{row_id}": REVIEWERS,
+    "POST /review/{row_id}/accept": REVIEWERS,
+    "POST /review/{row_id}/reject": REVIEWERS,
+    "POST /review/{row_id}/undo": REVIEWERS,
     # requests
     "GET /traffic": OWN_REQUESTS,
     "DELETE /traffic": ADMINS,

@@ -17,6 +17,7 @@ from router.api.datasets import LabelName, Registration
 from router.api.evals import Extended, Rescored, Resumed
 from router.api.keys import NewKey
 from router.api.multipart import FORM
+from router.api.review import ImportedRows, Publication, Rejection
 from router.config.rollouts import RouteRollout
 from router.config.routes import Route
 from router.evals.experiments import ExperimentChange
@@ -28,6 +29,7 @@ from router.loop.feedback_forms import (
     PortkeyChange,
     PortkeyFeedback,
 )
+from router.loop.review import ReviewEdit
 from router.loop.rollouts import RolloutAction
 from router.loop.shadow import ShadowChange
 from router.loop.traffic_dataset import TrafficSelection
@@ -63,6 +65,12 @@ BODIES: Mapping[str, RequestBodyKind] = {
     "POST /datasets/from-traffic": RequestBodyKind(TrafficSelection),
     "POST /datasets/label": RequestBodyKind(LabelRequest),
     "POST /datasets/label/{run_id}": RequestBodyKind(LabelName, required=False),
+    "POST /review": RequestBodyKind(ImportedRows),
+    "POST /review/publish": RequestBodyKind(Publication, required=False),
+    "PATCH /review/{row_id}": RequestBodyKind(ReviewEdit, required=False),
+    "POST /review/{row_id}/accept": RequestBodyKind(ReviewEdit, required=False),
+    "POST /review/{row_id}/reject": RequestBodyKind(Rejection, required=False),
+    "POST /review/{row_id}/undo": _EMPTY,
     "POST /keys": RequestBodyKind(NewKey),
     "PUT /routes/{name}": RequestBodyKind(Route),
     "POST /routes/{name}/shadow": RequestBodyKind(ShadowChange),

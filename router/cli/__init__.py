@@ -56,6 +56,10 @@ COMMANDS = {
         "What installed packages add: metrics, kinds of provider, kinds of judge.",
     ),
     "providers": ("router.cli.providers:providers", "Work with the providers of the config."),
+    "review": (
+        "router.cli.review:review",
+        "Decide about the rows that wait before they become part of a dataset.",
+    ),
     "rollout": (
         "router.cli.rollouts:rollout",
         "Give a candidate a growing share of a route's requests, and promote it or roll it back.",

@@ -168,6 +168,11 @@ def experiment(name: str, *, method: str = "GET", body: Any = None, **params: An
     return ApiCall(method, f"/experiments/{quoted(name)}", params, body)
 
 
+def review(row_id: str, action: str = "", *, method: str = "GET", body: Any = None) -> ApiCall:
+    """Return the request for a row to review, or for an action on it."""
+    return ApiCall(method, f"/review/{quoted(row_id)}{action and f'/{action}'}", {}, body)
+
+
 def delete_traffic(request_id: str | None, filters: Mapping[str, str | float]) -> ApiCall:
     """Return the request that deletes records of a request, or of those that filters select.
 

@@ -31,6 +31,9 @@ from router.client.types import (
     LogLine,
     Outcome,
     Progress,
+    PublishedRows,
+    ReviewArrival,
+    ReviewRow,
     Role,
     Rollout,
     RolloutReport,
@@ -153,6 +156,7 @@ class Client:
         self.runs = Runs(self._connection)
         self.datasets = Datasets(self._connection)
         self.experiments = Experiments(self._connection)
+        self.review = Review(self._connection)
         self.traffic = Traffic(self._connection)
         self.feedback = Feedback(self._connection)
         self.keys = Keys(self._connection)
@@ -818,6 +822,90 @@ class Experiments:
         call = calls.experiment(name, method="DELETE", runs=runs)
         answer = self._connection.request(call)
         return int(answer["deleted_runs"])
+
+
+class Review:
+    """`client.review`: rows that wait for a person before they become part of a dataset."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def list(
+        self,
+        *,
+        state: str = "waiting",
+        dataset: str | None = None,
+        origin: str | None = None,
+        route: str | None = None,
+        limit: int = 50,
+        after: int = 0,
+    ) -> Rows[ReviewRow]:
+        """Return rows, oldest first.
+
+        Args:
+            state: `waiting`, `accepted`, `rejected` or `all`.
+            dataset: what they are to become rows of.
+            origin: where they came from: `feedback`, `traffic` or `import`.
+            route: of the requests that they are about.
+            limit: the largest number of rows.
+            after: the `number` of the last row of the page before.
+        """
+        params = {
+            "state": state,
+            "dataset": dataset,
+            "origin": origin,
+            "route": route,
+            "limit": limit,
+            "after": after,
+        }
+        answer = self._connection.request(ApiCall("GET", "/review", params))
+        return Rows(answer["data"])
+
+    def show(self, row_id: str) -> ReviewRow:
+        """Return a row, what its checks noticed, and what was decided."""
+        return cast("ReviewRow", self._connection.request(calls.review(row_id)))
+
+    def add(
+        self, rows: Sequence[Mapping[str, Any]], *, dataset: str = ""
+    ) -> Sequence[ReviewArrival]:
+        """Let rows wait for a review; return the id and the findings of each.
+
+        Args:
+            rows: each with `messages`, and `answer`, `reference` and `metadata` where it has them.
+            dataset: what they are to become rows of; the config's where empty.
+        """
+        body = {"rows": [dict(row) for row in rows], "dataset": dataset}
+        answer = self._connection.request(ApiCall("POST", "/review", {}, body))
+        return cast("Sequence[ReviewArrival]", answer["data"])
+
+    def edit(self, row_id: str, **changes: Any) -> ReviewRow:
+        """Change a row that waits: its `messages`, `answer`, `reference` or `dataset`.
+
+        Give the `version` that was read, and the change is a conflict if somebody was quicker.
+        """
+        call = calls.review(row_id, method="PATCH", body=changes)
+        return cast("ReviewRow", self._connection.request(call))
+
+    def accept(self, row_id: str, **changes: Any) -> ReviewRow:
+        """Accept a row, with changes as for `edit`."""
+        call = calls.review(row_id, "accept", method="POST", body=changes)
+        return cast("ReviewRow", self._connection.request(call))
+
+    def reject(self, row_id: str, *, reason: str = "", version: int | None = None) -> ReviewRow:
+        """Reject a row; it is deleted when it expires."""
+        body = {"reason": reason, "version": version}
+        call = calls.review(row_id, "reject", method="POST", body=body)
+        return cast("ReviewRow", self._connection.request(call))
+
+    def undo(self, row_id: str) -> ReviewRow:
+        """Let a row wait again that was decided and is in no version of its dataset."""
+        call = calls.review(row_id, "undo", method="POST", body={})
+        return cast("ReviewRow", self._connection.request(call))
+
+    def publish(self, dataset: str = "") -> PublishedRows:
+        """Register a new version of a dataset with the rows that were accepted for it."""
+        call = ApiCall("POST", "/review/publish", {}, {"dataset": dataset})
+        return cast("PublishedRows", self._connection.request(call, timeout=None))
 
 
 class Traffic:

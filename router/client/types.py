@@ -288,6 +288,41 @@ class Experiment(TypedDict):
     last_run_at: float | None
 
 
+class ReviewRow(TypedDict):
+    """A row that waits for a review, or was decided; `content` has no personal data."""
+
+    number: int
+    id: str
+    at: float
+    expires_at: float
+    dataset: str
+    origin: Literal["feedback", "traffic", "import"]
+    source: dict[str, Any]
+    content: dict[str, Any]
+    findings: list[dict[str, Any]]
+    state: Literal["waiting", "accepted", "rejected"]
+    version: int
+    edited: bool
+    decided_at: float | None
+    decided_by: str
+    reason: str
+    published: str
+
+
+class ReviewArrival(TypedDict):
+    """What became of a row; `id` is None where a check left it out."""
+
+    id: str | None
+    findings: list[dict[str, Any]]
+
+
+class PublishedRows(TypedDict):
+    """A dataset's new version, and how many rows were accepted for it."""
+
+    dataset: Dataset
+    published: int
+
+
 class Leaderboard(TypedDict):
     """Tables of comparable scores (`boards`), runs in none, and how to read them."""
 

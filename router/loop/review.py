@@ -66,6 +66,7 @@ _PUBLISHING_S = 300.0
 _ROWS_AT_ONCE = 500
 MAX_REASON = 1000
 MAX_MESSAGES = 1000
+MAX_ROWS = 1000  # that arrive in one request
 
 _encode = msgspec.json.Encoder().encode
 
@@ -562,8 +563,8 @@ class ReviewDeletion(DeletionStep):
             some = await self._store.forget_review_rows(matching, limit)
             deleted += some
             if some < limit:
-                return Deletion(deleted=deleted)
-        return Deletion(deleted=deleted, complete=False)
+                return Deletion(related=deleted)
+        return Deletion(related=deleted, complete=False)
 
 
 _BETWEEN_ROWS = frozenset(["duplicate", "near_duplicate"])

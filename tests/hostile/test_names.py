@@ -123,6 +123,13 @@ OPERATIONS = [
             ("shadow", KEY),
         ),
     ),
+    Op(
+        "POST",
+        "/review",
+        {"rows": [{"messages": MESSAGES, "metadata": {"a": "b"}}], "dataset": "d"},
+        (("dataset",), ("rows", 0, "metadata", KEY), ("rows", 0, KEY), (KEY,)),
+    ),
+    Op("POST", "/review/publish", {"dataset": "d"}, (("dataset",), (KEY,))),
     Op("POST", "/routes/{name}/shadow", {"action": "pause", "reason": "r"}, (("action",), (KEY,))),
     Op(
         "POST",

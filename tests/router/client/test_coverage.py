@@ -103,6 +103,14 @@ def uses(folder: Any) -> dict[str, Use]:
         "GET /experiments/{name}": lambda client: client.experiments.leaderboard("x/y"),
         "PATCH /experiments/{name}": lambda client: client.experiments.change("x/y", notes=""),
         "DELETE /experiments/{name}": lambda client: client.experiments.delete("x/y"),
+        "GET /review": lambda client: client.review.list(state="waiting"),
+        "POST /review": lambda client: client.review.add([{"messages": []}]),
+        "POST /review/publish": lambda client: client.review.publish("d"),
+        "GET /review/{row_id}": lambda client: client.review.show("x/y"),
+        "PATCH /review/{row_id}": lambda client: client.review.edit("x/y", reference=None),
+        "POST /review/{row_id}/accept": lambda client: client.review.accept("x/y"),
+        "POST /review/{row_id}/reject": lambda client: client.review.reject("x/y"),
+        "POST /review/{row_id}/undo": lambda client: client.review.undo("x/y"),
         "GET /traffic": lambda client: client.traffic.list(route="r", **{"class": "live"}),
         "GET /traffic/totals": lambda client: client.traffic.totals(["route", "key"]),
         "GET /traffic/{request_id}": lambda client: client.traffic.show("x/y"),
@@ -189,6 +197,7 @@ async def test_each_method_sends_its_operation(operations, tmp_path):
             "study_id",
             "request_id",
             "feedback_id",
+            "row_id",
         ):
             expected = expected.replace(f"{{{name}}}", parts.get(f"{{{name}}}", "x%2Fy"))
         assert (method, expected) in sent, operation

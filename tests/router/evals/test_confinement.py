@@ -245,6 +245,26 @@ def about_rollouts(action):
     return requests
 
 
+def adding_to_the_queue(world, _port):
+    for path in world.names("rows.jsonl"):
+        yield "/review", {"rows": [{"messages": MESSAGES, "answer": path}], "dataset": path}
+
+
+def publishing(world, _port):
+    for path in world.names("rows.jsonl"):
+        yield "/review/publish", {"dataset": path}
+
+
+def about_rows(ending):
+    """Ids of rows to review that are paths."""
+
+    def requests(world, _port):
+        for path in world.names("rows.jsonl"):
+            yield f"/review/{quote(path, safe='')}{ending}", {}
+
+    return requests
+
+
 def about_runs(ending):
     """Ids of runs that are paths, for requests whose body names nothing."""
 
@@ -348,6 +368,12 @@ REQUESTS = {
     ("POST", "/routes/{name}/rollout/resume"): about_rollouts("resume"),
     ("POST", "/routes/{name}/rollout/promote"): about_rollouts("promote"),
     ("POST", "/routes/{name}/rollout/rollback"): about_rollouts("rollback"),
+    ("POST", "/review"): adding_to_the_queue,
+    ("POST", "/review/publish"): publishing,
+    ("PATCH", "/review/{row_id}"): about_rows(""),
+    ("POST", "/review/{row_id}/accept"): about_rows("/accept"),
+    ("POST", "/review/{row_id}/reject"): about_rows("/reject"),
+    ("POST", "/review/{row_id}/undo"): about_rows("/undo"),
     ("PATCH", "/experiments/{name}"): changing,
     ("POST", "/keys"): creating_keys,
     ("POST", "/feedback"): giving_feedback,

@@ -53,7 +53,6 @@ RolloutStatus: TypeAlias = Literal[
 RolloutAction: TypeAlias = Literal[
     "hold", "step_up", "promote", "roll_back", "pause", "resume", "abort"
 ]
-ENDED: frozenset[RolloutStatus] = frozenset(["promoted", "rolled_back", "aborted"])
 
 DEFAULT_STEPS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
 DAY = 86_400.0

@@ -11,6 +11,7 @@ import pytest
 from evaluators.stats.recent_quantile import MIN_WEIGHT
 from router.loop.rollout_rules import (
     DAY,
+    ArmValues,
     Batch,
     Observation,
     RolloutPlan,
@@ -240,6 +241,7 @@ def test_a_goal_has_to_be_shown_before_a_step():
     assert (decision.action, decision.signals) == ("step_up", ("quality",))
     assert decision.e_value >= 20
     assert decision.readings[0].low < 0 < decision.readings[0].high
+    assert decision.readings[0].scale == "difference"
     assert decision.reason == (
         "No guardrail speaks against it after 25 hours, and the goals are shown: quality."
     )
@@ -438,6 +440,42 @@ def test_a_rollout_that_shows_nothing_ends_at_its_time_limit():
     )
 
 
+@pytest.mark.parametrize(
+    ("signals", "hours", "rule"),
+    [
+        ((ERRORS,), (47, 1), "min_time"),
+        ((Signal(name="error_rate", min_values=1000),), (48,), "no_data"),
+        ((QUALITY,), (48,), "goals"),
+    ],
+)
+def test_whatever_a_step_waits_for_the_time_limit_counts(signals, hours, rule):
+    for limit in (3 * DAY, 2 * DAY):
+        rules = RolloutRules(plan(*signals, max_s=limit))
+        for step, part in enumerate(hours):
+            counts = (100, 900) if step == 0 else (500, 500)
+            observed(rules, both(*counts, step=step, error_rate=0, quality=0.5)[::9], hours=part)
+            decision = rules.decide()
+            rules.apply(decision)
+        expected = rule if limit == 3 * DAY else "time_limit"
+        assert decision.rule == expected
+
+
+def test_a_new_step_begins_without_events():
+    rules = RolloutRules(plan())
+    observed(rules, [*both(100, 900, error_rate=0), *requests(2, candidate=False, error_rate=1)])
+    assert rules.readings()[0].low is not None
+    rules.apply(rules.decide())
+    [reading] = rules.readings()
+    assert (reading.estimate, reading.low, reading.high) == (None, None, None)
+    assert (reading.candidate.requests, reading.candidate.mean) == (0, None)
+
+
+def test_signals_without_data_are_listed():
+    rules = RolloutRules(plan(ERRORS, QUALITY, Signal(name="refusals", min_values=7)))
+    observed(rules, both(10, 90, error_rate=0))
+    assert "signal: quality (1 more), refusals (7 more). No data" in rules.decide().reason
+
+
 def test_a_person_can_decide_with_a_reason():
     rules = RolloutRules(plan())
     with pytest.raises(ValueError, match="needs a reason"):
@@ -553,6 +591,8 @@ def test_mixed_conversations_are_left_out_of_the_per_protocol_view():
     reading = rules.readings()[0]
     assert reading.candidate.mean == 0.1
     assert reading.per_protocol == 0
+    observed(rules, requests(2, candidate=True, prefix="more", error_rate=1), hours=0.1)
+    assert rules.readings()[0].per_protocol == pytest.approx(2 / 11)
 
 
 @pytest.mark.parametrize(
@@ -610,7 +650,7 @@ def test_signals_that_cannot_be_tested_are_refused(options, match):
         ({"steps": (0.5, 0.1, 1.0)}, "steps must rise"),
         ({"steps": (0.0, 1.0)}, "steps must rise"),
         ({"steps": (0.1, 0.5)}, "steps must rise"),
-        ({"alpha": 0.0}, "alpha"),
+        ({"alpha": 0.0}, r"^alpha and imbalance_alpha must be above 0 and at most 0.5$"),
         ({"imbalance_alpha": 0.6}, "alpha"),
         ({"cycle_s": -1.0}, "0 or more"),
         ({"max_s": DAY}, "max_s is below the 172800 s"),
@@ -628,6 +668,12 @@ def test_what_was_decided_and_seen_is_not_changed():
     for item in (ERRORS, rules.plan, decision, decision.readings[0], decision.readings[0].control):
         with pytest.raises(AttributeError, match="immutable"):
             setattr(item, item.__struct_fields__[0], None)
+
+
+@pytest.mark.parametrize("kind", [ArmValues, Batch, Observation, Signal, RolloutPlan, RolloutState])
+def test_fields_are_named(kind):
+    with pytest.raises(TypeError, match="positional"):
+        kind(1.0, 2.0)
 
 
 def test_the_largest_and_smallest_rules_are_taken():

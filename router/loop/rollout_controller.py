@@ -45,6 +45,10 @@ EVERY_S = 1.0
 LEASE = "decide about rollouts"
 LEASE_S = 10.0
 AT_ONCE = 2000
+# Statistics of many users take up to hundreds of kilobytes: they are written less often then.
+BYTES_PER_S = 64 * 1024
+# Nothing new is noted so often, for the time of a step.
+IDLE_S = 10.0
 # Time that passes while no process looks is not part of a step: nobody knows what happened then.
 MAX_UNSEEN_S = 60.0
 
@@ -77,6 +81,8 @@ class RolloutController:
         self._task: asyncio.Task[None] | None = None
         self._logged = ""
         self._has_lease = False
+        # When each rollout has its next turn, on the event loop's clock.
+        self._turns: dict[str, float] = {}
         self._readings: dict[str, Sequence[SignalReading]] = {}
 
     async def open(self) -> None:
@@ -137,7 +143,11 @@ class RolloutController:
             self._readings.clear()
             return False
         await self._rollouts.start_configured(actor=self._owner)
-        for rollout in await self._store.rollouts(active=True, limit=1000):
+        active = await self._store.rollouts(active=True, limit=1000)
+        self._turns = {row.id: self._turns.get(row.id, 0.0) for row in active}
+        for rollout in active:
+            if asyncio.get_running_loop().time() < self._turns[rollout.id]:
+                continue
             try:
                 await self._advance(rollout)
             except ConflictError as error:
@@ -187,7 +197,13 @@ class RolloutController:
             _observed, settings, statistics, _observations(seen, settings), now
         )
         change = self._change(rollout, statistics.rule, decision)
-        await self._store.count_requests(rollout.id, seen, text_of(after), change)
+        is_idle = change is None and not seen.requests and not seen.scores
+        if is_idle and now - statistics.until < IDLE_S:
+            return None
+        text = text_of(after)
+        await self._store.count_requests(rollout.id, seen, text, change)
+        pause = max(0.0, len(text) / BYTES_PER_S - EVERY_S)
+        self._turns[rollout.id] = asyncio.get_running_loop().time() + pause
         self._readings[rollout.route] = after.readings
         if change is None:
             return None

@@ -103,6 +103,12 @@ def contestants(
             _evalrouter,
             _dropped_records,
         ),
+        Contestant(
+            "loop",
+            _packages("evalrouter", "litestar", *SHARED),
+            lambda site: _evalrouter(site, config_text=LOOP),
+            _without_loop,
+        ),
         Contestant("floor", _packages("aiohttp", *SHARED), _floor),
     ]
     if before is not None:
@@ -135,6 +141,23 @@ routes:
   {model}: {{targets: [{{model: up/m}}]}}
 prices:
   up/m: {{input: 1, output: 1}}
+record: metadata
+storage: {{database: "{database}"}}
+"""
+# The same with a shadow and a rollout, which take one request in ten thousand each.
+LOOP = """
+providers:
+  up: {{kind: compatible, base_url: "{upstream}", api_key: "upstream"}}
+routes:
+  {model}:
+    targets: [{{model: up/m}}]
+    share_bodies_with: [up]
+    shadow: {{targets: [up/shadowed], sample: 0.0001}}
+    rollout: {{candidate: up/candidate, steps: [0.01, 100], force: true}}
+prices:
+  up/m: {{input: 1, output: 1}}
+  up/shadowed: {{input: 1, output: 1}}
+  up/candidate: {{input: 1, output: 1}}
 record: metadata
 storage: {{database: "{database}"}}
 """
@@ -171,9 +194,11 @@ def _with_postgresql(address: str) -> Contestant:
     )
 
 
-def _evalrouter(site: Site, checkout: Path = ROOT, database: str = "") -> Start:
+def _evalrouter(
+    site: Site, checkout: Path = ROOT, database: str = "", config_text: str = EVALROUTER
+) -> Start:
     config = site.folder / "evalrouter.yaml"
-    text = EVALROUTER.format(
+    text = config_text.format(
         upstream=site.upstream,
         model=MODEL,
         database=database or f"sqlite:///{site.folder}/evalrouter.db",
@@ -214,12 +239,26 @@ def _key(program: list[str], env: Mapping[str, str], config: Path, name: str, *o
 DROPPED = re.compile(r"^evalrouter_traffic_dropped_total(?:\{.*\})? (\S+)$", re.MULTILINE)
 
 
-def _dropped_records(port: int, start: Start) -> str | None:
-    """Return why the measurement does not count: request records that were dropped."""
+def _without_loop(port: int, start: Start) -> str | None:
+    """Return why the measurement does not count: there was no shadow, or no rollout."""
+    for path in ("/shadows", "/rollouts"):
+        states = [row.get("state") for row in json.loads(_page(port, start, path))["data"]]
+        if states not in (["running"], ["holding"]):
+            return f"{path} has {states}"
+    return _dropped_records(port, start)
+
+
+def _page(port: int, start: Start, path: str) -> str:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    connection.request("GET", "/metrics", headers=start.manage)
+    connection.request("GET", path, headers=start.manage)
     text = connection.getresponse().read().decode()
     connection.close()
+    return text
+
+
+def _dropped_records(port: int, start: Start) -> str | None:
+    """Return why the measurement does not count: request records that were dropped."""
+    text = _page(port, start, "/metrics")
     counts = [float(number) for number in DROPPED.findall(text)]
     if not counts:
         return f"its metrics do not count dropped request records: {text[:200]}"

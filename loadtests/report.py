@@ -16,6 +16,8 @@ Run = dict[str, float]
 Results = Mapping[str, Sequence[Run]]
 
 OURS = "evalrouter"
+# With a shadow and a rollout.
+LOOP = "loop"
 DIRECT = "direct"
 
 # A cell without a measurement.
@@ -117,8 +119,18 @@ def aims(results: Results) -> list[Aim]:
             reached.append(Aim(what, number, f"at least {limit:g} times", number >= limit))
 
     no_more_than("CPU per request, to the floor's", _ratio(results, "cpu_request", "floor"), 1.4)
-    earlier = _paired_ratio(results, "before")
+    earlier = _paired_ratio(results, OURS, "before", "cpu_request")
     no_more_than("CPU per request, to the earlier version's", earlier, 1.05)
+    no_more_than(
+        "CPU per request with a shadow and a rollout, to that without",
+        _paired_ratio(results, LOOP, OURS, "cpu_request"),
+        1.02,
+    )
+    no_more_than(
+        "latency p99 at 200 req/s with a shadow and a rollout, to that without",
+        _paired_ratio(results, LOOP, OURS, "p99_200"),
+        1.25,
+    )
     no_less_than("requests/s, to LiteLLM's", _ratio(results, "per_second", "litellm"), 25)
     no_less_than("requests/s, to Portkey's", _ratio(results, "per_second", "portkey"), 3.5)
     no_more_than("added latency p50 at 200 req/s", value(results, OURS, "added_p50_200"), 1, "ms")
@@ -132,11 +144,10 @@ def _ratio(results: Results, key: str, other: str) -> float | None:
     return None if ours is None or not theirs else ours / theirs
 
 
-def _paired_ratio(results: Results, other: str) -> float | None:
+def _paired_ratio(results: Results, name: str, other: str, key: str) -> float | None:
     """Return the median of the runs' ratios: two versions of a program differ by less than runs."""
-    pairs = zip(results.get(OURS, ()), results.get(other, ()), strict=False)
-    key = "cpu_request"
-    ratios = [ours[key] / theirs[key] for ours, theirs in pairs if key in ours and key in theirs]
+    pairs = zip(results.get(name, ()), results.get(other, ()), strict=False)
+    ratios = [one[key] / two[key] for one, two in pairs if key in one and key in two]
     return median(ratios) if ratios else None
 
 

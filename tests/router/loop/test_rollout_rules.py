@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 
 import msgspec
 import numpy as np
@@ -66,6 +67,7 @@ def test_a_step_is_taken_after_a_full_cycle_with_data():
     waiting = rules.decide()
     assert (waiting.action, waiting.rule, waiting.status) == ("hold", "min_time", "running")
     assert (waiting.from_weight, waiting.to_weight) == (0.1, 0.1)
+    assert (waiting.step, waiting.next_step) == (0, 0)
     assert "3.6e+03 s" in waiting.reason
     observed(rules, [], hours=1)
     decision = rules.decide()
@@ -186,18 +188,14 @@ def test_users_of_an_earlier_step_are_not_compared_again():
     moved_now = Observation(
         unit="v", candidate=True, step=1, position=0.1, values={"error_rate": 1}
     )
+    logs = np.array(rules.state().signals["error_rate"].ratio.logs)
     observed(rules, [moved_now], hours=0.1)
     share = (0.5 - 0.1) / 0.9
     ratios = np.array([1.2, 1.5, 2, 3, 5, 10])
-    factor = ratios / (1 - share + share * ratios)
     assert rules.state().assigned == (1, 0)
     assert rules.readings()[0].harm == pytest.approx(
-        np.mean(np.exp(np.array(_logs_before(rules, factor))) * factor)
+        (np.exp(logs) * ratios / (1 - share + share * ratios)).mean()
     )
-
-
-def _logs_before(rules, factor):
-    return np.array(rules.state().signals["error_rate"].ratio.logs) - np.log(factor)
 
 
 def test_observations_of_an_earlier_step_come_too_late():
@@ -362,6 +360,12 @@ def test_pairs_need_no_arms():
     second = np.minimum(multiples * 0.1 / ((19 * 0.25 + 1) / 20), 1.0)
     expected = ((1 + first * 0.6) ** 19 * (1 + second * 0.6) ** 30).mean()
     assert decision.readings[0].shown == pytest.approx(expected)
+    down = (
+        np.minimum(multiples * 0.1 / 1, 0.9 / 1.1),
+        np.minimum(multiples * 0.1 / ((19 * 0.25 + 1) / 20), 0.9 / 1.1),
+    )
+    harm = ((1 - down[0] * 0.6) ** 19 * (1 - down[1] * 0.6) ** 30).mean()
+    assert decision.readings[0].harm == pytest.approx(harm)
     assert decision.action == "step_up"
 
 
@@ -653,6 +657,8 @@ def test_signals_that_cannot_be_tested_are_refused(options, match):
         ({"alpha": 0.0}, r"^alpha and imbalance_alpha must be above 0 and at most 0.5$"),
         ({"imbalance_alpha": 0.6}, "alpha"),
         ({"cycle_s": -1.0}, "0 or more"),
+        ({"min_step_s": -1.0}, "0 or more"),
+        ({"unit_window_s": -1.0}, "0 or more"),
         ({"max_s": DAY}, "max_s is below the 172800 s"),
     ],
 )
@@ -691,6 +697,7 @@ def test_a_set_of_units_takes_each_once():
     assert units.add("a")
     assert not units.add("a")
     assert units.add("b")
+    assert len(zlib.decompress(units.packed())) == 2**20 / 8
     again = UnitSet(units.packed())
     assert not again.add("b")
     assert again.add("c")

@@ -380,3 +380,29 @@ async def test_files_of_an_earlier_version_are_read_and_deleted_from(tmp_path, f
     ]
     server.files.close()
     await store.close()
+
+
+async def test_bodies_of_what_was_deleted_while_it_was_sealed_do_not_come_back(server):
+    await seal_partly(server)
+    [file] = await server.store.sealed_files()
+    invisible = (await server.files.numbers(file, file.visible_to))[3]
+    [row] = [row for row in await server.store.traffic(TrafficFilter(), limit=COUNT)
+             if row.number == invisible]  # fmt: skip
+    assert await server.store.forget_traffic(TrafficFilter(id=row.id), 1) == 1
+    numbers = [file.visible_to, invisible]
+    read = [row.number async for rows in server.recorded.with_bodies(numbers) for row in rows]
+    assert read == [file.visible_to]
+
+
+async def test_bodies_are_read_once_where_a_file_is_replaced_meanwhile(server):
+    await server.sealing.run_once()
+    files = await server.store.sealed_files()
+    numbers = [number for file in files for number in await server.files.numbers(file, -1)]
+    reading = server.recorded.with_bodies(numbers)
+    read = [row.number for row in await anext(reading)]
+    later = next(file for file in files if file.first not in read)
+    [gone] = [row for row in await server.recorded.page(TrafficFilter(), limit=COUNT)
+              if row.number == later.first]  # fmt: skip
+    assert (await server.recorded.delete(TrafficFilter(id=gone.id))).deleted == 1
+    read += [row.number async for rows in reading for row in rows]
+    assert sorted(read) == sorted({*numbers} - {gone.number})

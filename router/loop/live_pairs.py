@@ -18,24 +18,16 @@ import msgspec
 from evaluators.base import Answer, Sample, Usage
 from evaluators.text.answers import REFUSED, TRUNCATED, shortfall_of
 from evaluators.text.words import is_blank
-from providers.completion import Completion, read_completion
-from providers.errors import UpstreamError
-from providers.http import sse
+from providers.completion import Completion
 from providers.names import MAX_NAME_BYTES
-from providers.translation.fold import fold
 from providers.wire import UNREADABLE
 from router.gateway.recorder import MAX_BODY_BYTES
 from router.gateway.redact import redact
+from router.loop.recorded_conversations import NO_PARAMETERS, completion_of
 from router.records import Record
 from router.store.shadows import ShadowPair
 
-# Fields of a request that are about the client and its way of asking, not about the answer.
-_NOT_SENT = frozenset({
-    "messages", "model", "stream", "stream_options", "n", "user", "metadata", "store",
-    "safety_identifier", "prompt_cache_key", "service_tier",
-})  # fmt: skip
 _decode_object = msgspec.json.Decoder(dict[str, Any]).decode
-_encode = msgspec.json.Encoder().encode
 
 
 class IncomparableError(Exception):
@@ -72,7 +64,7 @@ def pair_of(
         messages=tuple(request["messages"]),
         fields={"cluster": cluster} if cluster else {},
         answer=answer.text,
-        parameters={name: value for name, value in request.items() if name not in _NOT_SENT},
+        parameters={name: value for name, value in request.items() if name not in NO_PARAMETERS},
     )
     return ShadowPair(
         id=record.id,
@@ -112,18 +104,12 @@ def _request(body: bytes) -> dict[str, Any]:
 
 def _completion(body: bytes) -> Completion:
     try:
-        if not body.lstrip().startswith(b"{"):
-            chunks = [
-                _decode_object(event.data) for event in sse.Parser().feed(body) if _is_chunk(event)
-            ]
-            body = _encode(fold(chunks))
-        return read_completion(body, chat=True)
-    except (*UNREADABLE, AttributeError, TypeError, UpstreamError):
-        raise IncomparableError("unreadable") from None
-
-
-def _is_chunk(event: sse.Event) -> bool:
-    return event.event == "message" and event.data.strip() != b"[DONE]"
+        completion = completion_of(body)
+    except ValueError:
+        completion = None
+    if completion is None:
+        raise IncomparableError("unreadable")
+    return completion
 
 
 def _answer(record: Record, completion: Completion) -> Answer:

@@ -19,7 +19,7 @@ from providers.wire import UNREADABLE
 from router.store.traffic import TrafficRow
 
 # Fields of a request that say where it goes, how it is answered and whose it is, but not what.
-_NO_PARAMETERS = frozenset(
+NO_PARAMETERS = frozenset(
     {
         "messages",
         "metadata",
@@ -71,8 +71,8 @@ def read_conversation(row: TrafficRow) -> RecordedConversation | Unusable:
         return "bodies_missing"
     try:
         body = _decode(row.request)
-        completion = _completion(row.response)
-    except (*UNREADABLE, UpstreamError, AttributeError, TypeError, ValueError):
+        completion = completion_of(row.response.encode("utf-8", "replace"))
+    except (*UNREADABLE, ValueError):
         return "unreadable"
     if completion is None:
         return "unfinished"
@@ -87,7 +87,7 @@ def read_conversation(row: TrafficRow) -> RecordedConversation | Unusable:
     parameters = {
         name: value
         for name, value in body.items()
-        if name not in _NO_PARAMETERS and value is not None
+        if name not in NO_PARAMETERS and value is not None
     }
     return RecordedConversation(messages, parameters, text)
 
@@ -106,18 +106,25 @@ def _is_message(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("role"), str) and bool(value["role"])
 
 
-def _completion(response: str) -> Completion | None:
-    """Return the answer in a body, whole or streamed; None for a stream without an end."""
-    body = response.encode("utf-8", "replace")
-    if body.lstrip().startswith(b"{"):
-        return read_completion(body, chat=True)
-    chunks = []
-    done = False
-    for event in sse.Parser(limit=len(body) + 2).feed(body + b"\n\n"):
-        if event.data == b"[DONE]":
-            done = True
-            break
-        chunks.append(_decode(event.data))
-    whole = fold(chunks)
-    completion = read_completion(msgspec.json.encode(whole), chat=True)
+def completion_of(body: bytes) -> Completion | None:
+    """Return the answer in the body of a chat, whole or streamed; None for a stream without an end.
+
+    Raises:
+        ValueError: it is no answer.
+    """
+    try:
+        if body.lstrip().startswith(b"{"):
+            return read_completion(body, chat=True)
+        chunks = []
+        done = False
+        for event in sse.Parser(limit=len(body) + 2).feed(body + b"\n\n"):
+            done = event.data.strip() == b"[DONE]"
+            if done:
+                break
+            if event.event == "message":
+                chunks.append(_decode(event.data))
+        whole = msgspec.json.encode(fold(chunks))
+        completion = read_completion(whole, chat=True)
+    except (*UNREADABLE, UpstreamError, AttributeError, TypeError) as error:
+        raise ValueError(f"the body is no answer: {error}") from error
     return completion if done or completion.finish_reason else None

@@ -46,6 +46,15 @@ def uses(folder: Any) -> dict[str, Use]:
         "GET /routes/{name}": lambda client: client.routes.show("x/y"),
         "PUT /routes/{name}": lambda client: client.routes.set("x/y", {"targets": []}),
         "DELETE /routes/{name}": lambda client: client.routes.delete("x/y"),
+        "GET /rollouts": lambda client: client.rollouts.list(route="r"),
+        "GET /routes/{name}/rollout": lambda client: client.rollouts.show("x/y"),
+        "POST /routes/{name}/rollout": lambda client: client.rollouts.start("x/y", "p/m"),
+        "POST /routes/{name}/rollout/pause": lambda client: client.rollouts.pause("x/y", "why"),
+        "POST /routes/{name}/rollout/resume": lambda client: client.rollouts.resume("x/y", "why"),
+        "POST /routes/{name}/rollout/promote": lambda client: client.rollouts.promote("x/y", "why"),
+        "POST /routes/{name}/rollout/rollback": lambda client: client.rollouts.rollback(
+            "x/y", "why"
+        ),
         "GET /shadows": lambda client: client.routes.shadows(),
         "GET /routes/{name}/shadow": lambda client: client.routes.shadow("x/y"),
         "POST /routes/{name}/shadow": lambda client: client.routes.pause_shadow("x/y", "why"),

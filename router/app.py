@@ -81,10 +81,12 @@ def create_app(services: Services) -> ASGIApp:
                 await services.sealing.open()
                 await services.shadows.open()
                 await services.review.open()
+                await services.feedback_review.open()
                 await services.rollout_controller.open()
                 yield
             finally:
                 await services.rollout_controller.close()
+                await services.feedback_review.close()
                 await services.review.close()
                 services.shadows.drain()
                 await services.jobs.close()

@@ -44,6 +44,7 @@ from router.gateway.telemetry import ProcessMetrics
 from router.loop.assignment import Assignments
 from router.loop.copied_rows import CopiedRowsDeletion
 from router.loop.feedback import FeedbackIntake
+from router.loop.feedback_review import FeedbackReview
 from router.loop.review import ReviewDeletion, ReviewQueue
 from router.loop.rollout_controller import RolloutController
 from router.loop.rollout_deletion import RolloutRequestsDeletion
@@ -123,6 +124,7 @@ class Services:
         deletion: deletes requests wherever they are stored.
         review: the rows that wait to become part of a dataset; a server opens and closes it
             (`app.py`).
+        feedback_review: takes feedback to that queue, likewise.
         sealing: moves old records into files; a server opens and closes it (`app.py`).
         shadows: compares routes with candidates; a server opens and closes it (`app.py`).
         rollouts: starts rollouts, and does what people decide about them.
@@ -228,6 +230,9 @@ class Services:
         rollouts = RolloutRequestsDeletion(self.store)
         reviewed = ReviewDeletion(self.store)
         self.review = ReviewQueue(self.store, self.datasets, config.review, owner=this_owner())
+        self.feedback_review = FeedbackReview(
+            self.store, self.recorded, self.review, owner=this_owner()
+        )
         self.feedback = FeedbackIntake(
             self.store,
             self.recorded,

@@ -73,6 +73,7 @@ def review(
         return
 
     async def read(services: Services) -> list[ReviewRow]:
+        await services.feedback_review.run_once()
         return [row async for row in _rows(services, matching)]
 
     rows: list[ReviewRow] = with_services(config, read)
@@ -266,6 +267,7 @@ class _Keyboard:
 async def _review(services: Services, matching: ReviewFilter, keyboard: _Keyboard) -> None:
     """Show row by row and decide by key, until none is left or the person quits."""
     reviewer = _reviewer()
+    await services.feedback_review.run_once()
     total = await services.store.count_review_rows(matching)
     decided: list[ReviewRow] = []
     number = 0

@@ -30,6 +30,7 @@ from evaluators.data import dataset_process
 from evaluators.data.dataset_process import in_thread
 from evaluators.data.rows import Row
 from providers.errors import ConflictError, EvalrouterError, NotFoundError, RequestError
+from providers.names import check_name
 from router.config.review import Review, RowAction
 from router.datasets.artifacts import temporary_folder
 from router.datasets.registry import (
@@ -206,6 +207,8 @@ class ReviewQueue:
         """
         for number, candidate in enumerate(candidates):
             _check_messages(candidate.messages, f"rows[{number}].messages")
+            for name in candidate.metadata:
+                check_name(name, f"rows[{number}].metadata")
             if candidate.dataset:
                 check_dataset_name(candidate.dataset)
         key = await self._placeholder_key()
@@ -318,6 +321,7 @@ class ReviewQueue:
             ConflictError: it was decided, or changed since the person read it.
             RequestError: it is no conversation any more, or has what the config leaves out.
         """
+        _check_edit(edit)
         row = await self._waiting(row_id, edit.version, reviewer)
         return await self._change(row, await self._edited(row, edit), reviewer)
 
@@ -327,6 +331,8 @@ class ReviewQueue:
         Raises:
             NotFoundError, ConflictError, RequestError: as `edit` does.
         """
+        if edit is not None:
+            _check_edit(edit)
         row = await self._waiting(row_id, None if edit is None else edit.version, reviewer)
         changed = row if edit is None else await self._edited(row, edit)
         return await self._decide(row, changed, "accepted", reviewer, "")
@@ -378,7 +384,6 @@ class ReviewQueue:
     async def _edited(self, row: ReviewRow, edit: ReviewEdit) -> ReviewRow:
         changes: dict[str, Any] = {}
         if edit.dataset is not msgspec.UNSET:
-            check_dataset_name(edit.dataset)
             changes["dataset"] = edit.dataset
         if content := edit.content:
             new = msgspec.structs.replace(row.content, **content)
@@ -579,6 +584,11 @@ def _check_messages(messages: Sequence[Mapping[str, Any]], place: str) -> None:
             raise RequestError(
                 f"{place}[{number}]: a message is an object with a role", param=place
             )
+
+
+def _check_edit(edit: ReviewEdit) -> None:
+    if edit.dataset is not msgspec.UNSET:
+        check_dataset_name(edit.dataset)
 
 
 def _conflict(row: ReviewRow) -> ConflictError:

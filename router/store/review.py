@@ -126,6 +126,14 @@ class ReviewStore(Protocol):
         """Return the key of the queue's placeholders, which is `new` if there was none."""
         ...
 
+    async def review_position(self) -> int:
+        """Return the number of the last feedback that was taken to the queue; 0 for none."""
+        ...
+
+    async def keep_review_position(self, number: int) -> None:
+        """Store the number of the last feedback that was taken to the queue."""
+        ...
+
     async def add_review_rows(
         self, rows: Sequence[tuple[ReviewRow, Collection[str]]], *, max_waiting: int
     ) -> None:

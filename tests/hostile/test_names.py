@@ -130,6 +130,10 @@ OPERATIONS = [
         (("dataset",), ("rows", 0, "metadata", KEY), ("rows", 0, KEY), (KEY,)),
     ),
     Op("POST", "/review/publish", {"dataset": "d"}, (("dataset",), (KEY,))),
+    Op("PATCH", "/review/{row_id}", {"dataset": "d"}, (("dataset",), (KEY,))),
+    Op("POST", "/review/{row_id}/accept", {"dataset": "d"}, (("dataset",), (KEY,))),
+    Op("POST", "/review/{row_id}/reject", {"reason": "r"}, ((KEY,),)),
+    Op("POST", "/review/{row_id}/undo", {}, ((KEY,),)),
     Op("POST", "/routes/{name}/shadow", {"action": "pause", "reason": "r"}, (("action",), (KEY,))),
     Op(
         "POST",
@@ -313,6 +317,7 @@ class World(NamedTuple):
         known = {
             "run_id": self.run,
             "feedback_id": "nothing",
+            "row_id": "nothing",
             "name": "up" if "conformance" in op.path else "e",
         }
         url = self.url + op.path.format(**known)

@@ -9,7 +9,7 @@ from providers.errors import ConflictError, NotFoundError
 from router.store.columns.review import REVIEW_COLUMNS, review_columns, review_row_of
 from router.store.columns.values import readable
 from router.store.review import ReviewFilter, ReviewRow, ReviewStore, SimilarRow
-from router.store.sql.connection import Connection, insert
+from router.store.sql.connection import Connection, insert, upsert
 from router.store.sql.database import SqlPart
 from router.store.traffic import TrafficFilter
 
@@ -26,6 +26,12 @@ class SqlReview(SqlPart, ReviewStore):
 
     async def review_key(self, new: bytes) -> bytes:
         return await self._database.write("read the key of placeholders", _key, new)
+
+    async def review_position(self) -> int:
+        return await self._database.read("read the review queue", _position)
+
+    async def keep_review_position(self, number: int) -> None:
+        await self._database.write("take feedback to the review queue", _keep_position, number)
 
     async def add_review_rows(
         self, rows: Sequence[tuple[ReviewRow, Collection[str]]], *, max_waiting: int
@@ -71,6 +77,15 @@ def _key(db: Connection, new: bytes) -> bytes:
         "SELECT value FROM review_keys WHERE name = ?", ("placeholders",)
     ).fetchone()
     return bytes.fromhex(value)
+
+
+def _position(db: Connection) -> int:
+    row = db.execute("SELECT value FROM review_keys WHERE name = ?", ("feedback",)).fetchone()
+    return 0 if row is None else int(row[0])
+
+
+def _keep_position(db: Connection, number: int) -> None:
+    db.execute(upsert("review_keys", ("name", "value"), ("name",)), ("feedback", str(number)))
 
 
 def _add(

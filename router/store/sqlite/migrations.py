@@ -32,7 +32,8 @@ The tables are shaped so that a million answers stay small and the pages of a ru
               those that never became a pair; see `store/shadows.py`
     last_numbers  (name): the last `number` that rows of a table got
     review_rows  rows that wait for a person's decision; review_bands (band, row_number): what
-              near duplicates have in common; review_keys: the key of placeholders
+              near duplicates have in common; review_keys: the key of placeholders, and how far
+              feedback has been taken to the queue
     feedback  one row each; feedback_bodies (number): conversations that clients sent along
     rollouts  (id); rollout_changes counts changes of them; rollout_decisions (rollout, revision);
               rollout_requests: each request of one, by `number`; rollout_scores: values that

@@ -247,7 +247,9 @@ def about_rollouts(action):
 
 def adding_to_the_queue(world, _port):
     for path in world.names("rows.jsonl"):
-        yield "/review", {"rows": [{"messages": MESSAGES, "answer": path}], "dataset": path}
+        yield "/review", {"rows": path}
+        yield "/review", {"rows": [{"messages": path}]}
+        yield "/review", {"rows": [{"messages": MESSAGES}], "dataset": f"./{path}"}
 
 
 def publishing(world, _port):

@@ -237,6 +237,8 @@ async def test_rows_that_are_no_conversations_are_refused(queue, services):
             await queue.add([candidate("fine"), ReviewCandidate(messages=messages)])
     with pytest.raises(DatasetError):
         await added(queue, "Why?", dataset="a/b")
+    with pytest.raises(RequestError, match="metadata"):
+        await added(queue, "Why?", metadata={"a\nb": 1})
     assert await services.store.count_review_rows(ReviewFilter()) == 0
 
 

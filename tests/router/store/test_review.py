@@ -168,6 +168,13 @@ async def test_rows_are_deleted_with_their_requests(store, matching, left):
     assert await store.forget_review_rows(matching, 10) == 0
 
 
+async def test_the_position_in_the_feedback_is_stored(store):
+    assert await store.review_position() == 0
+    for number in (7, 9):
+        await store.keep_review_position(number)
+        assert await store.review_position() == number
+
+
 async def test_the_key_of_placeholders_is_made_once(store, make_store):
     first = await store.review_key(b"a" * 32)
     other = make_store()

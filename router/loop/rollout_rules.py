@@ -404,8 +404,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     next_step: int
     from_weight: float
     to_weight: float
-    signals: tuple[str, ...] = ()
-    e_value: float | None = None
+    signals: tuple[str, ...]
+    e_value: float | None
     readings: tuple[SignalReading, ...]
     imbalance: float
 
@@ -661,7 +661,7 @@ class RolloutRules:
 
     def _check_action(self, action: RolloutAction) -> None:
         if action not in _ALLOWED.get(self.status, frozenset()):
-            words = "step up" if action == "step_up" else action.replace("_", " ")
+            words = action.replace("_", " ")
             raise RolloutStateError(f"the rollout is {self.status}: it cannot {words}")
 
     def _begin_step(self, step: int) -> None:

@@ -234,6 +234,8 @@ def test_a_goal_has_to_be_shown_before_a_step():
     assert "needs 20" in waiting.reason
     rules.apply(waiting)
     assert rules.status == "holding"
+    paused = rules.person_decides("pause", "a moment")
+    assert (paused.status, paused.signals, paused.e_value) == ("paused", (), None)
     observed(rules, drawn_scores(6000, prefix="many"), hours=1)
     decision = rules.decide()
     assert (decision.action, decision.signals) == ("step_up", ("quality",))
@@ -408,11 +410,32 @@ def test_units_that_are_not_assigned_as_planned_pause_the_rollout():
     decision = rules.decide()
     assert (decision.action, decision.rule, decision.status) == ("pause", "imbalance", "paused")
     assert "100 of 500 units" in decision.reason
+    assert "where 10.00% were planned" in decision.reason
+    assert "limit 1e+03)" in decision.reason
     assert decision.imbalance == decision.e_value >= 1000
     rules.apply(decision)
     observed(rules, both(100, 900, error_rate=1))
     assert rules.state().candidate_requests == 100  # nothing counts in a pause
     assert rules.decide().rule == "status"
+
+
+def decided_at(factor, *, alpha, items):
+    """Return the rule where the e-value that these items reach is so many times its limit."""
+    rules = RolloutRules(plan())
+    observed(rules, items, hours=1)
+    reached = rules.decide().imbalance if alpha == "imbalance_alpha" else rules.readings()[0].harm
+    rules = RolloutRules(plan(**{"imbalance_alpha": 1e-300, alpha: factor / reached}))
+    observed(rules, items, hours=1)
+    return rules.decide().rule
+
+
+def test_the_limits_of_e_values():
+    lost = both(80, 400, error_rate=0)
+    assert decided_at(1.01, alpha="imbalance_alpha", items=lost) == "imbalance"
+    assert decided_at(0.99, alpha="imbalance_alpha", items=lost) == "min_time"
+    errors = [*both(90, 880, error_rate=0), *requests(9, candidate=True, error_rate=1)]
+    assert decided_at(1.01, alpha="alpha", items=errors) == "guardrails"
+    assert decided_at(0.99, alpha="alpha", items=errors) == "min_time"
 
 
 def test_the_exposure_budget_ends_a_rollout():
@@ -625,7 +648,7 @@ def test_values_outside_of_their_range_are_refused(values, match):
 
 
 def test_a_batch_that_ends_before_it_began_is_refused():
-    with pytest.raises(ValueError, match="before it began"):
+    with pytest.raises(ValueError, match=r"^a batch ends before it began$"):
         RolloutRules(plan()).observe(Batch(began=2.0, until=1.0))
 
 

@@ -66,6 +66,8 @@ MAX_CANDIDATES = 1_000_000
 MAX_OWN_VERSIONS = 100
 PAGE = 500
 _READ_AT_ONCE = 64
+# Different parameters of requests that are remembered.
+_CLEAN_PARAMETERS = 100
 # Datasets that a process makes at a time.
 _AT_ONCE = 2
 
@@ -674,6 +676,8 @@ class _Rows:
         self._key = key
         self._duplicates = Duplicates(similarity=review.pranks.similarity)
         self._ids: set[str] = set()
+        # Parameters without personal data, as JSON: most requests of a client have the same.
+        self._clean: set[str] = set()
         self._clusters: dict[tuple[str, ...], str] = {}
 
     def make(
@@ -693,17 +697,25 @@ class _Rows:
         text = _request_text(conversation, language=self._language)
         texts = {"answer": conversation.answer, **_feedback_texts(given)}
         messages: Sequence[Mapping[str, Any]] = conversation.messages
+        parameters = conversation.parameters
         findings: list[str] = []
         if self._selection.mask:
+            as_json = json.dumps(parameters, ensure_ascii=False)
+            if as_json not in self._clean:
+                texts["request_parameters"] = as_json
             checked = check(messages, self._review, key=self._key, texts=texts)
             if checked.is_dropped:
                 return "check"
             messages, texts = checked.messages, checked.texts
             findings = [finding.kind for finding in checked.findings]
+            if texts.get("request_parameters", as_json) != as_json:
+                parameters = self._masked(parameters)
+            elif len(self._clean) < _CLEAN_PARAMETERS:
+                self._clean.add(as_json)
         row_id = self._row_id(row)
         fields: dict[str, Any] = {"id": row_id, "messages": messages, "answer": texts["answer"]}
-        if conversation.parameters:
-            fields["request_parameters"] = conversation.parameters
+        if parameters:
+            fields["request_parameters"] = parameters
         references = [
             texts[f"reference.{feedback.id}"]
             for feedback in reversed(given)
@@ -711,18 +723,29 @@ class _Rows:
         ]
         if references:
             fields["reference"] = references[0] if len(references) == 1 else references
-        if given:
-            fields["feedback"] = {
-                feedback.name: _shown(feedback, texts)
-                for feedback in given
-                if feedback.kind != "correction"
-            }
+        shown = {
+            feedback.name: _shown(feedback, texts)
+            for feedback in given
+            if feedback.kind != "correction"
+        }
+        if shown:
+            fields["feedback"] = shown
         fields["cluster"] = self._cluster(row)
         fields |= _provenance_columns(row, text)
         if self._language:
             fields["language"] = text.language
         line = json.dumps(fields, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
         return _Line(row_id, line, findings)
+
+    def _masked(self, value: Any) -> Any:
+        """Return parameters without personal data in their texts; numbers stay what they are."""
+        if isinstance(value, dict):
+            return {name: self._masked(inner) for name, inner in value.items()}
+        if isinstance(value, list):
+            return [self._masked(inner) for inner in value]
+        if not isinstance(value, str):
+            return value
+        return check((), self._review, key=self._key, texts={"text": value}).texts["text"]
 
     def _row_id(self, row: TrafficRow) -> str:
         """Return the record's id; with its number where clients have chosen the same id twice."""

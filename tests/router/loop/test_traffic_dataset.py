@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 
@@ -11,11 +12,17 @@ import pytest
 from evaluators.data.rows import Row
 from evaluators.data.template import to_sample
 from evaluators.document import RunDocument
-from providers.errors import ConflictError, InputError, PermissionDeniedError, RunDocumentError
+from providers.errors import (
+    ConflictError,
+    InputError,
+    PermissionDeniedError,
+    RateLimitError,
+    RunDocumentError,
+)
 from router.config.loading import parse
 from router.evals.labelling import LabelRequest, begin, finish
 from router.evals.requests import EvalRequester
-from router.loop.traffic_dataset import TrafficSelection, is_of_key, prepare
+from router.loop.traffic_dataset import MAX_OWN_VERSIONS, TrafficSelection, is_of_key, prepare
 from router.records import Record, Target
 from router.services import Services
 from router.store.feedback import FeedbackRow, NewFeedback, conversation_subject, request_subject
@@ -457,3 +464,37 @@ async def test_sealed_and_live_requests_are_read_alike(tmp_path, where):
         answers = {row["id"]: row["answer"] for row in await rows(services)}
         assert answers == {f"req_{n}": f"answer number {n}" for n in range(6)}
         assert (await services.deletion.delete(TrafficFilter(id="req_2"))).related == 1
+
+
+async def test_parameters_are_masked_and_stay_what_they_are_otherwise(services):
+    tool = {"type": "function", "function": {"name": "f", "description": "by ann@example.com"}}
+    numbers = {"seed": 4111111111111111, "temperature": 0.5, "logit_bias": {"50256": -100}}
+    await services.store.keep_traffic(
+        [record(1, request=chat("hi", tools=[tool], **numbers)), record(2), record(3)]
+    )
+    await made(services)
+    first, *others = await rows(services)
+    parameters = first["request_parameters"]
+    description = parameters.pop("tools")[0]["function"]["description"]
+    assert description.startswith("by [EMAIL_")
+    assert parameters == numbers
+    assert all("request_parameters" not in row for row in others)
+
+
+async def test_a_process_makes_few_datasets_at_a_time(services):
+    await services.store.keep_traffic([record(1)])
+    begun = [asyncio.create_task(made(services, mask=False)) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(RateLimitError):
+        await made(services)
+    await asyncio.gather(*begun)
+    assert (await made(services)).funnel.rows == 1
+
+
+async def test_a_key_makes_a_bounded_number_of_versions(services):
+    await services.store.keep_traffic([record(1, key_id="key_1")])
+    row = (await made(services, only="key_1")).dataset
+    for n in range(MAX_OWN_VERSIONS - 1):
+        await services.store.add_dataset(msgspec.structs.replace(row, hash=f"h{n}"))
+    with pytest.raises(ConflictError, match="has made 100 versions"):
+        await made(services, only="key_1")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import time
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -29,14 +30,30 @@ MEDIA_TYPES: dict[str, str] = {
 # Of tables that are written to disk before they are sent: downloads of one process, and how many of
 # them are being written.
 MAX_DOWNLOADS, MAX_WRITING = 16, 2
+# A download whose client has taken nothing for so long ends when another one needs its place.
+STALLED_S = 60.0
+
+
+class _Download:
+    """A download that is under way: who sends it, and since when its client has taken nothing."""
+
+    def __init__(self, now: float) -> None:
+        self.task = asyncio.current_task()
+        self.waits_since = now
+        self.is_written = False
 
 
 class Downloads:
-    """Bounds what downloads of tables take of the disk and of the processors."""
+    """Bounds what downloads of tables take of the disk and of the processors.
 
-    def __init__(self) -> None:
-        self._under_way = 0
+    Args:
+        clock: seconds, from any moment on.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._under_way: list[_Download] = []
         self._writing = asyncio.Semaphore(MAX_WRITING)
+        self._clock = clock
 
     async def bounded(self, chunks: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
         """Yield the chunks, the first of which comes once a file is written.
@@ -44,20 +61,42 @@ class Downloads:
         Raises:
             RateLimitError: as many are under way as may be.
         """
-        if self._under_way >= MAX_DOWNLOADS:
+        if len(self._under_way) >= MAX_DOWNLOADS and not self._end_stalled():
             raise RateLimitError(
                 f"{MAX_DOWNLOADS} downloads of tables are under way already.", retry_after=10.0
             )
-        self._under_way += 1
+        download = _Download(self._clock())
+        self._under_way.append(download)
         try:
             async with aclosing(chunks):
                 async with self._writing:
-                    first = await anext(chunks, b"")
-                yield first
-                async for chunk in chunks:
+                    chunk = await anext(chunks, b"")
+                download.is_written = True
+                while True:
+                    download.waits_since = self._clock()
                     yield chunk
+                    # It may be another task that sends than the one that waited for the file.
+                    download.task = asyncio.current_task()
+                    try:
+                        chunk = await anext(chunks)
+                    except StopAsyncIteration:
+                        return
         finally:
-            self._under_way -= 1
+            if download in self._under_way:
+                self._under_way.remove(download)
+
+    def _end_stalled(self) -> bool:
+        """End the download that has waited longest for its client, if that is too long."""
+        waiting = [download for download in self._under_way if download.is_written]
+        if not waiting:
+            return False
+        longest = min(waiting, key=lambda download: download.waits_since)
+        if self._clock() - longest.waits_since < STALLED_S:
+            return False
+        self._under_way.remove(longest)
+        if longest.task is not None:
+            longest.task.cancel()
+        return True
 
 
 InjectedDownloads = NamedDependency[Downloads]

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import time
+from contextlib import aclosing
 
 import httpx
 import pytest
@@ -16,7 +17,7 @@ from stores import a_run, some_samples, sqlite_store
 
 from providers.errors import RateLimitError
 from router.api import following
-from router.api.export import MAX_DOWNLOADS, Downloads
+from router.api.export import MAX_DOWNLOADS, STALLED_S, Downloads
 from router.api.following import Followers
 from router.cli import main
 
@@ -284,6 +285,42 @@ def test_rows_of_a_run_under_way_and_of_none(server):
         assert http.head(f"/eval/{run}/rows.{kind}").status_code == 200
     assert http.get(f"/eval/{run}/rows.xlsx").status_code == 404
     http.post(f"/eval/{run}/cancel")
+
+
+async def test_downloads_that_nobody_reads_give_way():
+    now = 0.0
+    downloads = Downloads(lambda: now)
+    taken = []
+
+    async def chunks():
+        while True:
+            yield b"a"
+
+    async def send(name, reads):
+        async with aclosing(downloads.bounded(chunks())) as sent:
+            async for _ in sent:
+                taken.append(name)
+                await reads.acquire()
+
+    reads = [asyncio.Semaphore(0) for _ in range(MAX_DOWNLOADS)]
+    tasks = [asyncio.create_task(send(name, reads[name])) for name in range(MAX_DOWNLOADS)]
+    while len(taken) < MAX_DOWNLOADS:
+        await asyncio.sleep(0)
+    with pytest.raises(RateLimitError):
+        await anext(downloads.bounded(chunks()))
+    now = STALLED_S
+    reads[0].release()
+    while taken.count(0) < 2:
+        await asyncio.sleep(0)
+    another = downloads.bounded(chunks())
+    assert await anext(another) == b"a"
+    assert await asyncio.wait({tasks[1]}) == ({tasks[1]}, set())
+    assert tasks[1].cancelled()
+    assert not any(task.done() for task in (tasks[0], *tasks[2:]))
+    await another.aclose()
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def test_as_many_tables_are_written_as_the_disk_can_take():

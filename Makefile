@@ -25,7 +25,7 @@ PYTEST := $(BIN)/python -E -X utf8 -m pytest
 
 DOCS = cd docs && ../$(BIN)/python -E -m tooling
 
-.PHONY: demo docs client dist site test test-ray test-notebook test-client test-mlflow test-outages fuzz mutants evidence evidence-rollouts test-vllm test-llama-cpp providers lint bench constraints notebook clean
+.PHONY: demo docs client dist site test test-ray test-notebook test-client test-mlflow test-loop test-outages fuzz mutants evidence evidence-rollouts test-vllm test-llama-cpp providers lint bench constraints notebook clean
 
 demo: .venv/core
 	$(BIN)/evalrouter demo
@@ -36,7 +36,7 @@ PROCESSES ?= 2
 
 test: .venv/all
 	$(PYTEST) -n $(PROCESSES) --dist loadfile --no-loadscope-reorder --ignore=tests/serve \
-	  --ignore=tests/mlflow --ignore=tests/notebook
+	  --ignore=tests/mlflow --ignore=tests/notebook --ignore=tests/loop_demo
 
 test-ray: .venv/all
 	$(PYTEST) tests/serve
@@ -54,6 +54,10 @@ test-outages: .venv/dev
 # Runs that are sent to MLflow, whose import takes seconds.
 test-mlflow: .venv/dev
 	$(PYTEST) tests/mlflow
+
+# `evalrouter demo loop` as a user calls it: a minute.
+test-loop: .venv/dev
+	$(PYTEST) tests/loop_demo
 
 # Every cell of docs/walkthrough.ipynb, whose texts must be what it shows.
 test-notebook: .venv/notebook

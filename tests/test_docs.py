@@ -62,6 +62,7 @@ CANNOT_RUN = {
     "git clone": "needs a network and the repository's address",
     "make ": "installs into a virtual environment of its own; .ci/run does it",
     "pip install": "needs a network; what runs here is what is installed here",
+    "evalrouter demo loop": "takes a minute; `make test-loop` runs it",
     "evalrouter init": "the page's own config is there before its first command",
     "export ": "each command has a shell of its own, and the keys are dummies anyway",
 }

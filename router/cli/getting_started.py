@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import get_args
 
 import click
 
 from evaluators.data import language_data
+from providers.errors import ConflictError
 from router.cli.commands import (
     Commands,
     err,
@@ -17,12 +19,37 @@ from router.cli.commands import (
 from router.config.loading import answered_variables, load, source_of, unread_variables
 
 
-@click.command()
-def demo() -> None:
+@click.group(cls=Commands, invoke_without_command=True)
+@click.pass_context
+def demo(ctx: click.Context) -> None:
     """Route, evaluate and compare, offline, in under a minute."""
-    from router.cli.demo import show  # noqa: PLC0415  # Litestar takes a while to import
+    if ctx.invoked_subcommand is None:
+        from router.cli.demo import show  # noqa: PLC0415  # Litestar takes a while to import
 
-    show(out)
+        show(out)
+
+
+@demo.command("loop")
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the server's config and database go. Default: a new temporary folder.",
+)
+def demo_loop(folder: Path | None) -> None:
+    """Go from traffic to a promoted model, and back from a worse one, offline, in two minutes.
+
+    People write to a route and say whether the answers are right. What they wrote is reviewed,
+    replayed by a candidate and answered by it in the shadow; then the candidate gets a growing
+    share of the requests until the rules promote it. A second one, which is worse, is rolled back.
+    """
+    from router.cli.demo_loop import show  # noqa: PLC0415  # as above
+
+    if folder is None:
+        folder = Path(tempfile.mkdtemp(prefix="evalrouter-loop-"))
+    elif (folder / "evalrouter.yaml").exists():
+        raise ConflictError(f"{folder} has an evalrouter.yaml already; name another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    show(out, folder.resolve())
 
 
 @click.group(cls=Commands)

@@ -164,8 +164,10 @@ def _print_comparisons(report: Report) -> None:
         output = compared.output
         difference = ""
         if compared.difference is not None:
-            low, high = _number(compared.low), _number(compared.high)
-            difference = f"{_number(compared.difference)} ({low} to {high})"
+            interval = "no interval yet"
+            if compared.low is not None and compared.high is not None:
+                interval = f"{_number(compared.low)} to {_number(compared.high)}"
+            difference = f"{_number(compared.difference)} ({interval})"
         table.add_row(
             escape(compared.route),
             escape(output),

@@ -129,7 +129,13 @@ _BEHIND = 8
 _NEXT = 4
 
 
-def _forms() -> Iterator[_Form]:
+@cache
+def _forms() -> tuple[_Form, ...]:
+    """Return all forms; compiling them takes tens of milliseconds."""
+    return tuple(_compiled())
+
+
+def _compiled() -> Iterator[_Form]:
     for kind in _KINDS:
         for form, names in ((kind.grouped, ""), (kind.plain, kind.names)):
             if form:
@@ -143,21 +149,15 @@ def _forms() -> Iterator[_Form]:
                 )
 
 
-_FORMS = tuple(_forms())
-_WITH_DIGIT = tuple(form for form in _FORMS if form.begins_with_digit)
-_WITH_LETTER = tuple(form for form in _FORMS if not form.begins_with_digit)
-
-
 def national_ids(folded: FoldedText) -> Iterator[Span]:
     """Yield the numbers of persons in a text."""
     text = folded.text
     if not _DIGIT.search(text):
         return
-    for form in _WITH_LETTER:
-        yield from _numbers(form, text, [(0, len(text))])
+    everywhere = [(0, len(text))]
     areas = list(_areas(text))
-    for form in _WITH_DIGIT:
-        yield from _numbers(form, text, areas)
+    for form in _forms():
+        yield from _numbers(form, text, areas if form.begins_with_digit else everywhere)
 
 
 def _areas(text: str) -> Iterator[tuple[int, int]]:

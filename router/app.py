@@ -181,6 +181,7 @@ def create_app(services: Services) -> ASGIApp:
             feedback.give_portkey_feedback,
             feedback.change_portkey_feedback,
             feedback.give_langfuse_score,
+            feedback.take_langfuse_batch,
             metrics.metrics,
             keys.list_keys,
             keys.create_key,

@@ -128,6 +128,7 @@ ACCESS: Mapping[str, RoleAccess] = {
     "POST /v1/feedback": OWN_REQUESTS,
     "PUT /v1/feedback/{feedback_id}": OWN_REQUESTS,
     "POST /api/public/scores": OWN_REQUESTS,
+    "POST /api/public/ingestion": OWN_REQUESTS,
     # the server itself
     "GET /": ADMINS,
     "GET /metrics": ADMINS,

@@ -14,6 +14,7 @@ from litestar import Request, Response, delete, get, post, put
 from litestar.params import FromPath, FromQuery, QueryParameter
 
 from providers.errors import BodyTooLargeError, NotFoundError, RequestError
+from providers.names import MAX_NAME_BYTES
 from router.api.access import Caller, InjectedCaller
 from router.api.bodies import decoded
 from router.api.injection import Injected
@@ -23,11 +24,13 @@ from router.config.documents import Document, convert
 from router.loop.feedback import MAX_CONVERSATION_BYTES, FeedbackDraft, Giver
 from router.loop.feedback_forms import (
     GivenFeedback,
+    LangfuseBatch,
     LangfuseScore,
     PortkeyChange,
     PortkeyFeedback,
     TensorZeroFeedback,
     portkey_value,
+    score_of,
 )
 from router.loop.moments import moment
 from router.records import stored_name
@@ -77,6 +80,28 @@ class LangfuseAnswer(msgspec.Struct):
     """The answer to a score in Langfuse's form."""
 
     id: str
+
+
+class LangfuseSuccess(msgspec.Struct):
+    """An event that was taken."""
+
+    id: str
+    status: int
+
+
+class LangfuseError(msgspec.Struct):
+    """An event that was not, and why."""
+
+    id: str
+    status: int
+    message: str
+
+
+class LangfuseBatchAnswer(msgspec.Struct):
+    """What became of the events of a batch."""
+
+    successes: list[LangfuseSuccess]
+    errors: list[LangfuseError]
 
 
 @post("/feedback", tags=["feedback"], summary="Give feedback")
@@ -236,6 +261,34 @@ async def give_langfuse_score(
     score = convert(await _document(request), LangfuseScore, error=RequestError)
     [stored] = await services.feedback.add([score.draft()], _giver(caller))
     return LangfuseAnswer(score.id or stored.row.id)
+
+
+@post("/api/public/ingestion", tags=["feedback"], summary="Langfuse's batches", status_code=207)
+async def take_langfuse_batch(
+    services: Injected, caller: InjectedCaller, request: AnyRequest
+) -> LangfuseBatchAnswer:
+    """Store the scores among up to 100 events, one after the other, as Langfuse's SDKs send them.
+
+    An event that cannot be taken is among the `errors`, and keeps no other from being taken.
+    """
+    events = convert(await _document(request), LangfuseBatch, error=RequestError).batch
+    if len(events) > MAX_BATCH:
+        raise RequestError(
+            f"A batch has at most {MAX_BATCH} events.", param="batch", code="invalid_value"
+        )
+    answer = LangfuseBatchAnswer([], [])
+    waits = True
+    for event in events:
+        name = str(event.get("id", ""))[:MAX_NAME_BYTES]
+        try:
+            await services.feedback.add([score_of(event)], _giver(caller), waits=waits)
+        except RequestError as error:
+            # What has not come meanwhile does not come for the next one either.
+            waits = waits and not isinstance(error, NotFoundError)
+            answer.errors.append(LangfuseError(name, error.status, error.message))
+        else:
+            answer.successes.append(LangfuseSuccess(name, 201))
+    return answer
 
 
 def _giver(caller: Caller) -> Giver:

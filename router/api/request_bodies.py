@@ -25,6 +25,7 @@ from router.evals.judges.people_labels import LabelledAnswers
 from router.evals.labelling import LabelRequest
 from router.loop.feedback_forms import (
     GivenFeedback,
+    LangfuseBatch,
     LangfuseScore,
     PortkeyChange,
     PortkeyFeedback,
@@ -83,6 +84,7 @@ BODIES: Mapping[str, RequestBodyKind] = {
     "POST /v1/feedback": RequestBodyKind(PortkeyFeedback),
     "PUT /v1/feedback/{feedback_id}": RequestBodyKind(PortkeyChange),
     "POST /api/public/scores": RequestBodyKind(LangfuseScore),
+    "POST /api/public/ingestion": RequestBodyKind(LangfuseBatch),
     "POST /providers/{name}/conformance": _EMPTY,
 }
 # The type is not JSON.

@@ -177,8 +177,15 @@ class FeedbackIntake:
             self._pruning.cancel()
             self._pruning = None
 
-    async def add(self, drafts: Sequence[FeedbackDraft], giver: Giver) -> list[StoredFeedback]:
+    async def add(
+        self, drafts: Sequence[FeedbackDraft], giver: Giver, *, waits: bool = True
+    ) -> list[StoredFeedback]:
         """Store feedback, all or none; what is stored already is returned as it is.
+
+        Args:
+            drafts: the feedback.
+            giver: who gives it.
+            waits: whether it waits for records that may still come.
 
         Raises:
             RequestError: a value or a name cannot be stored.
@@ -189,13 +196,14 @@ class FeedbackIntake:
         """
         for draft in drafts:
             check(draft)
-        rows = await self._rows(drafts, giver)
+        pauses = self._pauses if waits else self._pauses[:1]
+        rows = await self._rows(drafts, giver, pauses)
         return await self._keep(await asyncio.to_thread(_entries, drafts, rows))
 
     async def rehearse(self, draft: FeedbackDraft, giver: Giver) -> str:
         """Raise what `add` would raise of a draft, store nothing, and return an id of no row."""
         check(draft)
-        [row] = await self._rows([draft], giver)
+        [row] = await self._rows([draft], giver, self._pauses)
         return row.id
 
     async def record_id(self, name: str, giver: Giver) -> str:
@@ -262,12 +270,14 @@ class FeedbackIntake:
 
     # finding what it is about
 
-    async def _rows(self, drafts: Sequence[FeedbackDraft], giver: Giver) -> list[FeedbackRow]:
+    async def _rows(
+        self, drafts: Sequence[FeedbackDraft], giver: Giver, pauses: Sequence[float]
+    ) -> list[FeedbackRow]:
         """Return the rows to store, with what they are about."""
         rows: dict[int, FeedbackRow] = {}
         waits = False
         try:
-            for pause in self._pauses:
+            for pause in pauses:
                 if pause:
                     if not waits and self._waiting >= WAITING:
                         raise RateLimitError(

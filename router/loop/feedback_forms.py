@@ -7,11 +7,13 @@ is refused, never dropped.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
 
 from providers.errors import RequestError
+from router.config.documents import Document, convert
 from router.loop.feedback import About, FeedbackDraft, SentConversation
 from router.store.feedback import FeedbackKind
 
@@ -405,6 +407,38 @@ class LangfuseScore(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         if not isinstance(value, str):
             raise _not_a(f"a {data_type} is a text")
         return value, "correction" if data_type == "CORRECTION" else "text"
+
+
+class LangfuseBatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Events as Langfuse's SDKs send them.
+
+    Attributes:
+        batch: the events, each with an id, a type and a body; those of the type `score-create` have
+            a score. One that cannot be taken keeps no other from being taken.
+        metadata: is ignored.
+    """
+
+    batch: list[dict[str, Any]]
+    metadata: Any = None
+
+
+def score_of(event: Mapping[str, Any]) -> FeedbackDraft:
+    """Return the score of an event, which is repeated by the event's id where it has none itself.
+
+    Raises:
+        RequestError: it has none, or one that cannot be stored.
+    """
+    if event.get("type") != "score-create":
+        raise RequestError(
+            "evalrouter takes events of the type score-create only.", param="type",
+            code="unsupported_parameter",
+        )  # fmt: skip
+    document = Document(event.get("body"), "", {})
+    draft = convert(document, LangfuseScore, error=RequestError).draft()
+    event_id = event.get("id")
+    if draft.idempotency_key or not isinstance(event_id, str) or not event_id:
+        return draft
+    return msgspec.structs.replace(draft, idempotency_key=f"langfuse-event:{event_id}")
 
 
 def _as_number(value: float) -> float:

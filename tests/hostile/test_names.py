@@ -284,6 +284,7 @@ OPERATIONS = [
         {"name": "n", "value": 1, "traceId": "req_nothing", "id": "i", "dataType": "NUMERIC"},
         (("name",), ("id",), ("dataType",), (KEY,)),
     ),
+    Op("POST", "/api/public/ingestion", {"batch": []}, ((KEY,),)),
     Op("PATCH", "/experiments/{name}", {"tags": ["t"]}, (("tags", 0), (KEY,))),
     Op(
         "POST",

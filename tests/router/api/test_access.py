@@ -234,6 +234,7 @@ def test_clients_see_their_own_requests_only(world):
         "POST /v1/feedback",
         "PUT /v1/feedback/{feedback_id}",
         "POST /api/public/scores",
+        "POST /api/public/ingestion",
     }
     for name in ("client", "other", "reviewer"):
         for owner, request in world.requests.items():

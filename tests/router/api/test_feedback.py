@@ -461,6 +461,46 @@ def test_langfuse(world):
     assert wrong.status_code == 401
 
 
+def test_langfuse_batches(world):
+    names = world.ask(x_request_id="ingested")
+    secret = world.keys["client"][0]
+
+    def send(*events: Any) -> Any:
+        answer = world.http.post(
+            "/api/public/ingestion", auth=("pk-lf-any", secret), json={"batch": events}
+        )
+        assert answer.status_code == 207, answer.text
+        return answer.json()
+
+    def event(n: int, type: str = "score-create", **body: Any) -> Any:  # noqa: A002 - their word
+        given = {"name": "thumb", "value": n, "traceId": names["record"], **body}
+        return {"id": f"e{n}", "type": type, "timestamp": "2026-11-29T00:00:00Z", "body": given}
+
+    answer = send(
+        event(1),
+        event(2),
+        event(3, "trace-create"),
+        event(4, value=None),
+        event(5, traceId="unknown"),
+        event(6, traceId="unknown", id="s"),
+        event(7, traceId="ingested", name="other"),
+    )
+    assert answer["successes"] == [{"id": f"e{n}", "status": 201} for n in (1, 2, 7)]
+    errors = [(error["id"], error["status"]) for error in answer["errors"]]
+    assert errors == [("e3", 400), ("e4", 400), ("e5", 404), ("e6", 404)]
+    # Sent again, as the SDKs do after a failure.
+    assert send(event(2))["successes"] == [{"id": "e2", "status": 201}]
+    query = f"/feedback?request_id={names['record']}&history=true"
+    rows = world.send("GET", query).json()["data"]
+    assert [(row["name"], row["value"]) for row in rows] == [
+        ("other", 7.0),
+        ("thumb", 2.0),
+        ("thumb", 1.0),
+    ]
+    refused = world.send("POST", "/api/public/ingestion", json={"batch": [event(1)] * 101})
+    assert error_of(refused)["param"] == "batch"
+
+
 def test_feedback_is_counted(world):
     record = world.ask()["record"]
     for value in (True, False, False, 0.5, "text", {"correction": "x"}):

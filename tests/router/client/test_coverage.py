@@ -23,6 +23,7 @@ OF_OTHER_PACKAGES = {
     "POST /v1/feedback",
     "PUT /v1/feedback/{feedback_id}",
     "POST /api/public/scores",
+    "POST /api/public/ingestion",
 }
 Use = Callable[[AsyncClient], Awaitable[Any]]
 

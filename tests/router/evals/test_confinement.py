@@ -339,6 +339,11 @@ def scoring(world, _port):
     yield "/api/public/scores", {"name": "x", "value": 1, "traceId": world.names("rows.jsonl")[0]}
 
 
+def ingesting(world, _port):
+    for path in world.names("rows.jsonl"):
+        yield "/api/public/ingestion", {"batch": path}
+
+
 def naming_models(path, **body):
     def requests(world, port):
         for model in (*world.names("model"), f"http://127.0.0.1:{port}/x"):
@@ -382,6 +387,7 @@ REQUESTS = {
     ("POST", "/v1/feedback"): giving_portkey_feedback,
     ("PUT", "/v1/feedback/{feedback_id}"): changing_feedback,
     ("POST", "/api/public/scores"): scoring,
+    ("POST", "/api/public/ingestion"): ingesting,
     ("POST", "/v1/chat/completions"): naming_models("/v1/chat/completions", messages=MESSAGES),
     ("POST", "/v1/completions"): naming_models("/v1/completions", prompt="x"),
     ("POST", "/v1/embeddings"): naming_models("/v1/embeddings", input="x"),

@@ -128,13 +128,16 @@ _STREAMS = {
     "/metrics": "text/plain",
     "/eval/{run_id}/events": "text/event-stream",
 }
+_POSTED_STREAMS = {"/datasets/from-traffic": "text/event-stream"}
 
 
 def _describe_streams(document: dict[str, Any]) -> None:
-    for path, media_type in _STREAMS.items():
+    streams = [("get", *stream) for stream in _STREAMS.items()]
+    streams += [("post", *stream) for stream in _POSTED_STREAMS.items()]
+    for method, path, media_type in streams:
         is_text = media_type.startswith("text/")
         schema = {"type": "string"} if is_text else {"type": "string", "format": "binary"}
-        success = document["paths"][path]["get"]["responses"]["200"]
+        success = document["paths"][path][method]["responses"]["200"]
         success["content"] = {media_type: {"schema": schema}}
     created = document["paths"]["/eval"]["post"]["responses"]
     for status, name in (("202", "Run"), ("200", "Estimate")):

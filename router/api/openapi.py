@@ -144,7 +144,10 @@ def _describe_streams(document: dict[str, Any]) -> None:
         content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
         created[status] = {**created["202"], "content": content}
     followed = document["paths"]["/eval/{run_id}/logs"]["get"]["responses"]["200"]
-    followed["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+    events = {"schema": {"type": "string"}}
+    followed["content"]["text/event-stream"] = events
+    made = document["paths"]["/datasets/from-traffic"]["post"]["responses"]["200"]
+    made["content"] = {"text/event-stream": events}
 
 
 Injected = NamedDependency[SchemaDocument]

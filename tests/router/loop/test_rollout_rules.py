@@ -497,6 +497,17 @@ def test_a_new_step_begins_without_events():
     assert (reading.candidate.requests, reading.candidate.mean) == (0, None)
 
 
+def test_as_many_events_of_both_arms_have_an_estimate():
+    rules = RolloutRules(plan())
+    observed(rules, both(100, 900, error_rate=0), hours=0.1)
+    events = [
+        *requests(3, candidate=True, prefix="bad", error_rate=1),
+        *requests(3, candidate=False, prefix="bad", error_rate=1),
+    ]
+    observed(rules, events, hours=0.1)
+    assert rules.readings()[0].estimate == pytest.approx(9)
+
+
 def test_signals_without_data_are_listed():
     rules = RolloutRules(plan(ERRORS, QUALITY, Signal(name="refusals", min_values=7)))
     observed(rules, both(10, 90, error_rate=0))
@@ -520,6 +531,9 @@ def test_a_person_can_decide_with_a_reason():
     rules.apply(decision)
     with pytest.raises(RolloutStateError, match="is promoting: it cannot roll back"):
         rules.person_decides("roll_back", "no")
+    rules = RolloutRules(plan())
+    rules.apply(rules.person_decides("abort", "over"))
+    assert (rules.status, rules.weight) == ("aborted", 0)
 
 
 def test_two_who_decide_at_once():
@@ -721,6 +735,10 @@ def test_a_set_of_units_takes_each_once():
     assert not units.add("a")
     assert units.add("b")
     assert len(zlib.decompress(units.packed())) == 2**20 / 8
+    # What was stored by an earlier version has to mean the same: a bit of its own for each name.
+    digest = hashlib.blake2b(b"a", digest_size=8, person=b"rollout-unit").digest()
+    byte, bit = divmod(int.from_bytes(digest, "big") % 2**20, 8)
+    assert zlib.decompress(units.packed())[byte] >> bit & 1
     again = UnitSet(units.packed())
     assert not again.add("b")
     assert again.add("c")

@@ -213,7 +213,8 @@ class RolloutController:
         """Return what a decision changes; None where it goes on as before, for the same reason."""
         if decision.rule == "status":
             return None
-        if decision.action == "hold" and (decision.rule, decision.status) == (rule, rollout.state):
+        is_same = decision.status == rollout.state and decision.rule in (rule, "min_time")
+        if decision.action == "hold" and is_same:
             return None
         first = next(
             (reading for reading in decision.readings if reading.signal in decision.signals), None

@@ -129,7 +129,8 @@ def test_the_candidates_answers_are_not_cached_for_other_users(http, url):
 
 def test_the_same_by_the_sdk_with_revisions(http, url):
     with Client(url) as client:
-        started = client.rollouts.start("r", "up/new", **SETTINGS)
+        # Nothing is decided by rule meanwhile.
+        started = client.rollouts.start("r", "up/new", **SETTINGS | {"step_seconds": 3600})
         paused = client.rollouts.pause("r", "lunch", revision=started["revision"])
         assert paused["state"] == "paused"
         with pytest.raises(ConflictError) as refused:
@@ -166,7 +167,8 @@ def test_bad_requests(http, url, body, status, param):
 
 
 def test_metrics_show_the_share_and_the_state(http, url):
-    http.post(f"{url}/routes/r/rollout", json={"candidate": "up/new", **SETTINGS})
+    slow = SETTINGS | {"step_seconds": 3600}
+    http.post(f"{url}/routes/r/rollout", json={"candidate": "up/new", **slow}).raise_for_status()
     text = http.get(f"{url}/metrics").text
     assert 'evalrouter_rollout_weight{route="r"} 0.5' in text
     assert 'evalrouter_rollout_state{route="r",state="running"} 1.0' in text

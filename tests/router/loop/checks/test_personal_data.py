@@ -153,6 +153,8 @@ def test_values_that_overlap_are_replaced_together():
     # The user of an address, and the password of a URL, are also part of an e-mail address.
     text = "https://ann:hunter22@example.org/ 4111111111111111@example.org"
     assert "hunter" not in masked(text)
+    # The telephone number ends before the password does.
+    assert masked("password: abc0171-2345678xyzzy!") == "password: [SECRET]!"
     assert "4111" not in masked(text, card="keep")
     assert "4111" not in masked(text, email="keep")
     assert masked(text, email="keep", card="keep", secret="keep", phone="keep") == text
@@ -243,7 +245,7 @@ def test_what_is_nested_too_deep_is_left_out():
     ],
 )
 def test_hostile_texts_take_time_in_proportion_to_their_length(piece):
-    """Count what is executed: a pattern that begins anew at every character would not end."""
+    """Count the lines of Python that are executed; patterns see a window of the text at a time."""
     texts = TextMasking(PersonalData(), KEY)
     texts.mask("warm 0171 2345678 up", "")
     lines = [_lines(texts, (piece * 8000)[:length]) for length in (6000, 12000)]

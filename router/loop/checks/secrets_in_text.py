@@ -33,9 +33,11 @@ def secrets_in_text(folded: FoldedText) -> Iterator[Span]:
     text = folded.text
     token_start = token_end = 0
     for start, end in _values(text):
-        if not token_start <= start <= end <= token_end:
-            token = _TOKEN.match(text, end)
-            token_start, token_end = start, token.end() if token else end
+        if token_start <= start <= end <= token_end:
+            # A part of the token before, which is the secret as a whole.
+            continue
+        token = _TOKEN.match(text, end)
+        token_start, token_end = start, token.end() if token else end
         yield Span(start, token_end, text[start:token_end])
     yield from _private_keys(text)
 

@@ -11,6 +11,7 @@ from router.config.review import PersonalData, Review
 from router.loop.checks import check
 from router.loop.checks.folding import fold
 from router.loop.checks.placeholders import placeholder
+from router.loop.checks.secrets_in_text import secrets_in_text
 from router.loop.checks.texts import TextMasking
 
 KEY = b"k" * 32
@@ -250,6 +251,13 @@ def test_hostile_texts_take_time_in_proportion_to_their_length(piece):
     texts.mask("warm 0171 2345678 up", "")
     lines = [_lines(texts, (piece * 8000)[:length]) for length in (6000, 12000)]
     assert lines[1] < 3 * lines[0] + 2000
+
+
+def test_a_token_of_many_secrets_is_copied_a_few_times():
+    text = "xoxb-1-" * 3000
+    values = [span.value for span in secrets_in_text(fold(text))]
+    assert masked(text) == "[SECRET]"
+    assert sum(map(len, values)) < 10 * len(text)
 
 
 def _lines(texts, text):

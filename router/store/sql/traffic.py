@@ -29,13 +29,6 @@ from router.store.traffic import (
 _SELECT = f"SELECT {', '.join(TRAFFIC_COLUMNS)} FROM traffic"
 
 
-# Requests whose own id the client's is have "" there. As two queries, so that both use an index.
-NAMED_BY_CLIENT = (
-    "number IN (SELECT number FROM traffic WHERE request_id = :request_id AND request_id <> ''"
-    " UNION ALL SELECT number FROM traffic WHERE id = :request_id AND request_id = '')"
-)
-
-
 class Selection(NamedTuple):
     """Requests as a part of a SELECT.
 

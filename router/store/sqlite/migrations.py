@@ -1178,8 +1178,11 @@ def m043_record_ids(db: Database) -> None:
     for column in ("request_id", "response_id", "conversation", "rollout", "arm", "unit"):
         db.execute(f"ALTER TABLE traffic ADD COLUMN {column} TEXT NOT NULL DEFAULT ''")
     db.execute("ALTER TABLE traffic ADD COLUMN stored INTEGER NOT NULL DEFAULT 1")
-    for column in ("request_id", "response_id", "conversation", "rollout"):
-        db.execute(f"CREATE INDEX traffic_by_{column} ON traffic ({column}) WHERE {column} <> ''")
+    for name in ("request_id", "response_id", "conversation"):
+        # By blocks first, see traffic_index.py.
+        columns = f"number >> 12, {name}"
+        db.execute(f"CREATE INDEX traffic_by_{name} ON traffic ({columns}) WHERE {name} <> ''")
+    db.execute("CREATE INDEX traffic_by_rollout ON traffic (rollout) WHERE rollout <> ''")
     for column in ("request_id", "response_id", "conversation", "rollout", "arm"):
         db.execute(f"ALTER TABLE dataset_sources ADD COLUMN {column} TEXT NOT NULL DEFAULT ''")
     db.execute("UPDATE dataset_sources SET request_id = id")

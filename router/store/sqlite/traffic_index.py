@@ -12,6 +12,11 @@ Sorted as a whole, a block touches a few hundred pages of the database; entered 
 request, each entry would write a page of its own. A filter selects kinds, of which a few hundred
 exist, and each gives its newest number in one step. So a filter that matches nothing is as quick as
 one that matches everything. What is not in the index yet is read from the table.
+
+Names that clients and hosts have for a request (its `x-request-id`, its answer's `id`, its
+conversation) are in ordinary indexes, whose first column is the block: entries of new requests are
+then in a few dozen pages, where all entries of random names would be spread over all pages (2 µs a
+request instead of 15). To find a name takes a look into each block, a microsecond each.
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ import msgspec
 
 from router.store.columns.traffic import KIND_COLUMNS
 from router.store.sql.connection import Connection
-from router.store.sql.traffic import NAMED_BY_CLIENT, Selection
+from router.store.sql.traffic import Selection
 from router.store.traffic import TrafficFilter
 
 # Made from the requests by `index_block`.
@@ -31,7 +36,8 @@ TABLES = (
     "traffic_blocks", "traffic_kinds", "traffic_keys", "traffic_users", "traffic_by_kind",
     "traffic_by_key", "traffic_by_user",
 )  # fmt: skip
-_BLOCK = 4096
+_BLOCK_BITS = 12
+_BLOCK = 1 << _BLOCK_BITS
 _END = f"(SELECT coalesce(max(block) + 1, 0) * {_BLOCK} FROM traffic_blocks)"
 _SAME_KIND = " AND ".join(f"traffic_kinds.{name} = traffic.{name}" for name in KIND_COLUMNS)
 _ALL = 2**63 - 1
@@ -42,6 +48,27 @@ _GONE = """
         FROM json_each(:gone)
     )
 """
+
+
+def _named(column: str) -> str:
+    """Return a query of the numbers of requests with a name, block by block, newest first."""
+    return f"""
+        WITH RECURSIVE block (number) AS (
+            SELECT (SELECT max(number) FROM traffic) >> {_BLOCK_BITS}
+            UNION ALL SELECT number - 1 FROM block
+            WHERE number > (SELECT min(number) FROM traffic) >> {_BLOCK_BITS}
+        )
+        SELECT named.number FROM block CROSS JOIN traffic AS named
+        ON named.number >> {_BLOCK_BITS} = block.number
+        AND named.{column} = :{column} AND named.{column} <> ''
+    """
+
+
+# Requests whose own id the client's is have "" there. As two queries, so that both use an index.
+_NAMED_BY_CLIENT = (
+    f"number IN (SELECT * FROM ({_named('request_id')})"
+    " UNION ALL SELECT number FROM traffic WHERE id = :request_id AND request_id = '')"
+)
 
 
 class _Conditions:
@@ -70,9 +97,9 @@ class _Conditions:
         self.names = _given(
             {
                 "id = :id": matching.id,
-                NAMED_BY_CLIENT: matching.request_id,
-                "response_id = :response_id AND response_id <> ''": matching.response_id,
-                "conversation = :conversation AND conversation <> ''": matching.conversation,
+                _NAMED_BY_CLIENT: matching.request_id,
+                f"number IN ({_named('response_id')})": matching.response_id,
+                f"number IN ({_named('conversation')})": matching.conversation,
                 "rollout = :rollout AND rollout <> ''": matching.rollout,
             }
         )

@@ -223,13 +223,13 @@ class Services:
             for name, provider in config.providers.items()
             if provider.record
         )
+        self.review = ReviewQueue(self.store, self.datasets, config.review, owner=this_owner())
         self.traffic_datasets = TrafficDatasets(
-            self.store, self.recorded, self.datasets, config.review
+            self.store, self.recorded, self.datasets, config.review, queue=self.review
         )
         copied = CopiedRowsDeletion(self.store, self.datasets)
         rollouts = RolloutRequestsDeletion(self.store)
         reviewed = ReviewDeletion(self.store)
-        self.review = ReviewQueue(self.store, self.datasets, config.review, owner=this_owner())
         self.feedback_review = FeedbackReview(
             self.store, self.recorded, self.review, owner=this_owner()
         )

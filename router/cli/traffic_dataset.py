@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING
 import click
 from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
-from router.cli.commands import config_option, err, json_option, out, print_json, with_services
+from router.cli.commands import (
+    config_option,
+    counted,
+    err,
+    json_option,
+    out,
+    print_json,
+    with_services,
+)
 from router.config.loading import load
 from router.datasets.registry import SHOWN_HASH
 from router.loop.traffic_dataset import (
@@ -53,6 +61,7 @@ _LINE_EVERY = 100_000
 )
 @click.option("--dedupe", is_flag=True, help="One row of requests with (nearly) the same words.")
 @click.option("--no-mask", is_flag=True, help="Store personal data and secrets as they are.")
+@click.option("--review", is_flag=True, help="Let a person accept or reject each row first.")
 @config_option
 @json_option
 def dataset_from_traffic(
@@ -67,6 +76,7 @@ def dataset_from_traffic(
     stratify: str,
     dedupe: bool,
     no_mask: bool,
+    review: bool,
     config_path: Path | None,
     as_json: bool,
 ) -> None:
@@ -86,6 +96,7 @@ def dataset_from_traffic(
         stratify=tuple(field.strip() for field in stratify.split(",")) if stratify else (),
         dedupe=dedupe,
         mask=not no_mask,
+        review=review,
     )
     plan = prepare(selection, now=time.time())
 
@@ -99,12 +110,14 @@ def dataset_from_traffic(
         return
     for dropped in made.funnel.dropped:
         err.print(f"{dropped.count:>9,}  {dropped.description}", highlight=False, soft_wrap=True)
-    row = made.dataset
-    out.print(
-        f"{row.name}@{row.hash[:SHOWN_HASH]}: {row.rows} rows of {made.funnel.records} requests",
-        highlight=False,
-        markup=False,
+    row, funnel = made.dataset, made.funnel
+    of = f"{counted(funnel.rows, 'row')} of {counted(funnel.records, 'request')}"
+    text = (
+        f"{of}, to be reviewed: evalrouter review --dataset {name}"
+        if row is None
+        else f"{row.name}@{row.hash[:SHOWN_HASH]}: {of}"
     )
+    out.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager

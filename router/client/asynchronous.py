@@ -694,6 +694,7 @@ class AsyncDatasets:
         stratify: Sequence[str] | None = None,
         dedupe: bool | None = None,
         mask: bool | None = None,
+        review: bool | None = None,
         progress: Callable[[Mapping[str, int]], None] | None = None,
     ) -> TrafficDataset:
         """Make a dataset of the requests that clients sent to a route.
@@ -709,11 +710,13 @@ class AsyncDatasets:
             stratify: fields each of whose values gets its share of the sample.
             dedupe: whether requests with the same or nearly the same words become one row.
             mask: False to store personal data as it is, which is for an admin's key.
+            review: whether the rows wait for a review, instead of becoming a version at once.
             progress: is told how many records were read and rows were written.
         """
         fields = {
             "name": name, "route": route, "since": since, "until": until, "where": where,
             "sample": sample, "seed": seed, "stratify": stratify, "dedupe": dedupe, "mask": mask,
+            "review": review,
         }  # fmt: skip
         connection = self._connection
         events = calls.Events()

@@ -261,9 +261,9 @@ class Funnel(TypedDict):
 
 
 class TrafficDataset(TypedDict):
-    """A dataset that was made of recorded requests."""
+    """A dataset that was made of recorded requests; None while its rows wait for a review."""
 
-    dataset: Dataset
+    dataset: Dataset | None
     funnel: Funnel
 
 

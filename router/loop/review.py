@@ -49,6 +49,7 @@ from router.store.leases import LeaseStore
 from router.store.lineage import RowSource
 from router.store.review import (
     ReviewContent,
+    ReviewFilter,
     ReviewOrigin,
     ReviewRow,
     ReviewSource,
@@ -214,6 +215,11 @@ class ReviewQueue:
         key = await self._placeholder_key()
         async with self._adding:
             return await self._add(candidates, key)
+
+    async def room(self) -> int:
+        """Return how many rows may still be added."""
+        waiting = await self._store.count_review_rows(ReviewFilter(state="waiting"))
+        return max(0, self._config.max_rows - waiting)
 
     async def _add(self, candidates: Sequence[ReviewCandidate], key: bytes) -> list[ReviewArrival]:
         arrivals: list[ReviewArrival] = []
@@ -575,6 +581,15 @@ class ReviewDeletion(DeletionStep):
 _BETWEEN_ROWS = frozenset(["duplicate", "near_duplicate"])
 
 
+def is_conversation(messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether the queue takes messages."""
+    try:
+        _check_messages(messages, "messages")
+    except RequestError:
+        return False
+    return True
+
+
 def _check_messages(messages: Sequence[Mapping[str, Any]], place: str) -> None:
     if not messages or len(messages) > MAX_MESSAGES:
         raise RequestError(f"{place}: a conversation has 1 to {MAX_MESSAGES} messages", param=place)
@@ -626,9 +641,11 @@ def _fields(row: ReviewRow, key: bytes) -> dict[str, Any]:
         fields["reference"] = content.reference
     if content.answer is not None:
         fields["answer"] = content.answer
-    if source.user:
-        user = f"{source.key_id}\0{source.user}".encode("utf-8", "surrogatepass")
-        fields["cluster"] = sha256(key + user).hexdigest()[:16]
+    if source.user or source.conversation:
+        # A conversation is none of a user's, so that the two cannot have the same words.
+        group = source.user or f"\0{source.conversation}"
+        named = f"{source.key_id}\0{group}".encode("utf-8", "surrogatepass")
+        fields["cluster"] = sha256(key + named).hexdigest()[:16]
     fields["review"] = {
         "origin": row.origin,
         "request": source.id,

@@ -7,7 +7,8 @@ A row is a conversation as it was sent, with the parameters of its request, the 
 client got (`dataset/answer` in a run), corrections as references, and where it came from. First all
 records of the time are read, a page at a time, and those that can be rows are remembered by their
 numbers alone, 20 bytes each. Then rows are drawn, and their bodies are read once more, checked and
-written to a file as they come. So memory does not grow with what is recorded.
+written to a file as they come, or added to the review queue. So memory does not grow with what is
+recorded.
 """
 
 from __future__ import annotations
@@ -19,8 +20,7 @@ import secrets
 from array import array
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, BinaryIO, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -51,11 +51,19 @@ from router.loop.conditions import (
 )
 from router.loop.moments import moment
 from router.loop.recorded_conversations import RecordedConversation, read_conversation, text_of
+from router.loop.review import (
+    MAX_MESSAGES,
+    ReviewArrival,
+    ReviewCandidate,
+    ReviewQueue,
+    is_conversation,
+)
 from router.sealing.traffic import RecordedTraffic
 from router.store.datasets import DatasetRow
 from router.store.feedback import FeedbackRow, conversation_subject
 from router.store.lineage import RowSource
 from router.store.protocol import Store
+from router.store.review import ReviewSource
 from router.store.traffic import TrafficFilter, TrafficRow
 
 # What one dataset may have, and so what is remembered of rows at a time.
@@ -105,6 +113,8 @@ REASONS: Mapping[str, str] = {
     "duplicate": "requests with the same words as another row",
     "near_duplicate": "requests with nearly the same words as another row",
     "check": "rows that a check of the config's `review` leaves out",
+    "unreviewable": f"conversations of over {MAX_MESSAGES:,} messages, which no one can review",
+    "queue_full": "rows for which the review queue has no room (review.max_rows)",
     "not_drawn": "requests that were not drawn",
 }
 
@@ -124,6 +134,8 @@ class TrafficSelection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         stratify: fields each of whose values gets its share of the sample.
         dedupe: whether requests with the same or nearly the same words become one row.
         mask: whether personal data and secrets are replaced, and the checks of `review` applied.
+        review: whether the rows wait for a person, who accepts or rejects them, instead of becoming
+            a version of the dataset at once.
     """
 
     name: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
@@ -136,6 +148,7 @@ class TrafficSelection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     stratify: tuple[str, ...] = ()
     dedupe: bool = False
     mask: bool = True
+    review: bool = False
 
 
 class DroppedRecords(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,11 +177,12 @@ class TrafficDataset(msgspec.Struct, frozen=True, kw_only=True):
     """A dataset that was made of recorded requests.
 
     Attributes:
-        dataset: the version, without the statistics of its columns.
+        dataset: the version, without the statistics of its columns; None where the rows wait for a
+            review.
         funnel: what became of the records.
     """
 
-    dataset: DatasetRow
+    dataset: DatasetRow | None
     funnel: Funnel
 
 
@@ -224,6 +238,19 @@ def prepare(
             param="mask",
             code="admin_required",
         )
+    if selection.review:
+        if only is not None:
+            raise PermissionDeniedError(
+                "Rows wait for a review for keys of the roles reviewer and admin only; leave "
+                "review out.",
+                param="review",
+                code="reviewer_required",
+            )
+        if not selection.mask:
+            raise RequestError(
+                "Personal data is always replaced in rows that wait for a review; leave mask out.",
+                param="mask",
+            )
     condition = parse_condition(selection.where) if selection.where.strip() else None
     for name in selection.stratify:
         if name not in STRATA:
@@ -271,15 +298,23 @@ class TrafficDatasets:
         recorded: reads the requests.
         datasets: registers the datasets.
         review: how rows are checked.
+        queue: where rows wait that are to be reviewed.
     """
 
     def __init__(
-        self, store: Store, recorded: RecordedTraffic, datasets: DatasetRegistry, review: Review
+        self,
+        store: Store,
+        recorded: RecordedTraffic,
+        datasets: DatasetRegistry,
+        review: Review,
+        *,
+        queue: ReviewQueue,
     ) -> None:
         self._store = store
         self._recorded = recorded
         self._datasets = datasets
         self._review = review
+        self._queue = queue
         self._under_way = 0
 
     def check_room(self) -> None:
@@ -292,7 +327,7 @@ class TrafficDatasets:
     async def create(
         self, plan: TrafficDatasetPlan, *, only: str | None = None, progress: Report
     ) -> TrafficDataset:
-        """Make the dataset, and register it.
+        """Make the dataset, and register it, or add its rows to the review queue.
 
         Args:
             plan: of `prepare`.
@@ -303,7 +338,8 @@ class TrafficDatasets:
             ConflictError: no record can be a row: says why, and what to set; or the dataset is
                 another key's.
             BodyTooLargeError: the dataset would be larger than `datasets.max_bytes`.
-            ArtifactError, StoreError: it cannot be read or stored. Nothing is registered.
+            ArtifactError, StoreError: it cannot be read or stored. Nothing is registered; rows that
+                were added to the review queue stay there.
             RateLimitError: others are being made.
         """
         self.check_room()
@@ -324,16 +360,18 @@ class TrafficDatasets:
         candidates = await _Search(job).run()
         if not len(candidates.numbers):
             raise _nothing(plan, counts)
+        if plan.selection.review:
+            funnel = await _draw(job, candidates, _ToReview(plan, self._queue, self._review))
+            return TrafficDataset(dataset=None, funnel=funnel)
         with temporary_folder() as folder:
             path = folder / "requests.jsonl"
             key = await self._store.review_key(secrets.token_bytes(32))
-            rows = _Rows(plan, self._review, key)
-            writing = _Writing(job, rows, self._datasets.max_bytes)
-            await writing.run(candidates, path)
-            if not writing.sources:
-                raise _nothing(plan, counts)
-            counts["not_drawn"] = candidates.left
-            funnel = _funnel(counts, len(writing.sources))
+            file = await asyncio.to_thread(path.open, "wb")
+            try:
+                writing = _ToFile(_Rows(plan, self._review, key), file, self._datasets.max_bytes)
+                funnel = await _draw(job, candidates, writing)
+            finally:
+                await asyncio.to_thread(file.close)
             row = await self._datasets.derive(
                 path,
                 name=plan.selection.name,
@@ -603,59 +641,201 @@ def _stratum(name: str, subject: Subject) -> Any:
     return value
 
 
-class _Writing:
-    """Reads drawn records again and writes them as rows, until there are enough.
+class _Destination(Protocol):
+    """Where drawn records become rows."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no record can become a row there any more."""
+        ...
+
+    async def take(
+        self, rows: Sequence[TrafficRow], given: Mapping[str, Sequence[FeedbackRow]]
+    ) -> list[str]:
+        """Make rows of records with their feedback; return why each has none, "" where it has."""
+        ...
+
+
+async def _draw(job: _Job, candidates: _Candidates, destination: _Destination) -> Funnel:
+    """Read drawn records again and make rows of them, until there are enough.
+
+    Raises ConflictError where no record becomes a row.
+    """
+    counts = job.counts
+    max_rows = job.plan.selection.sample or MAX_ROWS
+    read = counts.total() + len(candidates.numbers)
+    made = 0
+    while not destination.is_full and (numbers := candidates.take(max_rows - made)):
+        missing = len(numbers)
+        async for rows in job.recorded.with_bodies(numbers):
+            missing -= len(rows)
+            for n in range(0, len(rows), _READ_AT_ONCE):
+                some = rows[n : n + _READ_AT_ONCE]
+                for reason in await destination.take(some, await job.feedback.about(some)):
+                    if reason:
+                        counts[reason] += 1
+                    else:
+                        made += 1
+            job.progress(TrafficDatasetProgress(read, made))
+        counts["deleted"] += missing
+    if not made:
+        raise _nothing(job.plan, counts)
+    counts["not_drawn"] = candidates.left
+    return _funnel(counts, made)
+
+
+class _ToFile:
+    """Writes rows to a file.
 
     Attributes:
+        is_full: never; a file that is too large is an error.
         sources: the request of each row.
         findings: how often checks noticed something, by its kind.
     """
 
-    def __init__(self, job: _Job, rows: _Rows, max_bytes: int) -> None:
-        self._recorded = job.recorded
-        self._plan = job.plan
-        self._counts = job.counts
-        self._progress = job.progress
-        self._max_bytes = max_bytes
-        self._feedback = job.feedback
+    is_full = False
+
+    def __init__(self, rows: _Rows, file: BinaryIO, max_bytes: int) -> None:
         self._rows = rows
-        self._read = job.counts.total()
+        self._file = file
+        self._max_bytes = max_bytes
+        self._size = 0
         self.sources: list[RowSource] = []
         self.findings: Counter[str] = Counter()
 
-    async def run(self, candidates: _Candidates, path: Path) -> None:
-        max_rows = self._plan.selection.sample or MAX_ROWS
-        self._read += len(candidates.numbers)
-        size = 0
-        file = await asyncio.to_thread(path.open, "wb")
-        try:
-            while numbers := candidates.take(max_rows - len(self.sources)):
-                missing = len(numbers)
-                async for rows in self._recorded.with_bodies(numbers):
-                    missing -= len(rows)
-                    for n in range(0, len(rows), _READ_AT_ONCE):
-                        size += await self._write(rows[n : n + _READ_AT_ONCE], file)
-                        if size > self._max_bytes:
-                            raise too_large(self._plan.selection.name, self._max_bytes)
-                    self._progress(TrafficDatasetProgress(self._read, len(self.sources)))
-                self._counts["deleted"] += missing
-        finally:
-            await asyncio.to_thread(file.close)
-
-    async def _write(self, rows: Sequence[TrafficRow], file: Any) -> int:
-        """Write those that can be rows; return their bytes."""
-        given = await self._feedback.about(rows)
+    async def take(
+        self, rows: Sequence[TrafficRow], given: Mapping[str, Sequence[FeedbackRow]]
+    ) -> list[str]:
+        """Make rows of records; see `_Destination`. Raises BodyTooLargeError."""
         made = await asyncio.to_thread(self._rows.make, rows, given)
+        reasons: list[str] = []
         lines = bytearray()
         for row, result in zip(rows, made, strict=True):
             if isinstance(result, str):
-                self._counts[result] += 1
+                reasons.append(result)
                 continue
+            reasons.append("")
             self.findings.update(result.findings)
             self.sources.append(_source(row, result.id))
             lines += result.line
-        await asyncio.to_thread(file.write, lines)
-        return len(lines)
+        self._size += len(lines)
+        if self._size > self._max_bytes:
+            raise too_large(self._rows.name, self._max_bytes)
+        await asyncio.to_thread(self._file.write, lines)
+        return reasons
+
+
+class _ToReview:
+    """Lets rows wait for a review.
+
+    Attributes:
+        is_full: whether the queue has no room any more.
+    """
+
+    def __init__(self, plan: TrafficDatasetPlan, queue: ReviewQueue, review: Review) -> None:
+        self._name = plan.selection.name
+        self._queue = queue
+        self._repeated = _Repeated(plan, review)
+        self.is_full = False
+
+    async def take(
+        self, rows: Sequence[TrafficRow], given: Mapping[str, Sequence[FeedbackRow]]
+    ) -> list[str]:
+        """Make rows of records; see `_Destination`."""
+        if self.is_full:
+            return ["queue_full"] * len(rows)
+        made = await asyncio.to_thread(self._candidates, rows, given)
+        reasons = {
+            row.id: result
+            for row, result in zip(rows, made, strict=True)
+            if isinstance(result, str)
+        }
+        waiting = [result for result in made if isinstance(result, ReviewCandidate)]
+        while waiting:
+            room = await self._queue.room()
+            some, waiting = waiting[:room], waiting[room:]
+            try:
+                arrivals = await self._queue.add(some)
+            except ConflictError:
+                # Others have come first.
+                room, arrivals = 0, []
+            reasons |= {
+                candidate.source.id: _reason(arrival)
+                for candidate, arrival in zip(some, arrivals, strict=False)
+            }
+            if not room:
+                self.is_full = True
+                reasons |= {candidate.source.id: "queue_full" for candidate in (*some, *waiting)}
+                break
+        return [reasons[row.id] for row in rows]
+
+    def _candidates(
+        self, rows: Sequence[TrafficRow], given: Mapping[str, Sequence[FeedbackRow]]
+    ) -> list[ReviewCandidate | str]:
+        return [self._candidate(row, given.get(row.id, ())) for row in rows]
+
+    def _candidate(self, row: TrafficRow, given: Sequence[FeedbackRow]) -> ReviewCandidate | str:
+        conversation = read_conversation(row)
+        if isinstance(conversation, str):
+            return conversation
+        if not is_conversation(conversation.messages):
+            return "unreviewable"
+        if reason := self._repeated.reason(row, conversation):
+            return reason
+        texts = _feedback_texts(given)
+        references = _references(given, texts)
+        metadata: dict[str, Any] = {}
+        if conversation.parameters:
+            metadata["request_parameters"] = conversation.parameters
+        if shown := _shown_by_name(given, texts):
+            metadata["feedback"] = shown
+        return ReviewCandidate(
+            messages=conversation.messages,
+            answer=conversation.answer,
+            reference=references[0] if references else None,
+            metadata=metadata,
+            origin="traffic",
+            source=ReviewSource(
+                id=row.id,
+                at=row.at,
+                key_id=row.key_id,
+                user=row.user,
+                route=row.route,
+                target=row.target,
+                traffic_class=row.traffic_class,
+                status=row.status,
+                request_id=row.request_id,
+                response_id=row.response_id,
+                conversation=row.conversation,
+                feedback=tuple(feedback.id for feedback in given),
+            ),
+            dataset=self._name,
+        )
+
+
+def _reason(arrival: ReviewArrival) -> str:
+    """Return why a row does not wait for a review; "" where it does."""
+    if arrival.id is not None:
+        return ""
+    kinds = [finding.kind for finding in arrival.findings if finding.action == "drop"]
+    return next((kind for kind in kinds if kind in {"duplicate", "near_duplicate"}), "check")
+
+
+class _Repeated:
+    """Notices requests that say what an earlier one said, where a selection leaves them out."""
+
+    def __init__(self, plan: TrafficDatasetPlan, review: Review) -> None:
+        self._is_on = plan.selection.dedupe
+        self._duplicates = Duplicates(similarity=review.pranks.similarity)
+
+    def reason(self, row: TrafficRow, conversation: RecordedConversation) -> str:
+        """Return why a request is to be left out; "" for none."""
+        if not self._is_on:
+            return ""
+        same = self._duplicates.add(row.id, sketch(conversation.users_texts()))
+        if same is None:
+            return ""
+        return "duplicate" if same.exact else "near_duplicate"
 
 
 class _Line(NamedTuple):
@@ -674,11 +854,16 @@ class _Rows:
         self._review = review
         self._language = plan.needs_language
         self._key = key
-        self._duplicates = Duplicates(similarity=review.pranks.similarity)
+        self._repeated = _Repeated(plan, review)
         self._ids: set[str] = set()
         # Parameters without personal data, as JSON: most requests of a client have the same.
         self._clean: set[str] = set()
         self._clusters: dict[tuple[str, ...], str] = {}
+
+    @property
+    def name(self) -> str:
+        """The name of their dataset."""
+        return self._selection.name
 
     def make(
         self, rows: Sequence[TrafficRow], given: Mapping[str, Sequence[FeedbackRow]]
@@ -690,10 +875,8 @@ class _Rows:
         conversation = read_conversation(row)
         if isinstance(conversation, str):
             return conversation
-        if self._selection.dedupe:
-            same = self._duplicates.add(row.id, sketch(conversation.users_texts()))
-            if same is not None:
-                return "duplicate" if same.exact else "near_duplicate"
+        if reason := self._repeated.reason(row, conversation):
+            return reason
         text = _request_text(conversation, language=self._language)
         texts = {"answer": conversation.answer, **_feedback_texts(given)}
         messages: Sequence[Mapping[str, Any]] = conversation.messages
@@ -716,19 +899,9 @@ class _Rows:
         fields: dict[str, Any] = {"id": row_id, "messages": messages, "answer": texts["answer"]}
         if parameters:
             fields["request_parameters"] = parameters
-        references = [
-            texts[f"reference.{feedback.id}"]
-            for feedback in reversed(given)
-            if f"reference.{feedback.id}" in texts
-        ]
-        if references:
+        if references := _references(given, texts):
             fields["reference"] = references[0] if len(references) == 1 else references
-        shown = {
-            feedback.name: _shown(feedback, texts)
-            for feedback in given
-            if feedback.kind != "correction"
-        }
-        if shown:
+        if shown := _shown_by_name(given, texts):
             fields["feedback"] = shown
         fields["cluster"] = self._cluster(row)
         fields |= _provenance_columns(row, text)
@@ -783,6 +956,21 @@ def _feedback_texts(given: Sequence[FeedbackRow]) -> dict[str, str]:
         if feedback.comment:
             texts[f"comment.{feedback.id}"] = feedback.comment
     return texts
+
+
+def _references(given: Sequence[FeedbackRow], texts: Mapping[str, str]) -> list[str]:
+    """Return the corrections among feedback, the newest first."""
+    names = [f"reference.{feedback.id}" for feedback in reversed(given)]
+    return [texts[name] for name in names if name in texts]
+
+
+def _shown_by_name(given: Sequence[FeedbackRow], texts: Mapping[str, str]) -> dict[str, Any]:
+    """Return the value and the comment of each name of feedback, apart from corrections."""
+    return {
+        feedback.name: _shown(feedback, texts)
+        for feedback in given
+        if feedback.kind != "correction"
+    }
 
 
 def _shown(feedback: FeedbackRow, texts: Mapping[str, str]) -> dict[str, Any]:

@@ -412,6 +412,21 @@ def test_only_admins_get_texts_without_masking(world):
     assert made["dataset"]["provenance"]["from_traffic"]["masked"] is False
 
 
+def test_reviewers_let_requests_wait_for_a_review(world):
+    answer = from_traffic(world, "client", review=True)
+    assert answer.status_code == 403
+    error = answer.json()["error"]
+    assert (error["param"], error["code"]) == ("review", "reviewer_required")
+    [*_, (kind, made)] = events(from_traffic(world, "reviewer", name="seen", review=True))
+    assert (kind, made["dataset"]) == ("end", None)
+    listed = world.send("GET", "/review?dataset=seen", "reviewer").json()["data"]
+    assert len(listed) == made["funnel"]["rows"] > 0
+    assert listed[0]["origin"] == "traffic"
+    with Client(world.url, api_key=world.keys["admin"]) as client:
+        again = client.datasets.from_traffic("again", "r", review=True)
+    assert again["dataset"] is None
+
+
 def test_a_selection_is_refused_as_any_other_request(world):
     for fields, param in (
         ({"where": "status =="}, "where"),

@@ -45,6 +45,7 @@ def run(tmp_path):
         command = ["dataset", "from-traffic", *args, "--config", str(config)]
         return CliRunner().invoke(main, command)
 
+    run.config = str(config)
     return run
 
 
@@ -71,12 +72,23 @@ def test_options_are_those_of_the_selection(run):
     assert (selected["seed"], selected["masked"], selected["dedupe"]) == (3, False, True)
 
 
+def test_rows_can_wait_for_a_review(run):
+    outcome = run("hard", "--route", "chat", "--review")
+    assert outcome.exit_code == 0, outcome.output
+    assert outcome.stdout.startswith("1 row of 5 requests, to be reviewed: evalrouter review")
+    assert "3  requests with the same words as another row" in outcome.stderr
+    listed = CliRunner().invoke(main, ["review", "--json", "--config", run.config])
+    [row] = json.loads(listed.stdout)
+    assert (row["origin"], row["dataset"]) == ("traffic", "hard")
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [
         (["--where", "sttus == 200"], "character 1"),
         (["--since", "soon"], "since is seconds since the epoch"),
         (["--stratify", "length"], "how many rows there are to be"),
+        (["--review", "--no-mask"], "always replaced"),
         (["--sample", "0"], "0 is not in the range"),
         (["--until", "30d"], "No request of 'chat' is on record"),
     ],

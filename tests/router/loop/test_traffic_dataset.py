@@ -17,15 +17,25 @@ from providers.errors import (
     InputError,
     PermissionDeniedError,
     RateLimitError,
+    RequestError,
     RunDocumentError,
 )
 from router.config.loading import parse
+from router.config.review import Pranks, Review
 from router.evals.labelling import LabelRequest, begin, finish
 from router.evals.requests import EvalRequester
-from router.loop.traffic_dataset import MAX_OWN_VERSIONS, TrafficSelection, is_of_key, prepare
+from router.loop.review import ReviewQueue
+from router.loop.traffic_dataset import (
+    MAX_OWN_VERSIONS,
+    TrafficDatasets,
+    TrafficSelection,
+    is_of_key,
+    prepare,
+)
 from router.records import Record, Target
 from router.services import Services
 from router.store.feedback import FeedbackRow, NewFeedback, conversation_subject, request_subject
+from router.store.review import ReviewFilter
 from router.store.traffic import TrafficFilter
 
 CONFIG = """
@@ -312,6 +322,109 @@ async def test_requests_of_one_user_are_one_cluster(services):
     assert clusters["req_1"] == clusters["req_2"]
     assert clusters["req_6"] == clusters["req_7"]
     assert len(set(clusters.values())) == 6
+
+
+async def test_drawn_rows_wait_for_a_review_and_those_accepted_become_a_version(services):
+    question = "Where is the parcel of ann@example.com?"
+    body = chat(question, temperature=0, metadata={"from": "ann"})
+    await services.store.keep_traffic(
+        [
+            record(1, request=body, user="ann", key_id="key_1", request_id="x-1"),
+            record(2, conversation="c"),
+            record(3, conversation="c"),
+            record(4, status=503),
+        ]
+    )
+    thumb = feedback(1, "thumb", -1, key_id="key_1", comment="ask ann@example.com")
+    edit = feedback(1, "edit", "At the post office.", "correction", key_id="key_1")
+    await services.store.add_feedback([thumb, edit])
+    result = await made(services, review=True)
+    assert result.dataset is None
+    assert dropped(result) == {"failed": 1}
+    assert result.funnel.rows == 3
+    assert await services.store.datasets() == []
+
+    waiting = ReviewFilter(state="waiting", dataset="live", origin="traffic", route="chat")
+    listed = await services.store.review_rows(waiting, limit=10)
+    by_request = {row.source.id: row for row in listed}
+    assert set(by_request) == {"req_1", "req_2", "req_3"}
+    row = by_request["req_1"]
+    assert "ann@" not in msgspec.json.encode(row).decode()
+    assert row.content.answer == "answer number 1"
+    assert row.content.reference == "At the post office."
+    assert row.source.feedback == (thumb.row.id, edit.row.id)
+    assert (row.source.request_id, row.source.user, row.source.at) == ("x-1", "ann", NOW - 999)
+
+    # The same requests do not wait twice.
+    with pytest.raises(ConflictError, match="3 requests with the same words as another row"):
+        await made(services, review=True)
+
+    await services.review.reject(by_request["req_2"].id, "eve")
+    for request in ("req_1", "req_3"):
+        await services.review.accept(by_request[request].id, "eve")
+    published = await services.review.publish("live", "eve")
+    assert published.published == 2
+    first, third = await rows(services)
+    assert first["messages"][0]["content"].startswith("Where is the parcel of [EMAIL_")
+    assert first["request_parameters"] == {"temperature": 0}
+    assert first["feedback"]["thumb"]["value"] == -1
+    assert (first["review"]["origin"], first["review"]["request"]) == ("traffic", "req_1")
+    assert first["review"]["feedback"] == [thumb.row.id, edit.row.id]
+    assert (first["review"]["reviewer"], third["review"]["request"]) == ("eve", "req_3")
+    assert first["cluster"] != third["cluster"]
+    # Deleting the request finds the row.
+    copied = await services.store.copied_rows(TrafficFilter(user="ann", route="chat"))
+    assert copied.rows == {first["id"]}
+
+
+async def test_requests_of_one_conversation_are_one_cluster_after_a_review(services):
+    await services.store.keep_traffic([record(n, conversation="c" * (n % 2)) for n in range(4)])
+    await made(services, review=True)
+    for row in await services.store.review_rows(ReviewFilter(), limit=10):
+        await services.review.accept(row.id, "eve")
+    await services.review.publish("live", "eve")
+    clusters = {row["review"]["request"]: row.get("cluster") for row in await rows(services)}
+    assert clusters["req_1"] == clusters["req_3"] is not None
+    assert clusters["req_0"] is clusters["req_2"] is None
+
+
+async def test_what_the_review_queue_does_not_take_is_counted(services):
+    queue = ReviewQueue(
+        services.store,
+        services.datasets,
+        Review(max_rows=5, pranks=Pranks(too_short="drop", min_letters=9)),
+        owner="test",
+    )
+    many = [{"role": "user", "content": f"{n}"} for n in range(1001)]
+    await services.store.keep_traffic(
+        [
+            record(10, request=chat("short?")),
+            record(11, request=chat("question number 1?")),
+            record(12, request=chat("", messages=many)),
+            *(record(n) for n in range(9)),
+        ]
+    )
+    datasets = TrafficDatasets(
+        services.store, services.recorded, services.datasets, Review(), queue=queue
+    )
+    plan = prepare(TrafficSelection(name="live", route="chat", review=True), now=time.time())
+    result = await datasets.create(plan, progress=lambda _: None)
+    counts = dropped(result)
+    assert result.funnel.rows == 5
+    assert (counts["check"], counts["duplicate"], counts["unreviewable"]) == (1, 1, 1)
+    assert counts["queue_full"] == 4
+    assert len(await services.store.review_rows(ReviewFilter(), limit=10)) == 5
+    with pytest.raises(ConflictError, match="no room"):
+        await datasets.create(plan, progress=lambda _: None)
+
+
+def test_who_may_not_review_and_what_is_never_stored_is_refused():
+    selection = TrafficSelection(name="a", route="b", review=True)
+    with pytest.raises(PermissionDeniedError, match="reviewer") as refused:
+        prepare(selection, now=NOW, only="key_1")
+    assert (refused.value.param, refused.value.code) == ("review", "reviewer_required")
+    with pytest.raises(RequestError, match="always replaced"):
+        prepare(msgspec.structs.replace(selection, mask=False), now=NOW)
 
 
 async def test_feedback_about_a_conversation_counts_for_its_requests(services):

@@ -152,7 +152,11 @@ class FeedbackReview:
                 target=row.target,
                 traffic_class=row.traffic_class,
                 status=row.status,
+                request_id=row.x_request_id,
+                response_id=row.response_id,
+                conversation=row.conversation,
                 feedback=(row.id,),
+                said_by=frozenset({row.user} - {""}),
             ),
         )
 

@@ -29,7 +29,7 @@ import msgspec
 from evaluators.data import dataset_process
 from evaluators.data.dataset_process import in_thread
 from evaluators.data.rows import Row
-from providers.errors import ConflictError, EvalrouterError, NotFoundError, RequestError
+from providers.errors import ConflictError, EvalrouterError, RequestError
 from providers.names import check_name
 from router.config.review import Review, RowAction
 from router.datasets.artifacts import temporary_folder
@@ -43,8 +43,9 @@ from router.datasets.sources import Source, collect
 from router.loop.checks import CheckedText, CheckFinding, check, texts_of
 from router.loop.checks.languages import require_language_detector
 from router.loop.checks.near_duplicates import Duplicate, Duplicates, Sketch, sketch
+from router.loop.dataset_owners import key_of
 from router.sealing.deletion import Deletion, DeletionStep
-from router.store.datasets import DatasetRow
+from router.store.datasets import DatasetRow, DatasetStore
 from router.store.leases import LeaseStore
 from router.store.lineage import RowSource
 from router.store.review import (
@@ -73,7 +74,7 @@ MAX_ROWS = 1000  # that arrive in one request
 _encode = msgspec.json.Encoder().encode
 
 
-class _Store(ReviewStore, LeaseStore, Protocol):
+class _Store(DatasetStore, ReviewStore, LeaseStore, Protocol):
     """What is needed of a store."""
 
 
@@ -441,6 +442,8 @@ class ReviewQueue:
     async def publish(self, name: str, reviewer: str) -> PublishedRows:
         """Register a new version of a dataset: the newest one's rows, and those accepted for it.
 
+        What a client's key made of its own requests is not built upon: nobody reviewed it.
+
         Each new row has the column `review`: the request, the feedback, the findings of the checks,
         and who accepted it when. The columns of earlier rows stay as they are.
 
@@ -471,22 +474,22 @@ class ReviewQueue:
         if gone := set(ids) - set(left):
             # They were deleted with their requests while the file was written.
             await self._datasets.delete_rows(content, gone)
-            versions = await self._store_versions(name)
-            version = versions[0] if versions else version
+            version = await self._newest(name) or version
         return PublishedRows(dataset=version, published=len(left))
 
-    async def _store_versions(self, name: str) -> list[DatasetRow]:
-        try:
-            return [await self._datasets.find(name)]
-        except NotFoundError:
-            return []
+    async def _newest(self, name: str) -> DatasetRow | None:
+        """Return the newest version but for those that clients' keys made of their requests."""
+        for version in await self._store.datasets(name):
+            if not key_of(version):
+                return version
+        return None
 
     async def _version(self, name: str, rows: Sequence[ReviewRow], reviewer: str) -> DatasetRow:
         key = await self._placeholder_key()
-        earlier = await self._store_versions(name)
+        earlier = await self._newest(name)
         with temporary_folder() as folder:
             path = folder / "reviewed.jsonl"
-            lines = self._lines(earlier[0] if earlier else None, rows, key)
+            lines = self._lines(earlier, rows, key)
             await collect(lines, path, self._datasets.max_bytes, name)
             sources = [
                 RowSource(
@@ -502,20 +505,21 @@ class ReviewQueue:
                     target=row.source.target,
                     traffic_class=row.source.traffic_class,
                     status=row.source.status,
+                    said_by=row.source.said_by,
                 )
                 for row in rows
                 if row.origin != "import"
             ]
             provenance: dict[str, Any] = {"reviewed_rows": len(rows), "published_by": reviewer}
-            if earlier:
-                provenance["of"] = {"dataset": name, "hash": earlier[0].hash}
+            if earlier is not None:
+                provenance["of"] = {"dataset": name, "hash": earlier.hash}
             return await self._datasets.derive(
                 path,
                 name=name,
                 source="the review queue",
                 provenance=provenance,
                 lineage=Lineage(
-                    sources=sources, made_of=tuple(version.hash for version in earlier)
+                    sources=sources, made_of=() if earlier is None else (earlier.hash,)
                 ),
             )
 

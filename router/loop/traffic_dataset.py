@@ -49,6 +49,7 @@ from router.loop.conditions import (
     Subject,
     parse_condition,
 )
+from router.loop.dataset_owners import key_of
 from router.loop.moments import moment
 from router.loop.recorded_conversations import RecordedConversation, read_conversation, text_of
 from router.loop.review import (
@@ -400,8 +401,7 @@ class TrafficDatasets:
 
 def is_of_key(row: DatasetRow, key_id: str) -> bool:
     """Return whether a version was made by a key of that key's own requests."""
-    made = row.provenance.get("from_traffic")
-    return isinstance(made, dict) and made.get("key") == key_id
+    return key_of(row) == key_id
 
 
 class _Candidates:
@@ -716,7 +716,7 @@ class _ToFile:
                 continue
             reasons.append("")
             self.findings.update(result.findings)
-            self.sources.append(_source(row, result.id))
+            self.sources.append(_source(row, result.id, _authors(given.get(row.id, ()))))
             lines += result.line
         self._size += len(lines)
         if self._size > self._max_bytes:
@@ -808,6 +808,7 @@ class _ToReview:
                 response_id=row.response_id,
                 conversation=row.conversation,
                 feedback=tuple(feedback.id for feedback in given),
+                said_by=_authors(given),
             ),
             dataset=self._name,
         )
@@ -995,7 +996,11 @@ def _provenance_columns(row: TrafficRow, text: RequestText) -> dict[str, Any]:
     }
 
 
-def _source(row: TrafficRow, row_id: str) -> RowSource:
+def _authors(given: Sequence[FeedbackRow]) -> frozenset[str]:
+    return frozenset(feedback.user for feedback in given) - {""}
+
+
+def _source(row: TrafficRow, row_id: str, said_by: frozenset[str]) -> RowSource:
     return RowSource(
         row=row_id,
         id=row.id,
@@ -1011,6 +1016,7 @@ def _source(row: TrafficRow, row_id: str) -> RowSource:
         target=row.target,
         traffic_class=row.traffic_class,
         status=row.status,
+        said_by=said_by,
     )
 
 

@@ -906,6 +906,15 @@ ALTER TABLE review_rows
 UPDATE review_rows SET x_request_id = request_id;
 """)
 
+_M044 = _step("""
+ALTER TABLE review_rows ADD COLUMN said_by TEXT NOT NULL DEFAULT '';
+ALTER TABLE dataset_sources ADD COLUMN said_by TEXT NOT NULL DEFAULT '';
+UPDATE review_rows SET said_by = coalesce((SELECT json_build_array(user_id)::text FROM feedback
+    WHERE user_id <> '' AND review_rows.feedback = '["' || feedback.id || '"]'), '');
+CREATE INDEX review_by_author ON review_rows (said_by) WHERE said_by <> '';
+CREATE INDEX dataset_sources_by_author ON dataset_sources (said_by) WHERE said_by <> '';
+""")
+
 STEPS = {
     "m029_label_scores": _M029,
     "m030_traffic_index": _M030,
@@ -922,4 +931,5 @@ STEPS = {
     "m041_review": _M041,
     "m042_rollouts": _M042,
     "m043_record_ids": _M043,
+    "m044_authors": _M044,
 }

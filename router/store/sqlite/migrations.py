@@ -1191,6 +1191,20 @@ def m043_record_ids(db: Database) -> None:
     db.execute("UPDATE review_rows SET x_request_id = request_id")
 
 
+def m044_authors(db: Database) -> None:
+    """The users who gave the feedback that rows have."""
+    for table in ("review_rows", "dataset_sources"):
+        db.execute(f"ALTER TABLE {table} ADD COLUMN said_by TEXT NOT NULL DEFAULT ''")
+    db.execute(
+        "UPDATE review_rows SET said_by = coalesce((SELECT json_array(user_id) FROM feedback"
+        " WHERE user_id <> '' AND review_rows.feedback = '[\"' || feedback.id || '\"]'), '')"
+    )
+    db.execute("CREATE INDEX review_by_author ON review_rows (said_by) WHERE said_by <> ''")
+    db.execute(
+        "CREATE INDEX dataset_sources_by_author ON dataset_sources (said_by) WHERE said_by <> ''"
+    )
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -1230,4 +1244,5 @@ STEPS = (
     m041_review,
     m042_rollouts,
     m043_record_ids,
+    m044_authors,
 )

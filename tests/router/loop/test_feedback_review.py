@@ -95,6 +95,29 @@ async def test_a_correction_without_a_conversation_is_passed_by(services, change
     assert [row.source.id for row in await waiting(services)] == ["req_2"]
 
 
+@pytest.mark.parametrize(
+    "matching",
+    [{"conversation": "talk"}, {"request_id": "mine", "key_id": "key_1"},
+     {"response_id": "chatcmpl-1"}, {"user": "ann"}, {"user": "bob"}],
+)  # fmt: skip
+async def test_what_waits_or_is_published_goes_with_the_request_and_with_its_author(
+    services, matching
+):
+    await keep(services, "req_1")
+    names = {"conversation": "talk", "x_request_id": "mine", "response_id": "chatcmpl-1"}
+    await services.store.add_feedback([a_row(1, user="bob", **names)])
+    await services.feedback_review.run_once()
+    [row] = await waiting(services)
+    await services.review.accept(row.id, "eve")
+    await services.review.publish("reviewed", "eve")
+    await services.store.add_feedback([a_row(2, user="bob", value="Eleven years.", **names)])
+    await services.feedback_review.run_once()
+    assert len(await waiting(services)) == 2
+    await services.deletion.delete(TrafficFilter(**matching))
+    assert await waiting(services) == []
+    assert await services.store.datasets() == []
+
+
 async def test_feedback_waits_in_its_place_while_the_queue_is_full(tmp_path):
     config = (
         f"storage: {{database: 'sqlite:///{tmp_path}/f.db', "

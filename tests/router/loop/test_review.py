@@ -193,6 +193,24 @@ async def test_of_two_who_decide_at_once_one_wins(queue, services):
     assert await services.store.review_row(row_id) == won
 
 
+async def test_rows_that_a_client_made_of_its_requests_do_not_become_reviewed(
+    queue, services, tmp_path
+):
+    for n, key in enumerate(["key_1", ""]):
+        file = tmp_path / f"{n}.jsonl"
+        file.write_text(
+            json.dumps({"id": f"req_{n}", "messages": [{"role": "user", "content": "Why?"}]}) + "\n"
+        )
+        await services.datasets.derive(
+            file, name=f"mine{n}", source="", provenance={"from_traffic": {"key": key}}
+        )
+        [row] = await added(queue, f"How old is number {n}?", dataset=f"mine{n}")
+        await queue.accept(row, "eve")
+        await queue.publish(f"mine{n}", "eve")
+        rows = await content(services, f"mine{n}")
+        assert [each["id"] for each in rows] == [*(["req_1"] if not key else []), row]
+
+
 async def test_a_decision_can_be_undone_until_it_is_published(queue):
     [one] = await added(queue, "Why?")
     with pytest.raises(ConflictError, match="waits"):

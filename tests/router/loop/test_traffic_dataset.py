@@ -249,6 +249,21 @@ async def test_the_last_feedback_of_a_name_counts_and_corrections_are_references
     assert set(row["feedback"]) == {"thumb"}
 
 
+async def test_a_row_goes_with_those_whose_feedback_it_has(services):
+    await services.store.keep_traffic([record(1, user="ann"), record(2, user="ann")])
+    said = feedback(1, "edit", "Bob's words.", "correction").row
+    said = msgspec.structs.replace(said, user="bob")
+    await services.store.add_feedback([NewFeedback(said), feedback(2, "thumb", 1)])
+    await made(services)
+    assert "Bob's words." in str(await rows(services))
+    await made(services, review=True)
+    assert await services.store.count_review_rows(ReviewFilter()) == 2
+    assert (await services.deletion.delete(TrafficFilter(user="bob"))).related == 3
+    assert [row["id"] for row in await rows(services)] == ["req_2"]
+    [waiting] = await services.store.review_rows(ReviewFilter(), limit=2)
+    assert waiting.source.id == "req_2"
+
+
 async def test_personal_data_is_masked_alike_in_all_texts_of_a_dataset(services):
     text = "Write to ann@example.com or bob@example.com"
     await services.store.keep_traffic(

@@ -65,6 +65,19 @@ async def test_rows_are_found_by_whatever_selects_requests(store, matching):
     assert (set() if copied is None else copied.rows) == expected
 
 
+@pytest.mark.parametrize("user", ["ann", 'x","ann', "b\\", "%_"])
+async def test_rows_are_found_by_the_users_whose_feedback_they_have(store, user):
+    said = msgspec.structs.replace(SOURCES[0], user="", said_by=frozenset({user, "eve"}))
+    await store.add_sources("h1", [said])
+    await store.add_sources("h2", [], made_of=["h1"])
+    for name in ("an", "e", '"', "b", "%", user[1:], user + '"'):
+        assert await store.copied_rows(TrafficFilter(user=name)) is None
+    for name in (user, "eve"):
+        copied = await store.copied_rows(TrafficFilter(user=name))
+        assert copied is not None
+        assert copied.rows == {said.row}
+
+
 async def test_a_version_that_was_made_of_another_has_its_sources(store):
     await store.add_sources("h1", SOURCES[:2])
     await store.add_sources("h2", SOURCES[2:3], made_of=["h1", "unknown"])

@@ -140,6 +140,7 @@ async def test_similar_rows_share_a_band(store):
         ({"key_id": "key_2"}, [1, 3]),
         ({"request_id": "mine", "key_id": "key_2"}, [1, 3]),
         ({"response_id": "answer 1"}, [2, 3]),
+        ({"user": "critic"}, [1, 3]),
         ({"conversation": "talk"}, [1, 2]),
         ({"rollout": "any"}, [1, 2, 3]),
         ({"route": "chat"}, [3]),
@@ -157,7 +158,7 @@ async def test_rows_are_deleted_with_their_requests(store, matching, left):
         ReviewSource(id="req_1", at=51.0, user="ann", route="chat", status=200,
                      response_id="answer 1"),
         ReviewSource(id="req_2", at=52.0, user="bob", route="chat", status=500, key_id="key_2",
-                     request_id="mine"),
+                     request_id="mine", said_by=frozenset(["critic"])),
         ReviewSource(id="req_3", at=53.0, route="x", target="p/m", traffic_class="eval",
                      conversation="talk"),
     ]  # fmt: skip

@@ -156,7 +156,7 @@ class FeedbackReview:
                 response_id=row.response_id,
                 conversation=row.conversation,
                 feedback=(row.id,),
-                said_by=frozenset({row.user} - {""}),
+                authors=frozenset({row.user} - {""}),
             ),
         )
 

@@ -505,7 +505,7 @@ class ReviewQueue:
                     target=row.source.target,
                     traffic_class=row.source.traffic_class,
                     status=row.source.status,
-                    said_by=row.source.said_by,
+                    authors=row.source.authors,
                 )
                 for row in rows
                 if row.origin != "import"

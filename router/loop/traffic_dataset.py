@@ -808,7 +808,7 @@ class _ToReview:
                 response_id=row.response_id,
                 conversation=row.conversation,
                 feedback=tuple(feedback.id for feedback in given),
-                said_by=_authors(given),
+                authors=_authors(given),
             ),
             dataset=self._name,
         )
@@ -1000,7 +1000,7 @@ def _authors(given: Sequence[FeedbackRow]) -> frozenset[str]:
     return frozenset(feedback.user for feedback in given) - {""}
 
 
-def _source(row: TrafficRow, row_id: str, said_by: frozenset[str]) -> RowSource:
+def _source(row: TrafficRow, row_id: str, authors: frozenset[str]) -> RowSource:
     return RowSource(
         row=row_id,
         id=row.id,
@@ -1016,7 +1016,7 @@ def _source(row: TrafficRow, row_id: str, said_by: frozenset[str]) -> RowSource:
         target=row.target,
         traffic_class=row.traffic_class,
         status=row.status,
-        said_by=said_by,
+        authors=authors,
     )
 
 

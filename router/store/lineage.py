@@ -22,7 +22,7 @@ class RowSource(msgspec.Struct, frozen=True, kw_only=True):
         row: the row's id.
         id, at, key_id, user, request_id, response_id, conversation, rollout, arm, route, target,
             traffic_class, status: of the request, as in `router.store.traffic.TrafficRow`.
-        said_by: the users whose feedback about the request is in the row.
+        authors: the users whose feedback about the request is in the row.
     """
 
     row: str
@@ -39,7 +39,7 @@ class RowSource(msgspec.Struct, frozen=True, kw_only=True):
     target: str = ""
     traffic_class: str = "live"
     status: int = 200
-    said_by: frozenset[str] = frozenset()
+    authors: frozenset[str] = frozenset()
 
 
 class CopiedRows(msgspec.Struct, frozen=True):

@@ -37,7 +37,7 @@ class ReviewSource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
             conversation: as in `router.store.traffic.TrafficRow`; `at` is when the row came where
             there is no request.
         feedback: the ids of the feedback that the row was made of.
-        said_by: the users who gave it.
+        authors: the users who gave it.
     """
 
     id: str = ""
@@ -52,7 +52,7 @@ class ReviewSource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     response_id: str = ""
     conversation: str = ""
     feedback: tuple[str, ...] = ()
-    said_by: frozenset[str] = frozenset()
+    authors: frozenset[str] = frozenset()
 
 
 class ReviewRow(msgspec.Struct, frozen=True, kw_only=True):

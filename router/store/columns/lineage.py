@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from router.store.columns.authors import said_by_text
+from router.store.columns.authors import authors_text
 from router.store.lineage import RowSource
 
 SOURCE_COLUMNS = ("hash", "row_id", "id", "at", "key_id", "user_id", "route", "target", "klass",
                   "status", "request_id", "response_id", "conversation", "rollout",
-                  "arm", "said_by")  # fmt: skip
+                  "arm", "authors")  # fmt: skip
 
 
 def source_columns(version: str, source: RowSource) -> tuple[Any, ...]:
@@ -30,5 +30,5 @@ def source_columns(version: str, source: RowSource) -> tuple[Any, ...]:
         source.conversation,
         source.rollout,
         source.arm,
-        said_by_text(source.said_by),
+        authors_text(source.authors),
     )

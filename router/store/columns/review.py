@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from router.store.columns.authors import said_by_of, said_by_text
+from router.store.columns.authors import authors_of, authors_text
 from router.store.columns.values import json_text
 from router.store.review import ReviewContent, ReviewRow, ReviewSource
 
@@ -18,7 +18,7 @@ _PLAIN = (
 )  # fmt: skip
 _SOURCE = (
     "request_id", "request_at", "key_id", "user_id", "route", "target", "klass", "status",
-    "x_request_id", "response_id", "conversation", "said_by",
+    "x_request_id", "response_id", "conversation", "authors",
 )  # fmt: skip
 REVIEW_COLUMNS = (*_PLAIN, "edited", *_SOURCE, "feedback", "content", "findings")
 
@@ -49,7 +49,7 @@ def review_columns(number: int, row: ReviewRow) -> tuple[Any, ...]:
         source.request_id or source.id,
         source.response_id,
         source.conversation,
-        said_by_text(source.said_by),
+        authors_text(source.authors),
         json_text(source.feedback),
         json_text(msgspec.to_builtins(row.content)),
         json_text(row.findings),
@@ -63,7 +63,7 @@ def review_row_of(columns: Sequence[Any]) -> ReviewRow:
         columns[len(_PLAIN) :],
     )
     request_id, at, key_id, user, route, target, traffic_class, status, *names = source
-    x_request_id, response_id, conversation, said_by = names
+    x_request_id, response_id, conversation, authors = names
     return ReviewRow(
         **dict(zip(_PLAIN, plain, strict=True)),
         edited=bool(edited),
@@ -80,7 +80,7 @@ def review_row_of(columns: Sequence[Any]) -> ReviewRow:
             response_id=response_id,
             conversation=conversation,
             feedback=_feedback(feedback),
-            said_by=said_by_of(said_by),
+            authors=authors_of(authors),
         ),
         content=_content(content),
         findings=_findings(findings),

@@ -907,12 +907,12 @@ UPDATE review_rows SET x_request_id = request_id;
 """)
 
 _M044 = _step("""
-ALTER TABLE review_rows ADD COLUMN said_by TEXT NOT NULL DEFAULT '';
-ALTER TABLE dataset_sources ADD COLUMN said_by TEXT NOT NULL DEFAULT '';
-UPDATE review_rows SET said_by = coalesce((SELECT json_build_array(user_id)::text FROM feedback
+ALTER TABLE review_rows ADD COLUMN authors TEXT NOT NULL DEFAULT '';
+ALTER TABLE dataset_sources ADD COLUMN authors TEXT NOT NULL DEFAULT '';
+UPDATE review_rows SET authors = coalesce((SELECT json_build_array(user_id)::text FROM feedback
     WHERE user_id <> '' AND review_rows.feedback = '["' || feedback.id || '"]'), '');
-CREATE INDEX review_by_author ON review_rows (said_by) WHERE said_by <> '';
-CREATE INDEX dataset_sources_by_author ON dataset_sources (said_by) WHERE said_by <> '';
+CREATE INDEX review_by_author ON review_rows (authors) WHERE authors <> '';
+CREATE INDEX dataset_sources_by_author ON dataset_sources (authors) WHERE authors <> '';
 """)
 
 STEPS = {

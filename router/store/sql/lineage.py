@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from router.store.columns.authors import SAID_BY, named_in_said_by
+from router.store.columns.authors import BY_AUTHOR, author_text
 from router.store.columns.lineage import SOURCE_COLUMNS, source_columns
 from router.store.datasets import DatasetRow
 from router.store.lineage import CopiedRows, LineageStore, RowSource
@@ -90,7 +90,7 @@ def _conditions(db: Connection, matching: TrafficFilter) -> tuple[str, dict[str,
         "route = :route": ("route", matching.route),
         "target = :target": ("target", matching.target),
         "key_id = :key": ("key", matching.key_id),
-        f"(user_id = :user OR {SAID_BY})": ("user", matching.user),
+        f"(user_id = :user OR {BY_AUTHOR})": ("user", matching.user),
         "klass = :class": ("class", matching.traffic_class),
         "status >= :low": ("low", low),
         "status <= :high": ("high", high),
@@ -102,7 +102,7 @@ def _conditions(db: Connection, matching: TrafficFilter) -> tuple[str, dict[str,
         ),
     }
     given = {text: pair for text, pair in conditions.items() if pair[1] is not None}
-    values = dict(given.values()) | {"said_by": named_in_said_by(matching.user)}
+    values = dict(given.values()) | {"authors": author_text(matching.user)}
     return " AND ".join(given) or "TRUE", values
 
 

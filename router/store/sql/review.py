@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from providers.errors import ConflictError, NotFoundError
-from router.store.columns.authors import SAID_BY, named_in_said_by
+from router.store.columns.authors import BY_AUTHOR, author_text
 from router.store.columns.review import REVIEW_COLUMNS, review_columns, review_row_of
 from router.store.columns.values import readable
 from router.store.review import ReviewFilter, ReviewRow, ReviewStore, SimilarRow
@@ -216,7 +216,7 @@ def _forget(db: Connection, matching: TrafficFilter, limit: int) -> int:
         ),
         "target": ("target = :target", matching.target),
         "key_id": ("key_id = :key_id", matching.key_id),
-        "user": (f"(user_id = :user OR {SAID_BY})", matching.user),
+        "user": (f"(user_id = :user OR {BY_AUTHOR})", matching.user),
         "traffic_class": ("klass = :traffic_class", matching.traffic_class),
         "status": ("status BETWEEN :low AND :high", matching.status),
         "since": ("request_at >= :since", matching.since),
@@ -227,8 +227,7 @@ def _forget(db: Connection, matching: TrafficFilter, limit: int) -> int:
     return _delete(
         db,
         " AND ".join(where) or "1 = 1",
-        values
-        | {"low": low, "high": high, "limit": limit, "said_by": named_in_said_by(matching.user)},
+        values | {"low": low, "high": high, "limit": limit, "authors": author_text(matching.user)},
     )
 
 

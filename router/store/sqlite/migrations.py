@@ -1194,14 +1194,14 @@ def m043_record_ids(db: Database) -> None:
 def m044_authors(db: Database) -> None:
     """The users who gave the feedback that rows have."""
     for table in ("review_rows", "dataset_sources"):
-        db.execute(f"ALTER TABLE {table} ADD COLUMN said_by TEXT NOT NULL DEFAULT ''")
+        db.execute(f"ALTER TABLE {table} ADD COLUMN authors TEXT NOT NULL DEFAULT ''")
     db.execute(
-        "UPDATE review_rows SET said_by = coalesce((SELECT json_array(user_id) FROM feedback"
+        "UPDATE review_rows SET authors = coalesce((SELECT json_array(user_id) FROM feedback"
         " WHERE user_id <> '' AND review_rows.feedback = '[\"' || feedback.id || '\"]'), '')"
     )
-    db.execute("CREATE INDEX review_by_author ON review_rows (said_by) WHERE said_by <> ''")
+    db.execute("CREATE INDEX review_by_author ON review_rows (authors) WHERE authors <> ''")
     db.execute(
-        "CREATE INDEX dataset_sources_by_author ON dataset_sources (said_by) WHERE said_by <> ''"
+        "CREATE INDEX dataset_sources_by_author ON dataset_sources (authors) WHERE authors <> ''"
     )
 
 

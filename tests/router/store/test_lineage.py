@@ -67,7 +67,7 @@ async def test_rows_are_found_by_whatever_selects_requests(store, matching):
 
 @pytest.mark.parametrize("user", ["ann", 'x","ann', "b\\", "%_"])
 async def test_rows_are_found_by_the_users_whose_feedback_they_have(store, user):
-    said = msgspec.structs.replace(SOURCES[0], user="", said_by=frozenset({user, "eve"}))
+    said = msgspec.structs.replace(SOURCES[0], user="", authors=frozenset({user, "eve"}))
     await store.add_sources("h1", [said])
     await store.add_sources("h2", [], made_of=["h1"])
     for name in ("an", "e", '"', "b", "%", user[1:], user + '"'):

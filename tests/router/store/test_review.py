@@ -158,7 +158,7 @@ async def test_rows_are_deleted_with_their_requests(store, matching, left):
         ReviewSource(id="req_1", at=51.0, user="ann", route="chat", status=200,
                      response_id="answer 1"),
         ReviewSource(id="req_2", at=52.0, user="bob", route="chat", status=500, key_id="key_2",
-                     request_id="mine", said_by=frozenset(["critic"])),
+                     request_id="mine", authors=frozenset(["critic"])),
         ReviewSource(id="req_3", at=53.0, route="x", target="p/m", traffic_class="eval",
                      conversation="talk"),
     ]  # fmt: skip

@@ -33,6 +33,7 @@ from router.records import stored_name
 from router.sealing.deletion import Deletion
 from router.sealing.traffic import RecordedTraffic
 from router.store.feedback import (
+    FeedbackFilter,
     FeedbackKind,
     FeedbackRow,
     FeedbackSource,
@@ -63,6 +64,8 @@ MAX_LABELS = 100
 OTHER = "other"
 PRUNE_EVERY_S = 600.0
 PRUNE_AT_ONCE = 500
+# Feedback of one author and name that is looked through for what supersedes some of it.
+_NEWER = 1000
 
 
 class Giver(NamedTuple):
@@ -220,13 +223,13 @@ class FeedbackIntake:
         weight: float | None = None,
         metadata: dict[str, Any] | None = None,
     ) -> FeedbackRow:
-        """Store feedback that supersedes some; what is None stays as it was.
+        """Store feedback that supersedes some; what is None stays as it was last.
 
         Raises:
             NotFoundError: there is none, or another key gave it.
             RequestError: something cannot be stored, or the feedback is no number.
         """
-        old = await self._store.one_feedback(feedback_id, key_id=giver.only)
+        old = await self._last(await self._store.one_feedback(feedback_id, key_id=giver.only))
         if old.kind != "number":
             raise RequestError(
                 f"The value of {feedback_id} is no number; send new feedback in its place.",
@@ -260,6 +263,20 @@ class FeedbackIntake:
         )
         [stored] = await self._keep([await asyncio.to_thread(_entry, draft, row)])
         return stored.row
+
+    async def _last(self, row: FeedbackRow) -> FeedbackRow:
+        """Return what has superseded feedback, by the same key; itself where nothing has."""
+        if not row.superseded:
+            return row
+        same = FeedbackFilter(
+            key_id=row.key_id,
+            user=row.user,
+            name=row.name,
+            record_id=row.record_id or None,
+            conversation=row.conversation or None,
+        )
+        newer = await self._store.feedback(same, limit=_NEWER)
+        return next((each for each in newer if each.subject == row.subject), row)
 
     async def _keep(self, entries: Sequence[NewFeedback]) -> list[StoredFeedback]:
         stored = await self._store.add_feedback(entries)

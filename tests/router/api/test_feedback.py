@@ -390,7 +390,7 @@ def test_portkey(world):
     [again] = send("PUT", f"/v1/feedback/{given}", {"weight": 1.0, "metadata": None})
     rows = world.send("GET", "/feedback?conversation=trace&history=true").json()["data"]
     assert [(row["id"], row["value"], row["weight"], row["superseded"]) for row in rows] == [
-        (again, -10.0, 1.0, False),
+        (again, 5.0, 1.0, False),
         (changed, 5.0, 0.5, True),
         (given, -10.0, 0.5, True),
     ]

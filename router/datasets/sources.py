@@ -26,7 +26,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from evaluators.data import dataset_process
 from evaluators.data.dataset_process import in_thread
 from evaluators.data.formats import EXTENSIONS
-from providers.errors import ArtifactError, BodyTooLargeError, DatasetError, closest
+from providers.errors import ArtifactError, BodyTooLargeError, DatasetError, NotFoundError, closest
 from router.config.evaluation import Datasets
 from router.config.schema import Config
 from router.datasets.artifacts import CHUNK, S3Artifacts, parse_s3, temporary_folder
@@ -199,7 +199,10 @@ async def _from_s3(named: str, config: Config, folder: Path) -> Source:
     bucket, key = parse_s3(named)
     path = _landing(named, key, folder)
     artifacts = S3Artifacts(bucket, "", config.storage.s3, plain_keys=False)
-    await collect(artifacts.get(key), path, config.datasets.max_bytes, named)
+    try:
+        await collect(artifacts.get(key), path, config.datasets.max_bytes, named)
+    except NotFoundError as error:
+        raise NotFoundError(f"there is no {named}") from error
     return Source(path=path, name=path.stem, address=named)
 
 

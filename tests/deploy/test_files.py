@@ -8,6 +8,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 from servers import gateway, reserved_port, s3_server
@@ -63,7 +64,7 @@ def test_the_command_is_one_that_serve_has():
     assert json.loads(entrypoint) == ["tini", "--", "evalrouter"]
     name, *arguments = json.loads(command)
     # Raises where an option is not known.
-    main.commands[name].make_context(name, arguments)
+    main.get_command(click.Context(main), name).make_context(name, arguments)
 
 
 def health_check(port):

@@ -398,6 +398,7 @@ def test_spans_reach_a_collector_in_genai_conventions():
         "openai.response.system_fingerprint": "fp",
         "http.response.status_code": 200,
         "evalrouter.request_id": "req_1",
+        "evalrouter.record": "req_1",
         "evalrouter.route": "r",
         "evalrouter.target": "mine/gpt-4o-mini",
         "evalrouter.class": "live",

@@ -82,10 +82,12 @@ def create_app(services: Services) -> ASGIApp:
                 await services.shadows.open()
                 await services.review.open()
                 await services.feedback_review.open()
+                await services.rollout_judging.open()
                 await services.rollout_controller.open()
                 yield
             finally:
                 await services.rollout_controller.close()
+                await services.rollout_judging.close()
                 await services.feedback_review.close()
                 await services.review.close()
                 services.shadows.drain()

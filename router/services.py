@@ -35,6 +35,7 @@ from router.gateway.cache import ResponseCache
 from router.gateway.cache_sync import CacheSync
 from router.gateway.dispatch import Dispatcher
 from router.gateway.first_key import ensure_configured_key, ensure_written_key
+from router.gateway.hooks import AnswerHooks
 from router.gateway.key_sync import KeySync
 from router.gateway.keys import Keys
 from router.gateway.prices import PriceBook
@@ -48,6 +49,7 @@ from router.loop.feedback_review import FeedbackReview
 from router.loop.review import ReviewDeletion, ReviewQueue
 from router.loop.rollout_controller import RolloutController
 from router.loop.rollout_deletion import RolloutRequestsDeletion
+from router.loop.rollout_judge import RolloutJudging
 from router.loop.rollouts import Rollouts
 from router.loop.shadow import Shadows
 from router.loop.traffic_dataset import TrafficDatasets
@@ -130,6 +132,8 @@ class Services:
         rollouts: starts rollouts, and does what people decide about them.
         assignments: which side of its rollout a request is on.
         rollout_controller: decides about rollouts; a server opens and closes it (`app.py`).
+        rollout_judging: has their answers scored; a server opens and closes it (`app.py`).
+        hooks: the shadows and the judging, which get requests after their answers.
         cache: the response cache.
         cache_sync: clears it when requests are deleted.
         draining: whether the process is about to end and takes no new work.
@@ -197,13 +201,20 @@ class Services:
             outdated=self.traffic.outdated,
             is_busy=self._is_busy,
         )
-        self.traffic.hook = self.shadows
         self._seal(config)
         self.rollouts = Rollouts(self.store, self.routes, config)
         self.assignments = Assignments(self.store, self.routes, config.providers)
         self.rollout_controller = RolloutController(
             self.store, self.rollouts, self.assignments, owner=this_owner()
         )
+        self.rollout_judging = RolloutJudging(
+            self.store,
+            self.assignments,
+            self.routes,
+            requester,
+            allowed=config.evaluation,
+        )
+        self.hooks = self.traffic.hooks = AnswerHooks([self.shadows, self.rollout_judging])
         self._watch_rollouts()
         self._watch_queues_and_cache()
         self._watch_feedback()
@@ -278,6 +289,14 @@ class Services:
             self.rollout_controller.e_values,
             labels=("route", "signal", "evidence"),
             help="Evidence of a signal that the candidate is worse, or that a goal is shown.",
+        )
+
+        watch(
+            "rollout_judged",
+            self.rollout_judging.totals.items,
+            labels=("route", "outcome"),
+            help="Requests that the judge of a rollout was to score, by what became of them.",
+            counter=True,
         )
 
     def _watch_queues_and_cache(self) -> None:

@@ -37,7 +37,7 @@ from router.api.request_parsing import needs_of, sticky_key, unit_key
 from router.api.reservations import Reservations
 from router.api.response_headers import error_headers
 from router.gateway.cache import CacheUse, cache_use_of, key_of
-from router.gateway.hooks import AnswerHook, TargetChooser
+from router.gateway.hooks import AnswerHooks, TargetChooser
 from router.gateway.keys import KEYLESS, NOTHING
 from router.gateway.recorder import settle
 from router.gateway.routing import Plan, Table, share
@@ -69,7 +69,7 @@ class Completions:
         self._dispatcher = services.dispatcher
         self._keys = services.keys
         self._traffic = services.traffic
-        self._hook: AnswerHook = services.shadows
+        self._hooks: AnswerHooks = services.hooks
         self._prices = services.prices
         self._telemetry = services.telemetry
         self._chooser: TargetChooser = services.assignments
@@ -133,8 +133,8 @@ class Completions:
             expected = self._reservations.expected(context, table, holder)
         context.grant = self._keys.admit(holder, context.model, expected)
         route = context.route = table.routes.get(context.model)
-        if route is not None and route.shadow is not None:
-            context.is_hooked = self._hook.wants(
+        if route is not None:
+            context.hooks = self._hooks.wants(
                 context.model,
                 route,
                 context.record_id,

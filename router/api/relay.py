@@ -104,7 +104,7 @@ class Relay:
         Returns whether all of them are in the context's `tail`, the bytes of an event that has no
         end, and the data of an error.
         """
-        keep_all = context.cache_key is not None or self._keeps_body(context) or context.is_hooked
+        keep_all = context.cache_key is not None or self._keeps_body(context) or context.hooks > 0
         tail = context.tail = deque(maxlen=None if keep_all else TAIL_CHUNKS)
         secrets = response.secrets
         held = b""

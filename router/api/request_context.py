@@ -41,7 +41,7 @@ class RequestContext:
         model, stream, envelope: the body's `model` and `stream`, and all its fields as bytes;
             "", False and none before it was parsed.
         stored: whether the client lets it be stored.
-        is_hooked: whether the hook after answers gets it.
+        hooks: which hooks get it after its answer, as `AnswerHooks.wants` says.
         route: the route that `model` names; None for `provider/model`.
         cache_use, cache_key, cached: how it uses the response cache, its key there, and the answer
             that the cache had.
@@ -67,7 +67,7 @@ class RequestContext:
         "error_code",
         "grant",
         "headers",
-        "is_hooked",
+        "hooks",
         "keep",
         "model",
         "path",
@@ -98,7 +98,7 @@ class RequestContext:
         self.stream = False
         self.envelope: dict[str, msgspec.Raw] = {}
         self.stored = True
-        self.is_hooked = False
+        self.hooks = 0
         self.route: Route | None = None
         self.cache_use: CacheUse | None = None
         self.cache_key: bytes | None = None
@@ -175,7 +175,7 @@ class RequestContext:
         if cached is not None:
             target = Target.parse(cached.target)
             whole = cached.body
-        full = keep == "full" or self.is_hooked
+        full = keep == "full" or self.hooks
         long = len(whole) > TAIL_BYTES
         record = Record(
             id=self.record_id,
@@ -197,7 +197,7 @@ class RequestContext:
             total_s=ended - self.started,
             translation=None if response is None else response.translation,
             keep=keep,
-            is_hooked=self.is_hooked,
+            hooks=self.hooks,
             request=self.body if full else None,
             response=whole if full else None,
             tail=whole[-TAIL_BYTES:] if long else whole,

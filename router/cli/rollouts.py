@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import math
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ from router.loop.rollout_plan import settings_of
 from router.loop.rollout_report import RolloutReport
 from router.loop.rollout_rules import SignalReading
 from router.loop.rollouts import Action, RolloutAction
-from router.store.rollouts import Rollout, RolloutDecision
+from router.store.rollouts import JudgedRequests, Rollout, RolloutDecision
 
 if TYPE_CHECKING:  # see `commands.with_services`
     from router.services import Services
@@ -253,8 +254,19 @@ def _print(report: RolloutReport) -> None:
             for arm, total in sorted(totals.items())
         ]
         out.print(f"  {name}: {'; '.join(parts) or 'no requests yet'}", highlight=False)
+    if report.judged:
+        out.print(f"  for the judge: {_judged(report.judged)}", highlight=False)
     out.print()
     print_table(_decisions(report.decisions))
+
+
+def _judged(judged: list[JudgedRequests]) -> str:
+    """Return in a line what became of the requests that a judge was to score, on all days."""
+    counts: Counter[str] = Counter()
+    for each in judged:
+        counts[each.outcome] += each.requests
+    parts = [f"{number:,} {name.replace('_', ' ')}" for name, number in sorted(counts.items())]
+    return f"{', '.join(parts)}; {sum(each.usd for each in judged):.2f} USD"
 
 
 def _steps(row: Rollout) -> str:

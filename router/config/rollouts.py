@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from providers.base import NotNegative, Positive
 from router.config.section import Count, Section
+from router.config.shadow import ShadowLimits
 
 STICKY = "^(user|conversation|header:[A-Za-z0-9-]{1,64})$"
 
 Step = Annotated[float, msgspec.Meta(gt=0, le=100)]
 FEEDBACK = "feedback:"
+JUDGE = "judge"
+# What sends texts to it, in messages.
+JUDGE_SENDER = "rollout's judge"
 Reason = Annotated[str, msgspec.Meta(max_length=2000)]
 Measure = Annotated[
     str,
     msgspec.Meta(
-        pattern="^(errors|refusals|truncations|first_byte|duration|cost"
+        pattern="^(errors|refusals|truncations|first_byte|duration|cost|judge"
         "|feedback:[A-Za-z0-9][A-Za-z0-9._ -]{0,99})$"
     ),
 ]
@@ -33,15 +37,17 @@ class RolloutSignal(Section, frozen=True, kw_only=True):
     Attributes:
         measure: `errors`, `refusals` or `truncations` (the requests that failed, were refused, or
             were cut at their limit), `first_byte`, `duration` or `cost` (the requests that took
-            longer, or cost more, than all but 5 % of the control's), or `feedback:NAME` (values of
-            feedback of that name).
+            longer, or cost more, than all but 5 % of the control's), `feedback:NAME` (values of
+            feedback of that name), or `judge` (the scores of the rollout's judge).
         role: a `guardrail` rolls back where the candidate is shown to be worse by more than the
             margin; a `goal` has to be shown to be not worse by the margin before each step, and
             rolls back where it is shown to be missed.
         margin: how much worse the candidate may be: 0.02 is two percentage points of the requests;
-            in the values' own unit for feedback. A goal's may be negative: better by so much.
-        better: whether `higher` or `lower` values of feedback are better. `lower` for the others.
-        low, high: the range of feedback's values.
+            in the values' own unit for feedback and judges. A goal's may be negative: better by so
+            much.
+        better: whether `higher` or `lower` values of feedback or of the judge are better. `lower`
+            for the others.
+        low, high: the range of the values of feedback or of the judge.
         min_requests: the requests of each arm that must have the signal in a step.
     """
 
@@ -59,6 +65,24 @@ class RolloutSignal(Section, frozen=True, kw_only=True):
         return f"{self.measure} ({self.role})"
 
 
+class RolloutJudge(Section, frozen=True, kw_only=True):
+    """Who scores answers of both arms, each by itself, after clients have them.
+
+    Attributes:
+        metric: a metric of a judge that scores one answer, as in a run document; its first output
+            is what counts. The route's `share_bodies_with` names the providers of its judges.
+        sample: share of the rollout's requests, drawn by a hash of their record's id.
+        limits: as a shadow's. `usd_per_day` holds for all processes; `rps`, `concurrency` and
+            `waiting` for each.
+        exclude_keys: names of keys whose requests are never sent.
+    """
+
+    metric: str | dict[str, Any]
+    sample: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.1
+    limits: ShadowLimits = ShadowLimits()
+    exclude_keys: tuple[str, ...] = ()
+
+
 DEFAULT_SIGNALS = (
     RolloutSignal(measure="errors"),
     RolloutSignal(measure="errors", role="goal", margin=0.02),
@@ -73,6 +97,7 @@ class RolloutSettings(Section, frozen=True, kw_only=True):
         steps: the candidate's shares in percent, growing; at 100 it is promoted, which follows the
             last one in any case.
         signals: what decides, see RolloutSignal; at least one is a goal.
+        judge: see RolloutJudge; for signals with the measure `judge`.
         alpha: the chance that a candidate which is worse in nothing is rolled back, and that steps
             are taken with one that misses a goal by its margin, over the whole rollout.
         step_seconds: how long a step takes at least.
@@ -98,6 +123,7 @@ class RolloutSettings(Section, frozen=True, kw_only=True):
     signals: Annotated[tuple[RolloutSignal, ...], msgspec.Meta(min_length=1, max_length=20)] = (
         DEFAULT_SIGNALS
     )
+    judge: RolloutJudge | None = None
     alpha: Annotated[float, msgspec.Meta(ge=0.0001, le=0.5)] = 0.05
     step_seconds: NotNegative = 3600.0
     cycle_seconds: NotNegative = 86400.0
@@ -149,6 +175,8 @@ def settings_problems(settings: RolloutSettings) -> Iterator[tuple[SettingsPlace
         names.add(signal.name)
         for key, message in _signal_problems(signal):
             yield (*place, key), message
+        if signal.measure == JUDGE and settings.judge is None:
+            yield (*place, "measure"), "name the judge, under judge"
     fewest = max(settings.step_seconds, settings.cycle_seconds) * sum(step < 100 for step in steps)
     if settings.max_seconds is not None and settings.max_seconds < fewest:
         yield ("max_seconds",), f"the steps take {fewest:g} seconds at least"
@@ -164,6 +192,6 @@ def _signal_problems(signal: RolloutSignal) -> Iterator[tuple[str, str]]:
     if signal.measure not in SHARES:
         return
     if (signal.low, signal.high) != (0.0, 1.0):
-        yield "low", "low and high are for feedback"
+        yield "low", "low and high are for feedback and judges"
     if signal.better == "higher":
         yield "better", f"lower is better for {signal.measure}"

@@ -13,9 +13,14 @@ from providers.names import check_name
 from providers.yaml_documents import kind_of
 from router.config.documents import Document, DocumentPath, Problem, refusal
 from router.config.providers import KEY_VARIABLES, Providers, reasoning_problems
-from router.config.rollouts import STICKY, RouteRollout, settings_problems
+from router.config.rollouts import (
+    JUDGE_SENDER,
+    STICKY,
+    RouteRollout,
+    settings_problems,
+)
 from router.config.section import IN_PLACE, NAME, Count, Section, SectionReader
-from router.config.shadow import Shadow, shadow_problems
+from router.config.shadow import Shadow, metric_problems, models_of, not_named, shadow_problems
 
 
 class Supports(Section, frozen=True, kw_only=True):
@@ -222,6 +227,7 @@ def route_problems(
     if route.rollout is not None:
         at = (*place, "rollout")
         yield from _rollout_problems(document, providers, at, route.rollout)
+        yield from _judge_problems(document, place, route, routes)
     if not reader.is_wrong((*place, "targets")):
         yield from _contradictions(document, place, route)
         if not any(target.weight for target in route.targets):
@@ -254,6 +260,20 @@ def _rollout_problems(
     if rollout.candidate is not None:
         at = (*place, "candidate")
         yield from _target_problems(document, providers, at, rollout.candidate)
+
+
+def _judge_problems(
+    document: Document, place: DocumentPath, route: Route, routes: Mapping[str, Route] | None
+) -> Iterator[Problem]:
+    judge = None if route.rollout is None else route.rollout.judge
+    if judge is None or routes is None:
+        # Whoever starts the rollout looks at it, where no file may be opened yet.
+        return
+    at = (*place, "rollout", "judge", "metric")
+    yield from metric_problems(document, at, judge.metric, routes)
+    models = models_of(judge.metric, routes)
+    for message in not_named(models, route.share_bodies_with, JUDGE_SENDER):
+        yield document.problem((*place, "share_bodies_with"), message)
 
 
 def _contradictions(document: Document, place: DocumentPath, route: Route) -> Iterator[Problem]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Annotated, Any, Protocol
 
 import msgspec
 
-from evaluators.metrics.registry import build, routes_of
+from evaluators.metrics.registry import MetricSpec, build, routes_of
 from providers.base import Positive
 from providers.errors import EvalrouterError
 from router.config.documents import Document, DocumentPath, Problem
@@ -123,19 +123,28 @@ def _metric_problems(
 ) -> Iterator[Problem]:
     for n, spec in enumerate(shadow.all_metrics()):
         is_judge = n == 0 and shadow.judge is not None
-        key = "judge" if is_judge else "metrics"
-        try:
-            metric = build(spec, param=key)
-        except EvalrouterError as error:
-            yield document.problem((*at, key), error.message)
-            continue
-        if metric.needs_reference:
-            yield document.problem((*at, key), f"{metric.name} {NO_REFERENCES}")
-        for name in routes_of(metric):
-            if "/" not in name and name not in routes:
-                yield document.problem(
-                    (*at, key), f"{name!r} is neither a route nor provider/model"
-                )
+        yield from metric_problems(
+            document, (*at, "judge" if is_judge else "metrics"), spec, routes
+        )
+
+
+def metric_problems(
+    document: Document,
+    at: DocumentPath,
+    spec: MetricSpec,
+    routes: Mapping[str, ShadowedRoute],
+) -> Iterator[Problem]:
+    """Yield why live answers cannot be scored by a metric, which is at a place of a document."""
+    try:
+        metric = build(spec, param=str(at[-1]))
+    except EvalrouterError as error:
+        yield document.problem(at, error.message)
+        return
+    if metric.needs_reference:
+        yield document.problem(at, f"{metric.name} {NO_REFERENCES}")
+    for name in routes_of(metric):
+        if "/" not in name and name not in routes:
+            yield document.problem(at, f"{name!r} is neither a route nor provider/model")
 
 
 def unshared(route: ShadowedRoute, routes: Mapping[str, ShadowedRoute] | None) -> Iterator[str]:
@@ -147,14 +156,25 @@ def unshared(route: ShadowedRoute, routes: Mapping[str, ShadowedRoute] | None) -
     """
     shadow = route.shadow
     assert shadow is not None, "else nothing is shared"
+    yield from not_named(_models(shadow, routes), route.share_bodies_with, "shadow")
+
+
+def not_named(models: Iterable[str], named: Collection[str], sender: str) -> Iterator[str]:
+    """Yield a message for each provider that would see users' texts and is not named for it.
+
+    Args:
+        models: that texts are sent to, as `provider/model`.
+        named: the route's `share_bodies_with`.
+        sender: what sends them, for the messages.
+    """
     by_provider: dict[str, str] = {}
-    for model in _models(shadow, routes):
+    for model in models:
         by_provider.setdefault(model.partition("/")[0], model)
     for provider, model in by_provider.items():
-        if provider not in route.share_bodies_with:
+        if provider not in named:
             yield (
-                f"the shadow would send what this route's users write to {model}; name {provider} "
-                "here if its provider may see it"
+                f"the {sender} would send what this route's users write to {model}; name "
+                f"{provider} here if its provider may see it"
             )
 
 
@@ -164,12 +184,22 @@ def _models(shadow: Shadow, routes: Mapping[str, ShadowedRoute] | None) -> Itera
     if routes is None:
         return
     for spec in shadow.all_metrics():
-        try:
-            requested = routes_of(build(spec))
-        except EvalrouterError:
-            continue  # a problem of its own
-        for name in requested:
-            if name in routes:
-                yield from routes[name].models
-            elif "/" in name:
-                yield name
+        yield from models_of(spec, routes)
+
+
+def models_of(spec: MetricSpec, routes: Mapping[str, ShadowedRoute]) -> Iterator[str]:
+    """Yield the `provider/model` that a metric may send texts to; none of one that is no metric."""
+    try:
+        requested = routes_of(build(spec))
+    except EvalrouterError:
+        return  # a problem of its own
+    yield from answering(requested, routes)
+
+
+def answering(names: Iterable[str], routes: Mapping[str, ShadowedRoute]) -> Iterator[str]:
+    """Yield the `provider/model` that may answer requests to routes, or to models directly."""
+    for name in names:
+        if name in routes:
+            yield from routes[name].models
+        elif "/" in name:
+            yield name

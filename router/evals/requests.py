@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from evaluators.base import Answer, JudgeRequest, Sample, Usage
+from evaluators.base import Answer, Judgement, JudgeRequest, Sample, Usage
 from evaluators.document import RunDocument
 from evaluators.text.answers import FILTERED, REFUSED, shortfall_of
 from providers.base import OnUnsupported
@@ -42,6 +42,9 @@ from serve.config import ModelConfig
 
 # The error by which a host says that its filter held back the prompt or the answer.
 _FILTER = frozenset[str | int]({"content_filter"})
+
+# A verdict is among the last tokens; all alternatives of a whole answer would be megabytes.
+_LAST_TOKENS = 32
 
 EvalPath = Literal["chat/completions", "completions"]
 
@@ -274,6 +277,13 @@ class EvalRequester:
             answer = msgspec.structs.replace(charged.answer, target=charged.attempts[-1].target)
             return charged._replace(answer=answer)
         return charged
+
+    async def ask_judge(self, prepared: PreparedRequest) -> Judgement:
+        """Send a request to a judge. A target's failure is a judgement with `error`."""
+        completed = await self.ask(prepared)
+        completion = completed.completion
+        tokens = completion.logprobs.last(_LAST_TOKENS) if completion else ()
+        return Judgement(answer=completed.answer, tokens=tokens, request_hash=prepared.hash)
 
     async def _charged(
         self,

@@ -5,6 +5,7 @@ The gateway knows these protocols and nothing of who implements them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from router.config.routes import Route
@@ -61,7 +62,7 @@ class AnswerHook(Protocol):
 
         Args:
             route_name: the name of its route.
-            route: the route, which has a shadow.
+            route: the route.
             record_id: the id of its record.
             key_id: the id of its key, "" without one.
             stored: whether the client lets it be stored.
@@ -74,3 +75,30 @@ class AnswerHook(Protocol):
         A body of an answer that is too long to be recorded is cut short. It never blocks.
         """
         ...
+
+
+class AnswerHooks:
+    """Several hooks, each of which gets what it wants.
+
+    Args:
+        hooks: their number is kept in a record by bits.
+    """
+
+    def __init__(self, hooks: Sequence[AnswerHook]) -> None:
+        self._hooks = [(1 << n, hook) for n, hook in enumerate(hooks)]
+
+    def wants(
+        self, route_name: str, route: Route, record_id: str, *, key_id: str, stored: bool
+    ) -> int:
+        """Return which hooks want a request, one bit for each; see `AnswerHook.wants`."""
+        bits = 0
+        for bit, hook in self._hooks:
+            if hook.wants(route_name, route, record_id, key_id=key_id, stored=stored):
+                bits |= bit
+        return bits
+
+    def after(self, record: Record) -> None:
+        """Pass a request to the hooks that wanted it."""
+        for bit, hook in self._hooks:
+            if record.hooks & bit:
+                hook.after(record)

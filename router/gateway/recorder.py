@@ -40,7 +40,7 @@ from router.config.routes import KeepBodies, Route
 from router.config.schema import Config
 from router.gateway import tokens
 from router.gateway.dispatch import ERROR_EVENT
-from router.gateway.hooks import AnswerHook
+from router.gateway.hooks import AnswerHooks
 from router.gateway.prices import PriceBook
 from router.gateway.redact import redact
 from router.records import Record, Target, stored_name
@@ -105,7 +105,7 @@ class Traffic:
     Attributes:
         dropped: the number of rows that were never written, because the store refused them, or
             was unavailable or too slow for too long.
-        hook: gets the completed records that it wants, on the event loop; None for nobody.
+        hooks: get the completed records that they want, on the event loop; None for nobody.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class Traffic:
         queued_bytes: int = QUEUED_BYTES,
     ) -> None:
         self.dropped = 0
-        self.hook: AnswerHook | None = None
+        self.hooks: AnswerHooks | None = None
         self._store = store
         self._prices = prices
         self._default = config.record
@@ -268,9 +268,9 @@ class Traffic:
                 log.exception("request %s could not be completed", record.id)
 
     def _settled(self, record: Record) -> None:
-        """Count a completed record, pass it to the hook that wants it, and queue its row."""
-        if record.is_hooked:
-            self._pass_to_hook(record)
+        """Count a completed record, pass it to the hooks that want it, and queue its row."""
+        if record.hooks:
+            self._pass_to_hooks(record)
         if self._count is not None:
             try:
                 self._count(record)
@@ -288,11 +288,11 @@ class Traffic:
         if len(self._rows) >= ROWS:
             self._rows_wait.set()
 
-    def _pass_to_hook(self, record: Record) -> None:
-        """Let the hook have a record with its bodies, which are not stored unless they are kept."""
+    def _pass_to_hooks(self, record: Record) -> None:
+        """Let hooks have a record with its bodies, which are not stored unless they are kept."""
         try:
-            if self.hook is not None:
-                self.hook.after(copy(record))
+            if self.hooks is not None:
+                self.hooks.after(copy(record))
         except Exception:
             log.exception("request %s could not be passed on", record.id)
         if record.keep != "full":

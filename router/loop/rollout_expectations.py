@@ -6,7 +6,9 @@ with records of less than two days to always have the same users. Both make a fo
 
 from __future__ import annotations
 
-from router.config.rollouts import FEEDBACK, SHARES, RolloutSettings
+from collections.abc import Mapping
+
+from router.config.rollouts import FEEDBACK, JUDGE, SHARES, RolloutSettings, RolloutSignal
 from router.loop.rollout_forecast import Expectation, TrafficLevel
 from router.store.rollouts import FeedbackBaseline, RouteBaseline
 
@@ -42,15 +44,24 @@ def expectations(settings: RolloutSettings, baseline: RouteBaseline) -> dict[str
         "refusals": baseline.refusals / requests,
     }
     return {
-        signal.name: (
-            Expectation(mean=shares.get(signal.measure, 0.05))
-            if signal.measure in SHARES
-            else _of_feedback(
-                baseline.feedback.get(signal.measure.removeprefix(FEEDBACK)), requests
-            )
-        )
-        for signal in settings.signals
+        signal.name: _expectation(signal, settings, baseline, shares) for signal in settings.signals
     }
+
+
+def _expectation(
+    signal: RolloutSignal,
+    settings: RolloutSettings,
+    baseline: RouteBaseline,
+    shares: Mapping[str, float],
+) -> Expectation:
+    if signal.measure in SHARES:
+        return Expectation(mean=shares.get(signal.measure, 0.05))
+    if signal.measure == JUDGE:
+        # How its scores are spread is not known before: as widely as they can be.
+        sample = 0.0 if settings.judge is None else settings.judge.sample
+        return Expectation(mean=(signal.low + signal.high) / 2, share=sample)
+    feedback = baseline.feedback.get(signal.measure.removeprefix(FEEDBACK))
+    return _of_feedback(feedback, max(1, baseline.requests))
 
 
 def _of_feedback(feedback: FeedbackBaseline | None, requests: int) -> Expectation:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from router.config.rollouts import FEEDBACK, SHARES, RolloutSettings, RolloutSignal
+from router.config.rollouts import FEEDBACK, JUDGE, SHARES, RolloutSettings, RolloutSignal
 from router.loop.assignment import position_of
 from router.loop.rollout_rules import Observation, RolloutPlan, Signal, SignalKind
 from router.store.rollouts import CountedScore, Rollout, RolloutRequest
@@ -33,6 +33,13 @@ def feedback_names(settings: RolloutSettings) -> list[str]:
     measures = {signal.measure for signal in settings.signals}
     return sorted(
         measure.removeprefix(FEEDBACK) for measure in measures if measure.startswith(FEEDBACK)
+    )
+
+
+def is_judged(settings: RolloutSettings) -> bool:
+    """Return whether a signal is made of a judge's scores."""
+    return settings.judge is not None and any(
+        signal.measure == JUDGE for signal in settings.signals
     )
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from router.loop.rollout_rules import SignalReading
 from router.records import Arm
-from router.store.rollouts import ArmTotals, Rollout, RolloutDecision
+from router.store.rollouts import ArmTotals, JudgedRequests, Rollout, RolloutDecision
 
 
 class RolloutReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +22,10 @@ class RolloutReport(msgspec.Struct, frozen=True, kw_only=True):
         totals: each arm's requests, as they were assigned (intention to treat).
         per_protocol: those of users who were only ever in one arm, answered by its own target.
         uncounted: whether requests wait to be counted.
+        judged: requests that the judge was to score, by the day and what became of them: `scored`,
+            `unjudgeable` (the answer has no text to score, was cut, or calls tools), `error` (the
+            judge failed, or its verdict cannot be read), `over_budget`, `shed` (too many waited, or
+            for too long) or `stopped` (the rollout was paused or ended first).
         decisions: in their order.
     """
 
@@ -32,4 +36,5 @@ class RolloutReport(msgspec.Struct, frozen=True, kw_only=True):
     totals: Mapping[Arm, ArmTotals]
     per_protocol: Mapping[Arm, ArmTotals]
     uncounted: bool
+    judged: list[JudgedRequests]
     decisions: list[RolloutDecision]

@@ -22,7 +22,13 @@ from typing import Any, Literal
 
 import msgspec
 
-from providers.errors import ConflictError, NotFoundError, RequestError, closest
+from providers.errors import (
+    ConflictError,
+    EvalrouterError,
+    NotFoundError,
+    RequestError,
+    closest,
+)
 from providers.names import check_name
 from router.config.documents import Document, convert
 from router.config.rollouts import Reason, RolloutSettings, RouteRollout, settings_problems
@@ -31,16 +37,22 @@ from router.config.schema import Config
 from router.gateway.route_table import Routes
 from router.loop.rollout_expectations import expectations, traffic_level
 from router.loop.rollout_forecast import RolloutForecast, rollout_forecast
+from router.loop.rollout_judge import (
+    excluded_keys,
+    judge_metric,
+    scale_problems,
+    unshared_judge,
+)
 from router.loop.rollout_plan import plan_of, settings_of
 from router.loop.rollout_report import RolloutReport
 from router.loop.rollout_routes import document_of_route, is_unchanged, promoted, route_version
 from router.loop.rollout_statistics import statistics_of
+from router.store.protocol import Store
 from router.store.rollouts import (
     Rollout,
     RolloutChange,
     RolloutDecision,
     RolloutState,
-    RolloutStore,
 )
 
 log = logging.getLogger("evalrouter")
@@ -85,7 +97,7 @@ class Rollouts:
     Args:
         store: has them.
         routes: the routes as they stand.
-        config: has the providers, and says what is recorded of requests.
+        config: has the providers, and says what is recorded of requests and what may be opened.
         clock: tells the seconds since the epoch.
 
     Attributes:
@@ -94,7 +106,7 @@ class Rollouts:
 
     def __init__(
         self,
-        store: RolloutStore,
+        store: Store,
         routes: Routes,
         config: Config,
         *,
@@ -104,6 +116,7 @@ class Rollouts:
         self._routes = routes
         self._providers = config.providers
         self._record = config.record
+        self._allowed = config.evaluation
         self.now = clock
         # Of the config's candidates, those whose start was tried, with their routes then.
         self._tried: dict[str, Route] = {}
@@ -150,6 +163,7 @@ class Rollouts:
             totals=await self._store.rollout_totals(rollout.id),
             per_protocol=await self._store.rollout_totals(rollout.id, per_protocol=True),
             uncounted=bool(waiting.requests or waiting.scores),
+            judged=await self._store.judged(rollout.id),
             decisions=await self._store.rollout_decisions(rollout.id),
         )
 
@@ -204,7 +218,8 @@ class Rollouts:
             )
         for place, message in settings_problems(request):
             param = ".".join(map(str, place))
-            raise RequestError(f"{param}: {message}", param=param, code="invalid_rollout")
+            raise _refused(param, message)
+        await self._check_judge(route, request)
         now = self.now()
         settings = _settings(request)
         forecast = await self._forecast(name, settings, now)
@@ -273,10 +288,10 @@ class Rollouts:
             if requested is None or requested.candidate is None or self._tried.get(name) == route:
                 continue
             self._tried[name] = route
-            settings = _document(_settings(requested))
+            settings = _settings(requested)
             earlier = await self._store.rollouts(route=name, limit=MAX_EARLIER)
             same = requested.candidate, settings
-            if any((rollout.candidate, rollout.settings) == same for rollout in earlier):
+            if any((rollout.candidate, settings_of(rollout)) == same for rollout in earlier):
                 continue
             try:
                 await self.start(name, requested, actor=actor)
@@ -298,6 +313,23 @@ class Rollouts:
                 "so that the control is without it."
             )
         raise RequestError(message, param="candidate", code="candidate_is_incumbent")
+
+    async def _check_judge(self, route: Route, settings: RolloutSettings) -> None:
+        """Refuse a judge that cannot be, or that may not see what the route's users write."""
+        judge = settings.judge
+        if judge is None:
+            return
+        try:
+            metric = await judge_metric(judge, self._allowed)
+            for name in metric.judges:
+                self._routes.table.plan(name, 0.0)
+        except EvalrouterError as error:
+            raise _refused("judge.metric", error.message) from error
+        for message in unshared_judge(metric, route, self._routes.table.routes):
+            raise _refused("share_bodies_with", message)
+        for param, message in scale_problems(metric, settings):
+            raise _refused(param, message)
+        await excluded_keys(judge, self._store)
 
     async def act(
         self, name: str, action: Action, request: RolloutAction, *, actor: str
@@ -440,6 +472,10 @@ class Rollouts:
 def _settings(request: RouteRollout) -> RolloutSettings:
     values = msgspec.structs.asdict(request)
     return RolloutSettings(**{name: values[name] for name in RolloutSettings.__struct_fields__})
+
+
+def _refused(param: str, message: str) -> RequestError:
+    return RequestError(f"{param}: {message}", param=param, code="invalid_rollout")
 
 
 def _document(value: msgspec.Struct) -> dict[str, Any]:

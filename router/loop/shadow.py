@@ -321,14 +321,14 @@ class Shadows:
     # the hot path
 
     def wants(
-        self, route_name: str, _: Route, record_id: str, *, key_id: str, stored: bool
+        self, route_name: str, route: Route, record_id: str, *, key_id: str, stored: bool
     ) -> bool:
         """Return whether a request is to be passed to `after`; count it where it is not.
 
         See `router.gateway.hooks.AnswerHook`.
         """
         active = self._active.get(route_name)
-        if active is None:
+        if active is None or route.shadow is None:
             return False
         if active.state == "paused":
             reason = "paused"

@@ -196,6 +196,22 @@ class CountedScore(msgspec.Struct, frozen=True, kw_only=True):
     seen: frozenset[Arm] = frozenset()
 
 
+class JudgedRequests(msgspec.Struct, frozen=True, kw_only=True):
+    """Requests of a rollout that its judge was to score, on one day, and what became of them.
+
+    Attributes:
+        day: when it began (UTC), seconds since the epoch.
+        outcome: `scored`, or why not; see `router.loop.rollout_judge`.
+        requests: how many.
+        usd: what they cost, in US dollars; requests of an unknown price cost nothing.
+    """
+
+    day: float
+    outcome: str
+    requests: int
+    usd: float = 0.0
+
+
 class Uncounted(msgspec.Struct, frozen=True, kw_only=True):
     """What has not been counted yet, with what has.
 
@@ -357,6 +373,23 @@ class RolloutStore(RouteStore, LeaseStore, ChangeStore, Protocol):
 
     async def keep_rollout_scores(self, rollout_id: str, scores: Sequence[RolloutScore]) -> None:
         """Store values of requests of a rollout; those that are there already are left out."""
+        ...
+
+    async def rollout_request_numbers(
+        self, rollout_id: str, record_ids: Sequence[str]
+    ) -> dict[str, int]:
+        """Return the numbers of a rollout's requests by their records' ids; none for unknown ids.
+
+        Requests are unknown until they are stored, and again once they are deleted.
+        """
+        ...
+
+    async def add_judged(self, rollout_id: str, judged: Sequence[JudgedRequests]) -> None:
+        """Add requests to the counts of what became of those that a judge was to score."""
+        ...
+
+    async def judged(self, rollout_id: str) -> list[JudgedRequests]:
+        """Return these counts by day and outcome, in this order."""
         ...
 
     async def forget_rollout_requests(

@@ -20,9 +20,6 @@ from evaluators.base import Answer, Judgement, JudgeRequest
 from router.evals.requests import EvalRequester, PreparedRequest
 from router.store.judgements import JudgementRow, JudgementStore
 
-# A verdict is among the last tokens; all alternatives of a whole answer would be megabytes.
-_LAST_TOKENS = 32
-
 Pay = Callable[[Answer], None]
 
 
@@ -103,10 +100,7 @@ class JudgeClient:
         if stored is not None:
             return stored
         async with self._slots:
-            completed = await self._requester.ask(prepared)
-        completion = completed.completion
-        tokens = completion.logprobs.last(_LAST_TOKENS) if completion else ()
-        judgement = Judgement(answer=completed.answer, tokens=tokens, request_hash=prepared.hash)
+            judgement = await self._requester.ask_judge(prepared)
         await self._store_judgement(request, prepared.hash, judgement)
         self._pay(judgement.answer)
         return judgement

@@ -915,6 +915,17 @@ CREATE INDEX review_by_author ON review_rows (authors) WHERE authors <> '';
 CREATE INDEX dataset_sources_by_author ON dataset_sources (authors) WHERE authors <> '';
 """)
 
+_M045 = _step("""
+CREATE TABLE rollout_judging (
+    rollout TEXT NOT NULL REFERENCES rollouts (id),
+    day DOUBLE PRECISION NOT NULL,
+    outcome TEXT NOT NULL,
+    requests BIGINT NOT NULL,
+    usd DOUBLE PRECISION NOT NULL,
+    PRIMARY KEY (rollout, day, outcome)
+);
+""")
+
 STEPS = {
     "m029_label_scores": _M029,
     "m030_traffic_index": _M030,
@@ -932,4 +943,5 @@ STEPS = {
     "m042_rollouts": _M042,
     "m043_record_ids": _M043,
     "m044_authors": _M044,
+    "m045_rollout_judging": _M045,
 }

@@ -25,6 +25,7 @@ from router.store.rollouts import (
     ACTIVE,
     ArmTotals,
     FeedbackBaseline,
+    JudgedRequests,
     Rollout,
     RolloutChange,
     RolloutDecision,
@@ -89,6 +90,13 @@ _KEEP_SCORE = (
     "INSERT INTO rollout_scores (number, rollout, request, signal, source, value, at, counted)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, 0) ON CONFLICT (request, signal, source) DO NOTHING"
 )
+
+_ADD_JUDGED = """
+    INSERT INTO rollout_judging (rollout, day, outcome, requests, usd) VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT (rollout, day, outcome) DO UPDATE SET
+        requests = rollout_judging.requests + excluded.requests,
+        usd = rollout_judging.usd + excluded.usd
+"""
 
 
 def _seen(column: str) -> str:
@@ -188,6 +196,18 @@ class SqlRollouts(SqlPart, RolloutStore):
     async def keep_rollout_scores(self, rollout_id: str, scores: Sequence[RolloutScore]) -> None:
         if scores:
             await self._database.write("keep scores of a rollout", _keep, rollout_id, scores)
+
+    async def rollout_request_numbers(
+        self, rollout_id: str, record_ids: Sequence[str]
+    ) -> dict[str, int]:
+        return await self._database.read("read requests", _numbers, rollout_id, record_ids)
+
+    async def add_judged(self, rollout_id: str, judged: Sequence[JudgedRequests]) -> None:
+        if judged:
+            await self._database.write("count judged requests", _add_judged, rollout_id, judged)
+
+    async def judged(self, rollout_id: str) -> list[JudgedRequests]:
+        return await self._database.read("read judged requests", _judged, rollout_id)
 
     async def forget_rollout_requests(
         self, *, record_id: str | None = None, units: Sequence[str] = ()
@@ -411,6 +431,34 @@ def _keep(db: Connection, rollout_id: str, scores: Sequence[RolloutScore]) -> No
             for number, score in zip(numbers, scores, strict=True)
         ],
     )
+
+
+def _numbers(db: Connection, rollout_id: str, record_ids: Sequence[str]) -> dict[str, int]:
+    rows = db.execute(
+        "SELECT id, number FROM rollout_requests"
+        f" WHERE rollout = :rollout AND {db.any_of('id', ':ids')}",
+        {"rollout": rollout_id, "ids": db.array(record_ids)},
+    )
+    return dict(rows)
+
+
+def _add_judged(db: Connection, rollout_id: str, judged: Sequence[JudgedRequests]) -> None:
+    db.executemany(
+        _ADD_JUDGED,
+        [(rollout_id, each.day, each.outcome, each.requests, each.usd) for each in judged],
+    )
+
+
+def _judged(db: Connection, rollout_id: str) -> list[JudgedRequests]:
+    rows = db.execute(
+        "SELECT day, outcome, requests, usd FROM rollout_judging WHERE rollout = ?"
+        " ORDER BY day, outcome",
+        (rollout_id,),
+    )
+    return [
+        JudgedRequests(day=day, outcome=outcome, requests=requests, usd=usd)
+        for day, outcome, requests, usd in rows
+    ]
 
 
 def _totals(db: Connection, rollout_id: str, per_protocol: bool) -> dict[Arm, ArmTotals]:

@@ -38,7 +38,8 @@ The tables are shaped so that a million answers stay small and the pages of a ru
     rollouts  (id); rollout_changes counts changes of them; rollout_decisions (rollout, revision);
               rollout_requests: each request of one, by `number`; rollout_scores: values that
               came later; rollout_units (rollout, unit): the arms that a user was seen in;
-              rollout_statistics (rollout): see `rollouts.py`
+              rollout_statistics (rollout) and rollout_judging (rollout, day, outcome): see
+              `rollouts.py`
 
 Times are seconds since the epoch; columns that hold JSON are text.
 """
@@ -1205,6 +1206,22 @@ def m044_authors(db: Database) -> None:
     )
 
 
+def m045_rollout_judging(db: Database) -> None:
+    """Add what became of the requests that rollouts' judges were to score."""
+    db.execute(
+        """
+        CREATE TABLE rollout_judging (
+            rollout TEXT NOT NULL REFERENCES rollouts (id),
+            day REAL NOT NULL,
+            outcome TEXT NOT NULL,
+            requests INTEGER NOT NULL,
+            usd REAL NOT NULL,
+            PRIMARY KEY (rollout, day, outcome)
+        ) WITHOUT ROWID
+        """
+    )
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -1245,4 +1262,5 @@ STEPS = (
     m042_rollouts,
     m043_record_ids,
     m044_authors,
+    m045_rollout_judging,
 )

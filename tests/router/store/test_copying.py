@@ -28,7 +28,7 @@ from router.store.people_labels import PeopleLabel
 from router.store.postgres import PostgresStore
 from router.store.postgres import traffic_index as postgres_index
 from router.store.review import ReviewContent, ReviewRow, ReviewSource
-from router.store.rollouts import Rollout, RolloutDecision, RolloutScore
+from router.store.rollouts import JudgedRequests, Rollout, RolloutDecision, RolloutScore
 from router.store.sealed_traffic import FileFacts
 from router.store.shadows import ShadowPair, ShadowRow
 from router.store.sqlite import SqliteStore, traffic_index
@@ -131,6 +131,7 @@ async def fill_rollouts(store):
     score = RolloutScore(request=seen.requests[0].number, signal="feedback:f", source="s",
                          value=1.0, at=1.0)  # fmt: skip
     await store.keep_rollout_scores("ro_1", [score])
+    await store.add_judged("ro_1", [JudgedRequests(day=0.0, outcome="scored", requests=2, usd=0.5)])
 
 
 @pytest.fixture

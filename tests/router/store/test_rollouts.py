@@ -10,7 +10,13 @@ import pytest
 from providers.errors import ConflictError, NotFoundError
 from router.records import Record, Target
 from router.store.feedback import FeedbackRow, NewFeedback
-from router.store.rollouts import Rollout, RolloutChange, RolloutDecision, RolloutScore
+from router.store.rollouts import (
+    JudgedRequests,
+    Rollout,
+    RolloutChange,
+    RolloutDecision,
+    RolloutScore,
+)
 
 
 def a_rollout(rollout_id="ro_1", **fields):
@@ -195,6 +201,30 @@ async def test_scores_are_stored_once_and_wait_for_their_request(store):
     ] * 2
     await store.count_requests("ro_1", seen, "", None)
     assert (await store.uncounted("ro_1", 9)).scores == ()
+
+
+async def test_what_a_judge_was_to_score_is_added_up_by_day_and_outcome(store):
+    await store.add_rollout(a_rollout(), start())
+    assert await store.judged("ro_1") == []
+    scored = JudgedRequests(day=86400.0, outcome="scored", requests=2, usd=0.25)
+    earlier = JudgedRequests(day=0.0, outcome="error", requests=1)
+    await store.add_judged("ro_1", [scored, earlier])
+    await store.add_judged("ro_1", [scored])
+    twice = msgspec.structs.replace(scored, requests=4, usd=0.5)
+    assert await store.judged("ro_1") == [earlier, twice]
+
+
+async def test_requests_have_a_number_while_they_are_stored(store):
+    await store.add_rollout(a_rollout(), start())
+    await store.keep_traffic([a_request(1), a_request(2), a_request(3, rollout="")])
+    seen = await store.uncounted("ro_1", 9)
+    ids = ["rec_1", "rec_2", "rec_3", "rec_4"]
+    assert await store.rollout_request_numbers("ro_1", ids) == {
+        row.id: row.number for row in seen.requests
+    }
+    assert await store.rollout_request_numbers("ro_2", ids) == {}
+    await store.forget_rollout_requests(record_id="rec_1")
+    assert list(await store.rollout_request_numbers("ro_1", ids)) == ["rec_2"]
 
 
 def a_thumb(feedback_id, record_id, score, author="ann", **fields):

@@ -190,6 +190,8 @@ class FeedbackStore(Protocol):
     async def delete_feedback(self, feedback_id: str, *, key_id: str | None = None) -> int:
         """Delete feedback and what it has superseded; return how many rows that were.
 
+        Rows of the review queue that were made of it and are in no dataset yet go with it.
+
         `key_id` selects what one key gave; None selects all.
         """
         ...

@@ -27,6 +27,7 @@ from router.store.feedback import (
 )
 from router.store.sql.connection import Connection, insert
 from router.store.sql.database import SqlPart
+from router.store.sql.review import delete_unpublished
 from router.store.traffic import FeedbackSummary, TrafficFilter
 
 _LATER = (
@@ -220,12 +221,12 @@ def _delete_one(db: Connection, feedback_id: str, key_id: str | None) -> int:
     ).fetchone()
     if stored is None:
         return 0
-    names = ("subject", "name", "author", "number")
-    return _delete(
-        db,
-        "subject = :subject AND name = :name AND author = :author AND number <= :number",
-        dict(zip(names, stored, strict=True)),
-    )
+    values = dict(zip(("subject", "name", "author", "number"), stored, strict=True))
+    where = "subject = :subject AND name = :name AND author = :author AND number <= :number"
+    gone = db.execute(f"SELECT id, record_id FROM feedback WHERE {where}", values).fetchall()
+    for gone_id, record_id in gone:
+        delete_unpublished(db, gone_id, record_id)
+    return _delete(db, where, values)
 
 
 def _forget(db: Connection, matching: TrafficFilter, limit: int) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 from providers.errors import ConflictError, NotFoundError
 from router.store.columns.authors import BY_AUTHOR, author_text
 from router.store.columns.review import REVIEW_COLUMNS, review_columns, review_row_of
-from router.store.columns.values import readable
+from router.store.columns.values import json_text, readable
 from router.store.review import ReviewFilter, ReviewRow, ReviewStore, SimilarRow
 from router.store.sql.connection import Connection, insert, upsert
 from router.store.sql.database import SqlPart
@@ -228,6 +228,21 @@ def _forget(db: Connection, matching: TrafficFilter, limit: int) -> int:
         db,
         " AND ".join(where) or "1 = 1",
         values | {"low": low, "high": high, "limit": limit, "authors": author_text(matching.user)},
+    )
+
+
+def delete_unpublished(db: Connection, feedback_id: str, record_id: str) -> None:
+    """Delete the rows that were made of feedback about a request and are in no dataset yet."""
+    _delete(
+        db,
+        "request_id = :record_id AND replace(feedback, :feedback_id, '') <> feedback"
+        " AND published IN ('', :mark)",
+        {
+            "record_id": record_id,
+            "feedback_id": json_text(feedback_id),
+            "mark": _BEING_PUBLISHED,
+            "limit": _SIMILAR,
+        },
     )
 
 

@@ -118,6 +118,18 @@ async def test_what_waits_or_is_published_goes_with_the_request_and_with_its_aut
     assert await services.store.datasets() == []
 
 
+async def test_what_waits_goes_with_the_feedback_that_it_was_made_of(services):
+    await keep(services, "req_1")
+    for n, value in enumerate(["Four.", "Eleven or twelve years."], 1):
+        await services.store.add_feedback([a_row(n, name="answer", value=value)])
+        await services.feedback_review.run_once()
+    await services.store.add_feedback([a_row(11, name="other", value="Nobody knows that.")])
+    await services.feedback_review.run_once()
+    assert len(await waiting(services)) == 3
+    assert await services.store.delete_feedback("fb_2") == 2
+    assert [row.content.reference for row in await waiting(services)] == ["Nobody knows that."]
+
+
 async def test_feedback_waits_in_its_place_while_the_queue_is_full(tmp_path):
     config = (
         f"storage: {{database: 'sqlite:///{tmp_path}/f.db', "

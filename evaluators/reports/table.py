@@ -274,6 +274,10 @@ def _in_words(route: str, baseline: str, compared: Sequence[Comparison]) -> str:
     clauses = [f"{words} on {', '.join(names)}" for words, names in outputs.items() if names]
     if unshown:
         clauses.append(f"no difference shown on {', '.join(unshown)}")
+    elif not clauses:
+        # Outputs such as a length: a difference, but neither direction is better.
+        undecided = [comparison.output for comparison in compared if comparison.n]
+        clauses += [f"no verdict on {', '.join(undecided)}"] if undecided else []
     return f"{route} against {baseline}: {'; '.join(clauses) or 'nothing could be compared'}."
 
 

@@ -11,7 +11,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,12 +20,11 @@ from typing import Any, NamedTuple
 import httpx
 import msgspec
 from rich.console import Console
-from rich.table import Column, Table
 
 from evaluators.reports.report import Report
 from evaluators.reports.table import to_table
 from providers.errors import EvalrouterError
-from router.cli.commands import counted, escape, print_table
+from router.cli.commands import counted, escape
 from router.config.loading import load
 from router.datasets.registry import SHOWN_HASH
 from router.server import background
@@ -423,31 +422,34 @@ class _Loop:
     def audit(self, *reports: Mapping[str, Any]) -> None:
         """Print every decision, with what it was made of."""
         self._title("7. The audit")
-        table = Table(
-            Column("rollout", no_wrap=True), "n", "time", "weight", "state", "rule", "signal",
-            "e-value", "interval", "who", "route",
-        )  # fmt: skip
         for report in reports:
             for decision in report["decisions"]:
-                table.add_row(*_audited(report["rollout"], decision))
-        print_table(table, console=self._console)
+                for line in _audited(report["rollout"], decision):
+                    self._say(line)
 
 
-def _audited(rollout: Mapping[str, Any], decision: Mapping[str, Any]) -> Sequence[str]:
-    e_value, low = decision["e_value"], decision["low"]
-    return (
-        escape(rollout["candidate"]),
-        str(decision["revision"]),
-        f"{datetime.fromtimestamp(decision['at'], UTC).astimezone():%H:%M:%S}",
-        f"{decision['from_weight']:.0%} to {decision['to_weight']:.0%}",
-        decision["to_state"],
-        decision["rule"],
-        escape(decision["signal"]),
-        "" if e_value is None else f"{e_value:.3g}",
-        "" if low is None else f"{low:+.3f} to {decision['high']:+.3f}",
-        escape(decision["actor"]),
-        decision["route_version"],
+def _audited(rollout: Mapping[str, Any], decision: Mapping[str, Any]) -> Iterator[str]:
+    """Return the lines of a decision: what changed, what it was made of, and who decided."""
+    yield (
+        f"{rollout['candidate']} {decision['revision']:>2}  "
+        f"{datetime.fromtimestamp(decision['at'], UTC).astimezone():%H:%M:%S}  "
+        f"{decision['from_weight']:4.0%} -> {decision['to_weight']:4.0%}  "
+        f"{decision['to_state']:<12} {decision['rule']}"
     )
+    if decision["signal"]:
+        evidence = "" if decision["e_value"] is None else f": e-value {decision['e_value']:.3g}"
+        yield f"    {decision['signal']}{evidence}{_interval(decision)}"
+    yield f"    by {decision['actor']}; route {decision['route_version']}"
+
+
+def _interval(decision: Mapping[str, Any]) -> str:
+    if decision["low"] is None:
+        return ""
+    first = decision["signal"].partition(", ")[0]
+    [scale] = [one["scale"] for one in decision["seen"]["signals"] if one["signal"] == first]
+    if scale == "ratio":
+        return f", {decision['low']:.3g} to {decision['high']:.3g} times the control's"
+    return f", difference {decision['low']:+.3f} to {decision['high']:+.3f}"
 
 
 def _reference(row: Mapping[str, Any]) -> str:

@@ -108,8 +108,8 @@ def rollout_start(  # noqa: PLR0917 - one parameter for each option
         print_json(started)
         return
     out.print(
-        f"{started.id}: {escape(started.candidate)} gets {started.weight:.4g} of the requests of "
-        f"{escape(started.route)}",
+        f"{started.id}: {escape(started.candidate)} gets {_percent(started.weight)} of the "
+        f"requests of {escape(started.route)}",
         highlight=False,
     )
 
@@ -158,20 +158,15 @@ def rollout_list(route: str | None, limit: int, config_path: Path | None, *, as_
     if as_json:
         print_json(rollouts)
         return
-    table = Table(
-        Column("rollout", no_wrap=True), "route", "candidate", "state", "share", "started", "reason"
-    )
+    if not rollouts:
+        out.print("No rollouts yet.")
     for row in rollouts:
-        table.add_row(
-            row.id,
-            escape(row.route),
-            escape(row.candidate),
-            _state(row),
-            f"{row.weight:.4g}",
-            local_time(row.created_at),
-            escape(row.reason),
+        _print_title(row)
+        out.print(
+            f"  {_percent(row.weight)} since {local_time(row.created_at)}: {escape(row.reason)}",
+            highlight=False,
+            soft_wrap=True,
         )
-    print_table(table, empty="No rollouts yet.")
 
 
 @rollout.command("status")
@@ -238,12 +233,21 @@ def _state(row: Rollout) -> str:
     return f"[{_STATES[row.state]}]{row.state}[/]"
 
 
-def _print(report: RolloutReport) -> None:
-    row = report.rollout
+def _percent(share: float) -> str:
+    return f"{100 * share:.4g}%"
+
+
+def _print_title(row: Rollout) -> None:
     out.print(
         f"[bold]{row.id}[/] {escape(row.candidate)} on {escape(row.route)}: {_state(row)}",
         highlight=False,
+        soft_wrap=True,
     )
+
+
+def _print(report: RolloutReport) -> None:
+    row = report.rollout
+    _print_title(row)
     out.print(f"  {escape(row.reason)}", highlight=False, soft_wrap=True)
     out.print(f"\n  {_steps(row)}\n", highlight=False, soft_wrap=True)
     if report.signals:
@@ -253,11 +257,14 @@ def _print(report: RolloutReport) -> None:
             f"{arm} {total.requests:,} requests of {total.units:,} users, {total.failures:,} failed"
             for arm, total in sorted(totals.items())
         ]
-        out.print(f"  {name}: {'; '.join(parts) or 'no requests yet'}", highlight=False)
+        out.print(f"  {name}: {parts[0] if parts else 'no requests yet'}", highlight=False)
+        for part in parts[1:]:
+            out.print(f"  {'':{len(name)}}  {part}", highlight=False)
     if report.judged:
         out.print(f"  for the judge: {_judged(report.judged)}", highlight=False)
     out.print()
-    print_table(_decisions(report.decisions))
+    for decision in report.decisions:
+        _print_decision(decision)
 
 
 def _judged(judged: list[JudgedRequests]) -> str:
@@ -287,7 +294,7 @@ def _steps(row: Rollout) -> str:
 
 def _signals(report: RolloutReport) -> Table:
     table = Table(
-        "signal",
+        Column("signal", no_wrap=True),
         Column("candidate", justify="right", no_wrap=True),
         Column("control", justify="right", no_wrap=True),
         Column("difference", no_wrap=True),
@@ -334,26 +341,15 @@ def _bar(e_value: float, limit: float) -> str:
     return "█" * filled + "░" * (_BAR - filled)
 
 
-def _decisions(decisions: list[RolloutDecision]) -> Table:
-    table = Table(
-        Column("#", justify="right"),
-        Column("when", no_wrap=True),
-        Column("rule", no_wrap=True),
-        Column("share", no_wrap=True),
-        "state",
-        "who",
-        "why",
-        box=None,
+def _print_decision(row: RolloutDecision) -> None:
+    """Print a decision: a line with what changed, and one with who decided it and why."""
+    share = _percent(row.to_weight)
+    if row.from_weight != row.to_weight:
+        share = f"{_percent(row.from_weight)} → {share}"
+    out.print(
+        f"{row.revision:>3}  {local_time(row.at)}  {escape(row.rule):<10}  {share:<12}  "
+        f"{escape(row.to_state)}",
+        highlight=False,
+        soft_wrap=True,
     )
-    for row in decisions:
-        moved = f"{row.from_weight:.4g} → {row.to_weight:.4g}"
-        table.add_row(
-            str(row.revision),
-            local_time(row.at),
-            escape(row.rule),
-            f"{row.to_weight:.4g}" if row.from_weight == row.to_weight else moved,
-            escape(row.to_state),
-            escape(row.actor),
-            escape(row.reason),
-        )
-    return table
+    out.print(f"     {escape(row.actor)}: {escape(row.reason)}", highlight=False, soft_wrap=True)

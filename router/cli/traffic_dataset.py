@@ -44,7 +44,7 @@ _LINE_EVERY = 100_000
 @click.option("--route", required=True, help="The route, or provider/model, that clients named.")
 @click.option("--since", help="7d, 12h, ISO 8601 or seconds since the epoch. Default: all.")
 @click.option("--until", help="Likewise. Default: now.")
-@click.option("--where", default="", help="A condition, such as 'feedback.thumb < 0'.")
+@click.option("--where", default="", help="A condition, such as 'feedback.thumb == false'.")
 @click.option("--sample", type=click.IntRange(1, MAX_ROWS), help="How many rows, drawn at random.")
 @click.option(
     "--seed",

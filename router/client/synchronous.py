@@ -692,7 +692,7 @@ class Datasets:
             route: a route, or `provider/model`.
             since: seconds since the epoch, ISO 8601, or how long ago (`7d`).
             until: likewise; now by default.
-            where: a condition, such as `feedback.thumb < 0`.
+            where: a condition, such as `feedback.thumb == false`.
             sample: how many rows, drawn at random.
             seed: another one draws other rows.
             stratify: fields each of whose values gets its share of the sample.

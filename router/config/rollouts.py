@@ -105,7 +105,7 @@ class RolloutSettings(Section, frozen=True, kw_only=True):
         unit_seconds: how long a user's values are collected, from the first one on, before their
             mean counts; for goals and for guardrails with a margin.
         max_requests: how many requests may be the candidate's before it is promoted; then it is
-            rolled back without a verdict. None for any number.
+            aborted without a verdict. None for any number.
         max_seconds: how long the rollout may take, without its pauses; likewise.
         sticky: what keeps a user in one arm, as the route's `sticky`, which it is in the place of.
             Without either it is the request's user, or else its conversation. Requests without

@@ -1,4 +1,4 @@
-"""Conditions on recorded requests: `feedback.thumb < 0 and status == 200`.
+"""Conditions on recorded requests: `feedback.thumb == false and status == 200`.
 
     condition = parse_condition("cost_usd > 0.01 and prompt contains 'refund'")
     condition.holds(subject)

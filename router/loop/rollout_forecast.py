@@ -421,7 +421,7 @@ def _impossible(
     slowest = max(steps, key=lambda step: math.inf if step.days is None else step.days)
     words = f"{slowest.signal or 'The minimum time of the steps'} cannot be shown with the traffic"
     if slowest.units:
-        words += f": at {slowest.weight:.3g} of the units it needs {slowest.units:,} of them"
+        words += f": at {_percent(slowest.weight)} of the users it needs {slowest.units:,} of them"
     total = _total_days(steps)
     if total is None:
         words += ", more than the route ever has."
@@ -432,5 +432,10 @@ def _impossible(
         later = msgspec.structs.replace(plan, steps=plan.steps[first:], max_s=None)
         days = _total_days(_steps(later, traffic, expected))
         if days is not None and days <= limit:
-            return f"{words} With a first step of {plan.steps[first]:.3g} it takes {days:.1f} days."
+            step = _percent(plan.steps[first])
+            return f"{words} With a first step of {step} it takes {days:.1f} days."
     return f"{words} A wider margin or more traffic is needed."
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g}%"

@@ -36,7 +36,9 @@ def document_of_route(route: Route) -> dict[str, Any]:
 def promoted(rollout: Rollout) -> dict[str, Any]:
     """Return the route's document with the candidate at 100 %; other targets stay, without weight.
 
-    A target of the candidate's model that the route has without weight keeps its settings.
+    A target of the candidate's model that the route has without weight keeps its settings. The
+    route's shadow loses the candidate, because a model is never compared with itself: a route with
+    such a shadow would be refused.
     """
     base = msgspec.convert(rollout.base, Route)
     others = [target for target in base.targets if target.model != rollout.candidate]
@@ -46,7 +48,11 @@ def promoted(rollout: Rollout) -> dict[str, Any]:
         msgspec.structs.replace(candidate, weight=1.0),
         *(msgspec.structs.replace(target, weight=0.0) for target in others),
     )
-    return document_of_route(msgspec.structs.replace(base, targets=targets))
+    shadow = base.shadow
+    if shadow is not None:
+        shadowed = [model for model in shadow.targets if model != rollout.candidate]
+        shadow = msgspec.structs.replace(shadow, targets=tuple(shadowed)) if shadowed else None
+    return document_of_route(msgspec.structs.replace(base, targets=targets, shadow=shadow))
 
 
 def sticky_of(rollout: Rollout) -> str:

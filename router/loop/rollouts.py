@@ -225,7 +225,9 @@ class Rollouts:
         forecast = await self._forecast(name, settings, now)
         if not request.force and not forecast.possible:
             raise ConflictError(
-                f"{forecast.reason} To start it all the same, use force.", code="not_decidable"
+                f"{forecast.reason} To start it all the same, use force (`--force`; "
+                'over HTTP `"force": true`).',
+                code="not_decidable",
             )
         overrides = await self._store.route_overrides()
         override = overrides.get(name)

@@ -1,6 +1,6 @@
 """Makes a dataset of recorded requests: `dataset from-traffic`, `POST /datasets/from-traffic`.
 
-    plan = prepare(TrafficSelection(name="hard", route="chat", where="feedback.thumb < 0"), now=now)
+    plan = prepare(TrafficSelection(name="hard", route="chat", where="status >= 500"), now=now)
     made = await traffic_datasets.create(plan, only=None, progress=print)
 
 A row is a conversation as it was sent, with the parameters of its request, the answer that the

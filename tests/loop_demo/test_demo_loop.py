@@ -64,7 +64,9 @@ async def test_the_better_candidate_is_promoted_and_the_worse_one_rolled_back(pl
     # The audit has every decision of the store.
     audit = text.partition("7. The audit")[2]
     for rollout, taken in zip(rollouts, decisions, strict=True):
-        assert audit.count(f"│ {rollout.candidate} ") == len(taken) >= 3
+        assert audit.count(f"\n{rollout.candidate} ") == len(taken) >= 3
+    assert re.search(r"errors \(guardrail\): e-value .* times the control's$", audit, re.MULTILINE)
+    assert max(map(len, audit.splitlines())) <= 80
 
 
 def test_a_folder_that_has_a_config_is_left_alone(played):

@@ -67,11 +67,11 @@ def test_what_the_traffic_cannot_show_is_said_with_what_could():
     forecast = rollout_forecast(plan(GOAL, steps=(0.01, 0.25, 1.0)), traffic(5_000), EXPECTED)
     assert not forecast.possible
     assert forecast.days > 90
-    assert "errors cannot be shown with the traffic: at 0.01 of the units it needs" in (
+    assert "errors cannot be shown with the traffic: at 1% of the users it needs" in (
         forecast.reason
     )
     assert "at 5,000 requests a day, the limit is 90." in forecast.reason
-    assert "With a first step of 0.25 it takes" in forecast.reason
+    assert "With a first step of 25% it takes" in forecast.reason
     nothing = rollout_forecast(plan(GOAL), traffic(50), EXPECTED)
     assert "A wider margin or more traffic is needed." in nothing.reason
 

@@ -128,6 +128,29 @@ async def test_a_good_candidate_is_promoted_and_the_route_changes_for_good(servi
         assert later.assignments.sticky_of("r") is None
 
 
+@pytest.mark.parametrize(
+    ("shadowed", "left"), [(["up/new"], None), (["up/new", "up/other"], ["up/other"])]
+)
+async def test_a_promoted_candidate_leaves_the_shadow_of_its_route(
+    services, tmp_path, shadowed, left
+):
+    shadow = {"targets": shadowed, "sample": 1}
+    await services.routes.put(
+        "r",
+        {"targets": [{"model": "up/old"}], "share_bodies_with": ["up"], "shadow": shadow},
+    )
+    await start(services)
+    await services.rollouts.act("r", "promote", because(), actor="ops")
+    async with opened(tmp_path) as later:
+        for each in (services, later):
+            assert targets(each) == {"up/new": 1.0, "up/old": 0.0}
+            shadow_now = each.routes.table.routes["r"].shadow
+            assert (shadow_now and list(shadow_now.targets)) == left
+    await services.rollouts.act("r", "rollback", because(), actor="ops")
+    assert targets(services) == {"up/old": 1.0}
+    assert list(services.routes.table.routes["r"].shadow.targets) == shadowed
+
+
 async def test_a_candidate_that_fails_is_rolled_back_and_the_route_is_as_it_was(services):
     await start(services)
     rollout = await decide(services, failing=lambda user: user % 2 == 0)

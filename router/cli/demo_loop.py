@@ -296,7 +296,9 @@ class _Loop:
             },
         )
         decided: Counter[str] = Counter()
-        while waiting := (await self._get("/review", limit=200))["data"]:
+        while waiting := (await self._get("/review", dataset="support-reviewed", limit=200))[
+            "data"
+        ]:
             for row in waiting:
                 # A person does this with one key for each row: `evalrouter review`.
                 if row["content"]["reference"] in TEAMS:
@@ -446,8 +448,8 @@ def _interval(decision: Mapping[str, Any]) -> str:
     if decision["low"] is None:
         return ""
     first = decision["signal"].partition(", ")[0]
-    [scale] = [one["scale"] for one in decision["seen"]["signals"] if one["signal"] == first]
-    if scale == "ratio":
+    scales = {signal["signal"]: signal["scale"] for signal in decision["seen"]["signals"]}
+    if scales[first] == "ratio":
         return f", {decision['low']:.3g} to {decision['high']:.3g} times the control's"
     return f", difference {decision['low']:+.3f} to {decision['high']:+.3f}"
 

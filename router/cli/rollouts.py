@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.table import Column, Table
 
 from providers.errors import InputError
 from router.cli.commands import (
@@ -21,14 +20,13 @@ from router.cli.commands import (
     local_time,
     out,
     print_json,
-    print_table,
     with_services,
 )
 from router.config.documents import Document, read_yaml, refusal
 from router.config.loading import load
 from router.loop.rollout_plan import settings_of
 from router.loop.rollout_report import RolloutReport
-from router.loop.rollout_rules import SignalReading
+from router.loop.rollout_rules import ArmReading, SignalReading
 from router.loop.rollouts import Action, RolloutAction
 from router.store.rollouts import JudgedRequests, Rollout, RolloutDecision
 
@@ -250,8 +248,8 @@ def _print(report: RolloutReport) -> None:
     _print_title(row)
     out.print(f"  {escape(row.reason)}", highlight=False, soft_wrap=True)
     out.print(f"\n  {_steps(row)}\n", highlight=False, soft_wrap=True)
-    if report.signals:
-        print_table(_signals(report))
+    for line in _signals(report):
+        out.print(line, highlight=False, soft_wrap=True)
     for name, totals in (("as assigned", report.totals), ("per protocol", report.per_protocol)):
         parts = [
             f"{arm} {total.requests:,} requests of {total.units:,} users, {total.failures:,} failed"
@@ -292,33 +290,25 @@ def _steps(row: Rollout) -> str:
     return " ── ".join([*parts, end])
 
 
-def _signals(report: RolloutReport) -> Table:
-    table = Table(
-        Column("signal", no_wrap=True),
-        Column("candidate", justify="right", no_wrap=True),
-        Column("control", justify="right", no_wrap=True),
-        Column("difference", no_wrap=True),
-        Column("evidence", no_wrap=True),
-        box=None,
-    )
+def _signals(report: RolloutReport) -> Iterator[str]:
+    """Return the lines of each signal: what was seen of both arms, then its evidence."""
     goal_limit = 1 / settings_of(report.rollout).alpha
     for reading in report.signals:
-        for n, bar in enumerate(_bars(reading, report.e_value_limit, goal_limit)):
-            cells = [reading.signal, *_arms(reading), _difference(reading)] if n == 0 else [""] * 4
-            table.add_row(*map(escape, cells), bar)
-    return table
+        arms = f"candidate {_arm(reading.candidate)}, control {_arm(reading.control)}"
+        yield f"  {escape(f'{reading.signal}: {arms}{_difference(reading)}')}"
+        for bar in _bars(reading, report.e_value_limit, goal_limit):
+            yield f"    {bar}"
 
 
-def _arms(reading: SignalReading) -> Iterator[str]:
-    for arm in (reading.candidate, reading.control):
-        yield "" if arm.mean is None else f"{arm.mean:.4g} ({arm.requests:,})"
+def _arm(reading: ArmReading) -> str:
+    return "none" if reading.mean is None else f"{reading.mean:.4g} ({reading.requests:,})"
 
 
 def _difference(reading: SignalReading) -> str:
     if reading.estimate is None:
         return ""
     is_ratio = reading.scale == "ratio"
-    text = f"{reading.estimate:.4g} times" if is_ratio else f"{reading.estimate:+.4g}"
+    text = f", {reading.estimate:.4g} times" if is_ratio else f", {reading.estimate:+.4g}"
     if reading.low is None or reading.high is None:
         return text
     return f"{text} [{reading.low:.4g}, {reading.high:.4g}]"

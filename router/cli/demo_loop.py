@@ -296,9 +296,9 @@ class _Loop:
             },
         )
         decided: Counter[str] = Counter()
-        while waiting := (await self._get("/review", dataset="support-reviewed", limit=200))[
-            "data"
-        ]:
+        # The server lets corrections wait, too, for the dataset of the config.
+        query = {"dataset": "support-reviewed", "limit": 200}
+        while waiting := (await self._get("/review", **query))["data"]:
             for row in waiting:
                 # A person does this with one key for each row: `evalrouter review`.
                 if row["content"]["reference"] in TEAMS:

@@ -191,7 +191,9 @@ def test_commands(tmp_path):
     document = json.loads(run("status", "r", "--json"))
     assert document["rollout"]["settings"]["cycle_seconds"] == 60
     assert "is paused" in run("pause", "r", "lunch")
-    assert "paused" in run("list")
+    title, share = run("list").splitlines()
+    assert title.endswith(" up/new on r: paused")
+    assert share.startswith("  2% since ")
     run("promote", "r", "we know")
     assert "is promoted" in run("promote", "r", "again", code=2)
     run("rollback", "r", "we do not")

@@ -913,6 +913,16 @@ def test_text_fits_and_has_the_numbers(typical, width):
     assert "better on rougeL; worse on latency" in " ".join(text.split())
 
 
+def test_outputs_without_a_better_direction_have_no_verdict(typical):
+    plain = [
+        msgspec.structs.replace(each, verdict=None, p_holm=None) for each in typical.comparisons
+    ]
+    text = " ".join(text_of(msgspec.structs.replace(typical, comparisons=plain), 200).split())
+    names = ", ".join(each.output for each in plain if each.route == plain[0].route)
+    assert f"{plain[0].route} against {typical.baseline}: no verdict on {names}." in text
+    assert "nothing could be compared" not in text
+
+
 def test_marks_stand_in_the_score_table(typical):
     first_table = text_of(typical).split("What it took")[0]
     new = next(line for line in first_table.splitlines() if line.startswith("new"))

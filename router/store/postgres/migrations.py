@@ -926,6 +926,11 @@ CREATE TABLE rollout_judging (
 );
 """)
 
+_M046 = _step("""
+DROP INDEX review_rows_by_state;
+CREATE INDEX review_rows_by_state ON review_rows (state, number, dataset, route, origin);
+""")
+
 STEPS = {
     "m029_label_scores": _M029,
     "m030_traffic_index": _M030,
@@ -944,4 +949,5 @@ STEPS = {
     "m043_record_ids": _M043,
     "m044_authors": _M044,
     "m045_rollout_judging": _M045,
+    "m046_review_pages": _M046,
 }

@@ -1222,6 +1222,14 @@ def m045_rollout_judging(db: Database) -> None:
     )
 
 
+def m046_review_pages(db: Database) -> None:
+    """The review queue's filters are read from one index: rows are a kilobyte and more."""
+    db.execute("DROP INDEX review_rows_by_state")
+    db.execute(
+        "CREATE INDEX review_rows_by_state ON review_rows (state, number, dataset, route, origin)"
+    )
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -1263,4 +1271,5 @@ STEPS = (
     m043_record_ids,
     m044_authors,
     m045_rollout_judging,
+    m046_review_pages,
 )

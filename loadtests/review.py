@@ -127,9 +127,9 @@ def report(args: argparse.Namespace, folder: Path) -> tuple[str, bool]:
     lines = [
         f"# Review queue: {args.rows:,} rows that wait",
         "",
-        f"`{' '.join(['python -m loadtests.review', *sys.argv[1:]])}`, {platform.machine()}, Python "
-        f"{platform.python_version()}, SQLite {sqlite3.sqlite_version}, {os.cpu_count()} cores, "
-        f"load {os.getloadavg()[1]:.1f}.",
+        f"`{' '.join(['python -m loadtests.review', *sys.argv[1:]])}`, {platform.machine()}, "
+        f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, "
+        f"{os.cpu_count()} cores, load {os.getloadavg()[1]:.1f}.",
         "",
         f"Over HTTP, one at a time: the median of {args.times} in ms, the longest in brackets. A "
         f"page has the rows and the number of all rows; none may take more than {LIMIT_MS:.0f} ms.",

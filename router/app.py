@@ -83,11 +83,13 @@ def create_app(services: Services) -> ASGIApp:
                 await services.review.open()
                 await services.feedback_review.open()
                 await services.rollout_judging.open()
+                await services.toxicity_review.open()
                 await services.rollout_controller.open()
                 yield
             finally:
                 await services.rollout_controller.close()
                 await services.rollout_judging.close()
+                await services.toxicity_review.close()
                 await services.feedback_review.close()
                 await services.review.close()
                 services.shadows.drain()

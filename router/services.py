@@ -52,6 +52,7 @@ from router.loop.rollout_deletion import RolloutRequestsDeletion
 from router.loop.rollout_judge import RolloutJudging
 from router.loop.rollouts import Rollouts
 from router.loop.shadow import Shadows
+from router.loop.toxicity import ToxicityReview
 from router.loop.traffic_dataset import TrafficDatasets
 from router.records import Target, TrafficClass
 from router.sealing.deletion import Recordings, RequestDeletion
@@ -127,6 +128,7 @@ class Services:
         review: the rows that wait to become part of a dataset; a server opens and closes it
             (`app.py`).
         feedback_review: takes feedback to that queue, likewise.
+        toxicity_review: has a judge look at that queue, likewise.
         sealing: moves old records into files; a server opens and closes it (`app.py`).
         shadows: compares routes with candidates; a server opens and closes it (`app.py`).
         rollouts: starts rollouts, and does what people decide about them.
@@ -200,6 +202,9 @@ class Services:
             owner=this_owner(),
             outdated=self.traffic.outdated,
             is_busy=self._is_busy,
+        )
+        self.toxicity_review = ToxicityReview(
+            self.store, requester, self.routes, config.review, owner=this_owner()
         )
         self._seal(config)
         self.rollouts = Rollouts(self.store, self.routes, config)

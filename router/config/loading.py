@@ -165,7 +165,7 @@ def _read(reader: SectionReader, environ: Mapping[str, str]) -> Config:
     tracking = reader.section("tracking", Tracking)
     reader.add(tracking_problems(document, tracking))
     review = reader.section("review", Review)
-    reader.add(review_problems(document, review))
+    reader.add(review_problems(document, review, providers, routes))
     evaluation = reader.section("evaluation", Evaluation)
     reader.add(evaluation_problems(document, evaluation, server, storage))
     return Config(

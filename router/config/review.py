@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Annotated, Literal
 
 import msgspec
 
-from providers.base import Positive
+from providers.base import NotNegative, Positive
+from providers.errors import closest
 from router.config.documents import Document, Problem
 from router.config.section import Count, Section
 
@@ -72,8 +73,10 @@ class Pranks(Section, frozen=True, kw_only=True):
             `min_letters` letters and digits.
         language: rows in another language than `languages`.
         injection: texts that try to change a model's instructions.
+        toxicity: rows to which `review.judge` gives `toxicity_score` or more; `drop` rejects them.
         similarity: the estimated share of word groups in common, from which on rows are near
             duplicates.
+        toxicity_score: 1 (harmless) to 5, see `toxicity`.
         min_letters: see `too_short`.
         languages: ISO 639-1 codes; () allows all. Needs the extra `metrics`.
     """
@@ -83,7 +86,9 @@ class Pranks(Section, frozen=True, kw_only=True):
     too_short: RowAction = "flag"
     language: RowAction = "flag"
     injection: RowAction = "flag"
+    toxicity: RowAction = "flag"
     similarity: _Share = 0.8
+    toxicity_score: Annotated[float, msgspec.Meta(ge=1, le=5)] = 3.0
     min_letters: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 2
     languages: tuple[Annotated[str, msgspec.Meta(pattern="^[a-z]{2}$")], ...] = ()
 
@@ -97,6 +102,13 @@ class Review(Section, frozen=True, kw_only=True):
         dataset: the dataset that reviewed rows become a version of, where nobody names another.
         expire_days: how many days a row waits; then it is deleted, unless it has been accepted.
         max_rows: how many rows may wait; further ones are refused.
+        judge: who says how toxic the rows that wait are: a route or `provider/model`. None for
+            nobody. It sees a row without its personal data, and only where the route of the row's
+            request names the judge's provider in its `share_bodies_with`.
+        share_bodies_with: names of providers whose judge may see imported rows, which have no
+            route.
+        judge_usd_per_day: US dollars that the judge may cost a day (UTC); 0 for none. Requests of
+            an unknown price cost nothing.
     """
 
     personal_data: PersonalData = PersonalData()
@@ -104,10 +116,39 @@ class Review(Section, frozen=True, kw_only=True):
     dataset: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")] = "reviewed"
     expire_days: Positive = 30.0
     max_rows: Count = 100_000
+    judge: str | None = None
+    share_bodies_with: tuple[str, ...] = ()
+    judge_usd_per_day: NotNegative = 1.0
 
 
-def review_problems(document: Document, review: Review) -> Iterator[Problem]:
-    """Yield the countries that have no telephone numbers."""
+def review_problems(
+    document: Document,
+    review: Review,
+    providers: Collection[str] | None,
+    routes: Collection[str],
+) -> Iterator[Problem]:
+    """Yield countries without telephone numbers, and a judge or providers that do not exist.
+
+    `providers` is None where they cannot be read.
+    """
+    judge = review.judge
+    if providers is not None:
+        if judge is not None and judge not in routes:
+            provider, slash, model = judge.partition("/")
+            if not slash or not model:
+                yield document.problem(
+                    ("review", "judge"), f"{judge!r} is neither a route nor provider/model"
+                )
+            elif provider not in providers:
+                yield document.problem(
+                    ("review", "judge"), f"no provider {provider!r}.{closest(provider, providers)}"
+                )
+        for number, provider in enumerate(review.share_bodies_with):
+            if provider not in providers:
+                yield document.problem(
+                    ("review", "share_bodies_with", number),
+                    f"no provider {provider!r}.{closest(provider, providers)}",
+                )
     countries = review.personal_data.countries
     if countries == PersonalData().countries:
         return

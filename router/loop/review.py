@@ -405,11 +405,11 @@ class ReviewQueue:
                     f"The config leaves rows out that have this: {', '.join(sorted(kinds))}.",
                     code="row_dropped",
                 )
-            duplicates = [finding for finding in row.findings if finding["kind"] in _BETWEEN_ROWS]
+            others = [finding for finding in row.findings if finding["kind"] in _NOT_OF_TEXTS]
             listed = [msgspec.to_builtins(finding) for finding in checked.findings]
             changes |= {
                 "content": _content(checked),
-                "findings": (*listed, *duplicates),
+                "findings": (*listed, *others),
                 "edited": True,
             }
         return msgspec.structs.replace(row, **changes, version=row.version + 1)
@@ -582,7 +582,8 @@ class ReviewDeletion(DeletionStep):
         return Deletion(related=deleted, complete=False)
 
 
-_BETWEEN_ROWS = frozenset(["duplicate", "near_duplicate"])
+# What a check of the texts alone does not find.
+_NOT_OF_TEXTS = frozenset(["duplicate", "near_duplicate", "toxicity"])
 
 
 def is_conversation(messages: Sequence[Mapping[str, Any]]) -> bool:

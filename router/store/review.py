@@ -113,6 +113,20 @@ class ReviewFilter(msgspec.Struct, frozen=True, kw_only=True):
     published: bool | None = None
 
 
+class ToxicityProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the queue has been judged.
+
+    Attributes:
+        number: of the last row that was judged, or passed over; 0 for none.
+        day: the day (UTC) of `usd`; "" for none.
+        usd: what the judge has cost that day.
+    """
+
+    number: int = 0
+    day: str = ""
+    usd: float = 0.0
+
+
 class SimilarRow(NamedTuple):
     """A row of the queue that may be a near duplicate of another."""
 
@@ -134,6 +148,14 @@ class ReviewStore(Protocol):
 
     async def keep_review_position(self, number: int) -> None:
         """Store the number of the last feedback that was taken to the queue."""
+        ...
+
+    async def toxicity_progress(self) -> ToxicityProgress:
+        """Return how far the queue has been judged."""
+        ...
+
+    async def keep_toxicity_progress(self, progress: ToxicityProgress) -> None:
+        """Store how far the queue has been judged."""
         ...
 
     async def add_review_rows(

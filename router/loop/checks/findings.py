@@ -15,7 +15,7 @@ from router.loop.checks.folding import FoldedText
 
 DataKind = Literal["email", "phone", "iban", "card", "national_id", "ip", "secret", "media"]
 PrankKind = Literal["duplicate", "near_duplicate", "too_short", "language", "injection", "toxicity"]
-Action = Literal["placeholder", "mask", "drop", "keep", "flag"]
+Action = Literal["placeholder", "mask", "drop", "keep", "flag", "unchecked"]
 
 
 class CheckFinding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -24,7 +24,7 @@ class CheckFinding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     Attributes:
         kind: what it is.
         action: what was done: replaced by a placeholder, masked, kept, flagged for a person, or
-            the row is to be left out (`drop`).
+            the row is to be left out (`drop`). `unchecked` says in `detail` why nobody knows.
         place: the text, as `messages[0].content`; "" for the row as a whole.
         start, end: the characters of that text after the check, which replaced the value.
         detail: what a person needs to know besides, such as the language; never the value.

@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
+import msgspec
+
 from providers.errors import ConflictError, NotFoundError
 from router.store.columns.authors import BY_AUTHOR, author_text
 from router.store.columns.review import REVIEW_COLUMNS, review_columns, review_row_of
 from router.store.columns.values import json_text, readable
-from router.store.review import ReviewFilter, ReviewRow, ReviewStore, SimilarRow
+from router.store.review import (
+    ReviewFilter,
+    ReviewRow,
+    ReviewStore,
+    SimilarRow,
+    ToxicityProgress,
+)
 from router.store.sql.connection import Connection, insert, upsert
 from router.store.sql.database import SqlPart
 from router.store.traffic import TrafficFilter
@@ -18,6 +26,7 @@ _COLUMNS = ", ".join(REVIEW_COLUMNS)
 _INSERT = insert("review_rows", REVIEW_COLUMNS)
 _CHANGES = ", ".join(f"{name} = ?" for name in REVIEW_COLUMNS[1:])
 _SIMILAR = 1000
+_decode_progress = msgspec.json.Decoder(ToxicityProgress).decode
 # In the place of a version's hash while that is being written.
 _BEING_PUBLISHED = "-"
 
@@ -33,6 +42,12 @@ class SqlReview(SqlPart, ReviewStore):
 
     async def keep_review_position(self, number: int) -> None:
         await self._database.write("take feedback to the review queue", _keep_position, number)
+
+    async def toxicity_progress(self) -> ToxicityProgress:
+        return await self._database.read("read the review queue", _progress)
+
+    async def keep_toxicity_progress(self, progress: ToxicityProgress) -> None:
+        await self._database.write("judge the review queue", _keep_progress, progress)
 
     async def add_review_rows(
         self, rows: Sequence[tuple[ReviewRow, Collection[str]]], *, max_waiting: int
@@ -87,6 +102,16 @@ def _position(db: Connection) -> int:
 
 def _keep_position(db: Connection, number: int) -> None:
     db.execute(upsert("review_keys", ("name", "value"), ("name",)), ("feedback", str(number)))
+
+
+def _progress(db: Connection) -> ToxicityProgress:
+    row = db.execute("SELECT value FROM review_keys WHERE name = ?", ("toxicity",)).fetchone()
+    return ToxicityProgress() if row is None else _decode_progress(row[0])
+
+
+def _keep_progress(db: Connection, progress: ToxicityProgress) -> None:
+    value = msgspec.json.encode(progress).decode()
+    db.execute(upsert("review_keys", ("name", "value"), ("name",)), ("toxicity", value))
 
 
 def _add(

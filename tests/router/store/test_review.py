@@ -9,7 +9,13 @@ import msgspec
 import pytest
 
 from providers.errors import ConflictError, NotFoundError
-from router.store.review import ReviewContent, ReviewFilter, ReviewRow, ReviewSource
+from router.store.review import (
+    ReviewContent,
+    ReviewFilter,
+    ReviewRow,
+    ReviewSource,
+    ToxicityProgress,
+)
 from router.store.traffic import TrafficFilter
 
 NUL = "a\0b\x10@"
@@ -174,6 +180,14 @@ async def test_the_position_in_the_feedback_is_stored(store):
     for number in (7, 9):
         await store.keep_review_position(number)
         assert await store.review_position() == number
+
+
+async def test_how_far_the_queue_was_judged_is_stored(store):
+    assert await store.toxicity_progress() == ToxicityProgress()
+    for number in (7, 9):
+        progress = ToxicityProgress(number=number, day="2026-01-01", usd=0.25)
+        await store.keep_toxicity_progress(progress)
+        assert await store.toxicity_progress() == progress
 
 
 async def test_the_key_of_placeholders_is_made_once(store, make_store):

@@ -26,7 +26,7 @@ QUESTION = (
 
 DOCUMENT = """\
 name: demo
-dataset: evalrouter:summaries          # 68 articles with reference summaries, shipped
+dataset: evalrouter:summaries          # 68 shipped articles with references
 routes: [baseline/lead-1, baseline/lead-3, baseline/textrank]
 baseline: baseline/lead-3
 metrics: [rouge, chrf, length]
@@ -82,6 +82,7 @@ def _chat(console: Console, url: str) -> None:
             f"$ curl {path} -H 'content-type: application/json' -d '{body.decode()}'",
             highlight=False,
             markup=False,
+            soft_wrap=True,
         )
         command = [curl, "-sS", path, "-H", "content-type: application/json", "-d", "@-"]
         answer = subprocess.run(command, input=body, capture_output=True, check=True).stdout  # noqa: S603  # our own server

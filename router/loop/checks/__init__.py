@@ -120,4 +120,4 @@ def _too_short(
         letters = sum(map(str.isalnum, text)) + unspaced_letters(text)
         if letters < fewest:
             kind: PrankKind = "too_short"
-            yield CheckFinding(kind=kind, action=action, place=place, detail=f"{letters} letters")
+            yield CheckFinding(kind=kind, action=action, place=place, detail=f"letters: {letters}")

@@ -582,6 +582,7 @@ class ReviewDeletion(DeletionStep):
         return Deletion(related=deleted, complete=False)
 
 
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 # What a check of the texts alone does not find.
 _NOT_OF_TEXTS = frozenset(["duplicate", "near_duplicate", "toxicity"])
 
@@ -599,11 +600,25 @@ def _check_messages(messages: Sequence[Mapping[str, Any]], place: str) -> None:
     if not messages or len(messages) > MAX_MESSAGES:
         raise RequestError(f"{place}: a conversation has 1 to {MAX_MESSAGES} messages", param=place)
     for number, message in enumerate(messages):
-        role = message.get("role") if isinstance(message, Mapping) else None
-        if not isinstance(role, str) or not role or len(role) > 64:
-            raise RequestError(
-                f"{place}[{number}]: a message is an object with a role", param=place
-            )
+        if not isinstance(message, Mapping) or message.get("role") not in ROLES:
+            problem = f"a message is an object with a role: {', '.join(ROLES)}"
+        elif not _has_content(message):
+            problem = "a message has content: a text or a list of parts, each with its type"
+        else:
+            continue
+        raise RequestError(f"{place}[{number}]: {problem}", param=place)
+
+
+def _has_content(message: Mapping[str, Any]) -> bool:
+    """Return whether a message says something, by words, parts or calls of tools."""
+    content = message.get("content")
+    if content is None:
+        return bool(message.get("tool_calls") or message.get("function_call"))
+    if isinstance(content, str):
+        return True
+    return isinstance(content, list) and all(
+        isinstance(part, Mapping) and isinstance(part.get("type"), str) for part in content
+    )
 
 
 def _check_edit(edit: ReviewEdit) -> None:

@@ -97,6 +97,10 @@ def test_only_reviewers_and_administrators_review(config, http):
                 assert accepted["decided_by"].startswith(f"{role} (key_")
 
 
+def said(role, content):
+    return {"rows": [{"messages": [{"role": role, "content": content}]}]}
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "word"),
     [
@@ -106,6 +110,10 @@ def test_only_reviewers_and_administrators_review(config, http):
         ("POST", "/review", {"rows": []}, 400, "rows"),
         ("POST", "/review", {"rows": [{"messages": []}]}, 400, "messages"),
         ("POST", "/review", {"rows": [{"messages": [{"content": "x"}]}]}, 400, "role"),
+        ("POST", "/review", said("zz", "x"), 400, "role"),
+        ("POST", "/review", said("user", 5), 400, "content"),
+        ("POST", "/review", said("user", [1, 2]), 400, "content"),
+        ("POST", "/review", said("assistant", None), 400, "content"),
         ("POST", "/review", {"rows": [{"messages": MESSAGES, "odd": 1}]}, 400, "odd"),
         ("POST", "/review", {"rows": [{"messages": MESSAGES}], "dataset": "a/b"}, 400, "a/b"),
         ("POST", "/review/publish", {"dataset": "../x"}, 400, "../x"),

@@ -152,7 +152,8 @@ class Route(Section, frozen=True, kw_only=True):
             own `traffic_days`.
         cache: see RouteCache; None for no cache unless a request asks for it.
         share_bodies_with: names of providers that may see what the route's users write although
-            they do not answer them: those of a shadow's candidates and judges.
+            they do not answer them: those of a shadow's candidates, and of judges of a shadow, a
+            rollout or the review queue.
         shadow: see Shadow; None for no shadow.
         rollout: see RouteRollout; None for the defaults.
     """

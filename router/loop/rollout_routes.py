@@ -33,26 +33,25 @@ def document_of_route(route: Route) -> dict[str, Any]:
     return document
 
 
-def promoted(rollout: Rollout) -> dict[str, Any]:
-    """Return the route's document with the candidate at 100 %; other targets stay, without weight.
+def promoted(route: Route, model: str) -> dict[str, Any]:
+    """Return a route's document with a candidate at 100 %; other targets stay, without weight.
 
     A target of the candidate's model that the route has without weight keeps its settings. The
     route's shadow loses the candidate, because a model is never compared with itself: a route with
     such a shadow would be refused.
     """
-    base = msgspec.convert(rollout.base, Route)
-    others = [target for target in base.targets if target.model != rollout.candidate]
-    same_model = [target for target in base.targets if target.model == rollout.candidate]
-    candidate = same_model[0] if same_model else RouteTarget(model=rollout.candidate)
+    others = [target for target in route.targets if target.model != model]
+    same_model = [target for target in route.targets if target.model == model]
+    candidate = same_model[0] if same_model else RouteTarget(model=model)
     targets = (
         msgspec.structs.replace(candidate, weight=1.0),
         *(msgspec.structs.replace(target, weight=0.0) for target in others),
     )
-    shadow = base.shadow
+    shadow = route.shadow
     if shadow is not None:
-        shadowed = [model for model in shadow.targets if model != rollout.candidate]
+        shadowed = [target for target in shadow.targets if target != model]
         shadow = msgspec.structs.replace(shadow, targets=tuple(shadowed)) if shadowed else None
-    return document_of_route(msgspec.structs.replace(base, targets=targets, shadow=shadow))
+    return document_of_route(msgspec.structs.replace(route, targets=targets, shadow=shadow))
 
 
 def sticky_of(rollout: Rollout) -> str:
@@ -66,3 +65,10 @@ def is_unchanged(rollout: Rollout, route: Route | None) -> bool:
     if route is None:
         return False
     return _compared(route) == _compared(msgspec.convert(rollout.base, Route))
+
+
+def is_promoted(rollout: Rollout, route: Route) -> bool:
+    """Return whether a route is what the rollout's promotion made of it."""
+    base = msgspec.convert(rollout.base, Route)
+    made = msgspec.convert(promoted(base, rollout.candidate), Route)
+    return _compared(route) == _compared(made)

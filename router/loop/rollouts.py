@@ -23,6 +23,7 @@ from typing import Any, Literal
 import msgspec
 
 from providers.errors import (
+    ConfigError,
     ConflictError,
     EvalrouterError,
     NotFoundError,
@@ -32,7 +33,7 @@ from providers.errors import (
 from providers.names import check_name
 from router.config.documents import Document, convert
 from router.config.rollouts import Reason, RolloutSettings, RouteRollout, settings_problems
-from router.config.routes import Route, target_problem
+from router.config.routes import Route, parse_route, target_problem
 from router.config.schema import Config
 from router.gateway.route_table import Routes
 from router.loop.rollout_expectations import expectations, traffic_level
@@ -45,7 +46,13 @@ from router.loop.rollout_judge import (
 )
 from router.loop.rollout_plan import plan_of, settings_of
 from router.loop.rollout_report import RolloutReport
-from router.loop.rollout_routes import document_of_route, is_unchanged, promoted, route_version
+from router.loop.rollout_routes import (
+    document_of_route,
+    is_promoted,
+    is_unchanged,
+    promoted,
+    route_version,
+)
 from router.loop.rollout_statistics import statistics_of
 from router.store.protocol import Store
 from router.store.rollouts import (
@@ -409,11 +416,19 @@ class Rollouts:
         """
         if rollout.state not in ("promoting", "rolling_back"):
             return rollout
-        if rollout.state == "promoting" and not self.is_control_unchanged(rollout):
-            return await self.pause_for_route(rollout, actor=actor)
-        change = await self._effect(rollout, actor)
+        override = (await self._store.route_overrides()).get(rollout.route)
+        route = self._present(rollout.route, override)
         try:
+            if rollout.state == "rolling_back":
+                change = self._rollback(rollout, route, override, actor)
+            elif route is not None and is_unchanged(rollout, route):
+                change = self._promotion(rollout, route, override, actor)
+            else:
+                return await self.pause_for_route(rollout, actor=actor)
             await self._store.change_rollout(change)
+        except ConfigError as error:
+            reason = f"the route would be refused: {error.message}"
+            return await self.pause_for_route(rollout, actor=actor, reason=reason)
         except ConflictError as error:
             if error.code != "route_changed":
                 raise
@@ -421,40 +436,61 @@ class Rollouts:
         await self._routes.follow()
         return changed(rollout, change)
 
-    async def _effect(self, rollout: Rollout, actor: str) -> RolloutChange:
-        ended: dict[str, Any] = {"ended_at": self.now(), "pause": ""}
-        document = promoted(rollout)
-        if rollout.state == "promoting":
-            change = self.decided(
-                rollout,
-                {**ended, "state": "promoted", "weight": 1.0},
-                rule="effect",
-                actor=actor,
-                reason=rollout.reason,
-            )
-            return msgspec.structs.replace(change, route=document, expected=rollout.override)
+    def _present(self, name: str, override: Any) -> Route | None:
+        """Return a route as the database has it, which this process may not have followed yet.
+
+        None where it is gone, or cannot be used here.
+        """
+        if not isinstance(override, dict):
+            return self._routes.table.routes.get(name)
+        try:
+            return parse_route(name, override, self._providers)
+        except ConfigError:
+            return None
+
+    def _promotion(
+        self, rollout: Rollout, route: Route, override: Any, actor: str
+    ) -> RolloutChange:
+        """Return the end of a promotion: the route as it is now, with the candidate.
+
+        Raises:
+            ConfigError: such a route would be refused.
+        """
+        document = promoted(route, rollout.candidate)
+        parse_route(rollout.route, document, self._providers)
         change = self.decided(
             rollout,
-            {**ended, "state": "rolled_back", "weight": 0.0},
+            {"ended_at": self.now(), "pause": "", "state": "promoted", "weight": 1.0},
             rule="effect",
             actor=actor,
             reason=rollout.reason,
         )
-        overrides = await self._store.route_overrides()
-        if overrides.get(rollout.route) != document:
+        return msgspec.structs.replace(change, route=document, expected=override)
+
+    def _rollback(
+        self, rollout: Rollout, route: Route | None, override: Any, actor: str
+    ) -> RolloutChange:
+        """Return the end of a rollback; a route that had been promoted gets back what it had."""
+        change = self.decided(
+            rollout,
+            {"ended_at": self.now(), "pause": "", "state": "rolled_back", "weight": 0.0},
+            rule="effect",
+            actor=actor,
+            reason=rollout.reason,
+        )
+        if override is None or route is None or not is_promoted(rollout, route):
             return change
-        # It had been promoted: the route gets back what it had.
         return msgspec.structs.replace(
             change,
             route=rollout.override,
             drop_route=rollout.override is None,
-            expected=document,
+            expected=override,
         )
 
-    async def pause_for_route(self, rollout: Rollout, *, actor: str) -> Rollout:
+    async def pause_for_route(self, rollout: Rollout, *, actor: str, reason: str = "") -> Rollout:
         """Pause a rollout because its route is another one now; its requests go by the new one."""
         present = rollout.route in self._routes.table.routes
-        reason = (
+        reason = reason or (
             f"the route {rollout.route!r} was changed, so the control is another one: undo that "
             "and resume, or roll back"
             if present

@@ -14,6 +14,7 @@ from providers.errors import ConflictError, NotFoundError, RequestError
 from router.config.documents import Document
 from router.config.loading import parse
 from router.config.rollouts import RolloutSignal, RouteRollout
+from router.loop.rollout_routes import document_of_route
 from router.loop.rollouts import RolloutAction
 from router.records import Record, Target
 from router.services import Services
@@ -417,6 +418,21 @@ async def test_a_route_that_is_changed_pauses_its_rollout_and_is_in_effect(servi
     await services.routes.remove("r")
     resumed = await services.rollouts.act("r", "resume", because(), actor="a")
     assert (resumed.state, resumed.weight) == ("running", rollout.weight)
+
+
+async def test_a_promotion_keeps_what_of_the_route_was_free_to_change(services):
+    await start(services)
+    before = services.routes.table.routes["r"]
+    await services.routes.put("r", document_of_route(before) | {"traffic_days": 3})
+    promoted = await services.rollouts.act("r", "promote", because(), actor="a")
+    assert promoted.state == "promoted"
+    assert services.routes.table.routes["r"].traffic_days == 3
+    assert targets(services)["up/new"] == 1.0
+    # Nor does a change after it stand in the way of a rollback.
+    after = services.routes.table.routes["r"]
+    await services.routes.put("r", document_of_route(after) | {"traffic_days": 4})
+    await services.rollouts.act("r", "rollback", because(), actor="a")
+    assert services.routes.table.routes["r"] == before
 
 
 async def test_a_rollback_leaves_a_route_alone_that_was_changed(services):

@@ -23,6 +23,7 @@ MODELS = {
         {"match": rf"(?s)evaluate:\n.*{word}", "answer": f"[RESULT] {value}"}
         for word, value in (("bad", 1), ("fine", 3), ("poor", 1), ("good", 4))
     ],
+    "silent": [{"fault": "hang"}],
     "harsh": [{"answer": "[RESULT] 1"}],
 }
 CONFIG = """
@@ -369,10 +370,9 @@ def test_a_plan_that_cannot_be_made_is_refused_with_the_reason(http):
         "/eval",
         json={
             "dataset": "data.jsonl",
-            "routes": ["up/echo"],
+            "routes": ["up/silent"],
             "metrics": [METRIC],
             "cache": False,
-            "limits": {"per_target": {"up/echo": 1}},
         },
     ).json()["id"]
     http.post(f"/eval/{unfinished}/cancel")

@@ -150,8 +150,11 @@ def test_there_is_one_request_id(client):
     assert reply.headers.get_list("x-request-id") == ["mine-7"]
     given = client.post("/v1/chat/completions", json=body).headers.get_list("x-request-id")
     assert len(given) == 1
-    kept = lambda: {row["id"] for row in client.get("/traffic").json()["data"]}  # noqa: E731
-    until(lambda: {"mine-7", *given} <= kept())
+
+    def recorded():
+        return {row["request_id"] for row in client.get("/traffic").json()["data"]}
+
+    until(lambda: {"mine-7", *given} <= recorded())
 
 
 def test_errors_and_pages_are_the_routers(client):

@@ -26,6 +26,7 @@ from evaluators.base import Answer, Judgement, JudgeRequest, Sample, Scorable
 from evaluators.judge.metrics import judge as judge_of
 from providers.errors import EvalrouterError, NotFoundError
 from router.config.review import Review
+from router.config.shadow import answering
 from router.evals.requests import EvalRequester
 from router.gateway.route_table import Routes
 from router.loop.checks import CheckFinding, texts_of
@@ -202,18 +203,16 @@ class ToxicityReview:
             allowed = self._config.share_bodies_with
         elif row.source.route in routes:
             allowed = routes[row.source.route].share_bodies_with
-        models = routes[judge].models if judge in routes else (judge,)
-        for model in models:
+        for model in answering((judge,), routes):
             provider = model.partition("/")[0]
             if provider not in allowed:
                 yield provider
 
     async def _ask(self, request: JudgeRequest) -> Judgement:
         prepared = self._requester.prepare_judge_request(request)
-        completed = await self._requester.ask(prepared)
-        self._spent_usd += completed.answer.cost_usd or 0.0
-        tokens = completed.completion.logprobs.last(32) if completed.completion else ()
-        return Judgement(answer=completed.answer, tokens=tokens, request_hash=prepared.hash)
+        judgement = await self._requester.ask_judge(prepared)
+        self._spent_usd += judgement.answer.cost_usd or 0.0
+        return judgement
 
     async def _keep(self, row: ReviewRow, verdict: _Verdict) -> None:
         """Note a verdict with its row, unless a person was quicker to decide."""

@@ -19,6 +19,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from hashlib import sha256
 from random import getrandbits
 from typing import Any, Literal, NamedTuple
@@ -30,7 +31,7 @@ from providers.names import check_name
 from router.gateway.redact import redact
 from router.gateway.routing import Table
 from router.records import stored_name
-from router.sealing.deletion import Deletion
+from router.sealing.deletion import Deletion, delete_rows
 from router.sealing.traffic import RecordedTraffic
 from router.store.feedback import (
     FeedbackFilter,
@@ -406,14 +407,8 @@ class FeedbackIntake:
 
     async def delete(self, matching: TrafficFilter, *, at_most: int | None = None) -> Deletion:
         """Delete the feedback about requests that match, and what the filter's user gave."""
-        related = 0
-        while at_most is None or related < at_most:
-            size = PRUNE_AT_ONCE if at_most is None else min(PRUNE_AT_ONCE, at_most - related)
-            count = await self._store.forget_feedback(matching, size)
-            related += count
-            if count < size:
-                return Deletion(related=related)
-        return Deletion(related=related, complete=False)
+        forget = partial(self._store.forget_feedback, matching)
+        return await delete_rows(forget, at_most=at_most, at_once=PRUNE_AT_ONCE)
 
     async def _prune(self) -> None:
         while True:

@@ -19,6 +19,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
@@ -44,7 +45,7 @@ from router.loop.checks import CheckedText, CheckFinding, check, texts_of
 from router.loop.checks.languages import require_language_detector
 from router.loop.checks.near_duplicates import Duplicate, Duplicates, Sketch, sketch
 from router.loop.dataset_owners import key_of
-from router.sealing.deletion import Deletion, DeletionStep
+from router.sealing.deletion import Deletion, DeletionStep, delete_rows
 from router.store.datasets import DatasetRow, DatasetStore
 from router.store.leases import LeaseStore
 from router.store.lineage import RowSource
@@ -570,16 +571,8 @@ class ReviewDeletion(DeletionStep):
 
     async def delete(self, matching: TrafficFilter, *, at_most: int | None = None) -> Deletion:
         """Delete the rows about requests that match; rows of datasets have a step of their own."""
-        deleted = 0
-        while at_most is None or deleted < at_most:
-            limit = (
-                _DELETED_AT_ONCE if at_most is None else min(_DELETED_AT_ONCE, at_most - deleted)
-            )
-            some = await self._store.forget_review_rows(matching, limit)
-            deleted += some
-            if some < limit:
-                return Deletion(related=deleted)
-        return Deletion(related=deleted, complete=False)
+        forget = partial(self._store.forget_review_rows, matching)
+        return await delete_rows(forget, at_most=at_most, at_once=_DELETED_AT_ONCE)
 
 
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")

@@ -58,7 +58,7 @@ from router.gateway.route_table import Routes
 from router.loop.live_pairs import IncomparableError, pair_of
 from router.loop.sampling import sampled
 from router.records import Record, Target
-from router.sealing.deletion import Deletion
+from router.sealing.deletion import Deletion, delete_rows
 from router.store.protocol import Store
 from router.store.runs import Run
 from router.store.shadows import ShadowPair, ShadowRow, ShadowState, TakenPairs
@@ -698,15 +698,9 @@ class Shadows:
 
         They are counted where their records are.
         """
-        left = at_most
-        while left is None or left > 0:
-            count = min(FORGET_AT_ONCE, FORGET_AT_ONCE if left is None else left)
-            deleted = await self._store.forget_shadowed(matching, count)
-            if deleted < count:
-                return Deletion()
-            left = None if left is None else left - deleted
-            await asyncio.sleep(0)
-        return Deletion(complete=False)
+        forget = partial(self._store.forget_shadowed, matching)
+        done = await delete_rows(forget, at_most=at_most, at_once=FORGET_AT_ONCE)
+        return Deletion(complete=done.complete)
 
     async def check(self, name: str, route: Route) -> None:
         """Refuse a route whose shadow cannot be, with what only a server knows.

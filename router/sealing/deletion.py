@@ -10,7 +10,7 @@ Its step deletes by that, and is one more in the list that `services.py` makes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -47,6 +47,26 @@ class DeletionStep(Protocol):
             at_most: about how many at a time, where more are left for the next call; None for all.
         """
         ...
+
+
+async def delete_rows(
+    delete: Callable[[int], Awaitable[int]], *, at_most: int | None, at_once: int
+) -> Deletion:
+    """Delete rows that are related to requests, a limited number at a time.
+
+    Args:
+        delete: deletes up to so many rows, and returns how many; fewer when none are left.
+        at_most: how many rows in all; None for all there are.
+        at_once: how many at a time.
+    """
+    related = 0
+    while at_most is None or related < at_most:
+        limit = at_once if at_most is None else min(at_once, at_most - related)
+        count = await delete(limit)
+        related += count
+        if count < limit:
+            return Deletion(related=related)
+    return Deletion(related=related, complete=False)
 
 
 class RequestDeletion:

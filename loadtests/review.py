@@ -25,7 +25,7 @@ from loadtests.feedback import LIMIT_MS, page_time
 from loadtests.traffic import PageTime, serving, write_report
 from router.config.storage import Storage
 from router.store.review import ReviewContent, ReviewFilter, ReviewRow, ReviewSource
-from router.store.selection import store_of
+from router.store.selection import open_store
 
 AT_ONCE = 1000
 # No row expires while it is measured.
@@ -59,15 +59,11 @@ def a_row(number: int) -> ReviewRow:
 
 async def fill(path: Path, count: int) -> None:
     """Add rows to the queue of a new database."""
-    store = store_of(Storage(database=f"sqlite:///{path}"), create=True)
-    await store.open()
-    try:
+    async with open_store(Storage(database=f"sqlite:///{path}")) as store:
         for start in range(0, count, AT_ONCE):
             some = [a_row(n) for n in range(start, min(start + AT_ONCE, count))]
             rows = [(row, [f"{row.source.id}-{band}" for band in range(16)]) for row in some]
             await store.add_review_rows(rows, max_waiting=count)
-    finally:
-        await store.close()
 
 
 def queries_of(count: int) -> dict[str, dict[str, Any]]:
@@ -97,10 +93,8 @@ def measure(url: str, count: int, times: int) -> dict[str, PageTime]:
 
 async def cpu_times(path: Path, count: int, times: int) -> dict[str, float]:
     """Return the CPU time that the store takes for each page, in ms."""
-    store = store_of(Storage(database=f"sqlite:///{path}"), create=False)
-    await store.open()
     taken: dict[str, float] = {}
-    try:
+    async with open_store(Storage(database=f"sqlite:///{path}"), create=False) as store:
         for name, query in queries_of(count).items():
             fields = {"state": "waiting"} | query
             limit, after = fields.pop("limit", 50), fields.pop("after", 0)
@@ -112,8 +106,6 @@ async def cpu_times(path: Path, count: int, times: int) -> dict[str, float]:
                 await store.review_rows(matching, limit=limit, after=after)
                 await store.count_review_rows(matching)
             taken[name] = (time.process_time() - began) * 1000 / times
-    finally:
-        await store.close()
     return taken
 
 

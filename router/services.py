@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from providers.base import Lifecycle, Provider
 from providers.errors import ConfigError
@@ -61,9 +61,7 @@ from router.sealing.job import Sealing
 from router.sealing.traffic import RecordedTraffic
 from router.store.protocol import Store
 from router.store.readiness import Readiness
-from router.store.selection import store_of
-
-T = TypeVar("T")
+from router.store.selection import open_store, store_of
 
 PUBLISH_EVERY_S = 1.0
 
@@ -86,11 +84,7 @@ async def prepare_database(config: Config) -> DatabaseAtStart:
     Raises:
         StoreError: it cannot be used.
     """
-
-    async def read(store: Store) -> DatabaseAtStart:
-        return DatabaseAtStart(keys=bool((await store.keys()).by_hash))
-
-    return await _with_store(config, read)
+    return DatabaseAtStart(keys=await _has_keys(config))
 
 
 class Services:
@@ -435,13 +429,14 @@ def create_first_key(config: Config, address: str) -> None:
     if not key and not write:
         return
 
-    async def create(store: Store) -> None:
-        if key:
-            await ensure_configured_key(store, key, time.time())
-        else:
-            await ensure_written_key(store, Path(folder), time.time())
+    async def create() -> None:
+        async with open_store(config.storage) as store:
+            if key:
+                await ensure_configured_key(store, key, time.time())
+            else:
+                await ensure_written_key(store, Path(folder), time.time())
 
-    asyncio.run(_with_store(config, create))
+    asyncio.run(create())
 
 
 def refuse_open_door(config: Config, address: str) -> None:
@@ -451,13 +446,7 @@ def refuse_open_door(config: Config, address: str) -> None:
         ConfigError: `address` is not this machine's own, no key exists and none is required.
         StoreError: the database cannot be used.
     """
-    if not _is_open_door(config, address):
-        return
-
-    async def any_key(store: Store) -> bool:
-        return bool((await store.keys()).by_hash)
-
-    if not asyncio.run(_with_store(config, any_key)):
+    if _is_open_door(config, address) and not asyncio.run(_has_keys(config)):
         raise ConfigError(
             f"anybody who reaches {address} could use this server, because no key exists. Create "
             f"one with 'evalrouter key create NAME' or the variable {ADMIN_KEY}, or set "
@@ -472,10 +461,6 @@ def _is_open_door(config: Config, address: str) -> bool:
     return not ip_address(address.partition("%")[0]).is_loopback
 
 
-async def _with_store(config: Config, action: Callable[[Store], Awaitable[T]]) -> T:
-    store = store_of(config.storage)
-    await store.open()
-    try:
-        return await action(store)
-    finally:
-        await store.close()
+async def _has_keys(config: Config) -> bool:
+    async with open_store(config.storage) as store:
+        return bool((await store.keys()).by_hash)

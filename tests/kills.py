@@ -43,7 +43,7 @@ from providers.offline.scripted import ScriptedServer
 from router.config.storage import Storage
 from router.gateway.key_administration import create
 from router.store.protocol import Store
-from router.store.selection import store_of
+from router.store.selection import open_store
 from router.store.traffic import TrafficFilter
 
 ROUTES = ("up/one", "up/two")
@@ -182,12 +182,8 @@ prices: {{up/live: {{input: {PRICE}, output: 0}}}}
 
     def _in_store(self, work: Callable[[Store], Awaitable[Any]]) -> Any:
         async def open_and_work() -> Any:
-            store = store_of(Storage(database=self._address))
-            await store.open()
-            try:
+            async with open_store(Storage(database=self._address)) as store:
                 return await work(store)
-            finally:
-                await store.close()
 
         return asyncio.run(open_and_work())
 

@@ -143,15 +143,11 @@ def with_services(config: Config, action: Callable[[Services], Awaitable[Any]]) 
 
 def with_store(config: Config, action: Callable[[Store], Awaitable[T]]) -> T:
     """Return the result of an action that needs nothing but the store."""
-    from router.store.selection import store_of  # noqa: PLC0415  (see TYPE_CHECKING above)
+    from router.store.selection import open_store  # noqa: PLC0415  (see TYPE_CHECKING above)
 
     async def inside() -> T:
-        store = store_of(config.storage)
-        await store.open()
-        try:
+        async with open_store(config.storage) as store:
             return await action(store)
-        finally:
-            await store.close()
 
     return asyncio.run(inside())
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from providers.errors import MissingExtraError
 from router.config.storage import Storage
 from router.store.protocol import Store
@@ -29,6 +32,17 @@ def store_of(storage: Storage, *, create: bool = True) -> Store:
     except ImportError:
         raise _without_driver() from None
     return PostgresStore(storage.database, storage.password)
+
+
+@asynccontextmanager
+async def open_store(storage: Storage, *, create: bool = True) -> AsyncIterator[Store]:
+    """Open the store that the config names for as long as the block lasts; see `store_of`."""
+    store = store_of(storage, create=create)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 def examine(storage: Storage) -> DatabaseState:

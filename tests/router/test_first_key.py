@@ -22,7 +22,7 @@ from router.cli import main
 from router.config.loading import parse
 from router.gateway.key_administration import create, listed, revoke
 from router.services import create_first_key, refuse_open_door
-from router.store.selection import store_of
+from router.store.selection import open_store
 
 KEY = "0123456789abcdef" * 4
 OTHERS = "0.0.0.0"
@@ -36,12 +36,8 @@ def config_of(folder, server="", environ=None):
 
 def in_store(config, action):
     async def inside():
-        store = store_of(config.storage)
-        await store.open()
-        try:
+        async with open_store(config.storage) as store:
             return await action(store)
-        finally:
-            await store.close()
 
     return asyncio.run(inside())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from litestar import Request
@@ -10,6 +10,8 @@ from litestar import Request
 from providers.errors import BodyTooLargeError, InputError, RequestError
 from providers.wire import UNREADABLE
 from router.config.documents import Document, convert
+
+T = TypeVar("T")
 
 
 class NoOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -28,6 +30,21 @@ async def document_of(
         error: it is not JSON.
     """
     return decoded(await request.body(), error=error, default=default)
+
+
+async def body_as(
+    request: Request[Any, Any, Any],
+    kind: type[T],
+    *,
+    error: type[InputError] = RequestError,
+    default: bytes = b"",
+) -> T:
+    """Return the request's body as a value of `kind`; `default` where it is empty.
+
+    Raises:
+        error: it is not JSON, or no value of `kind`.
+    """
+    return convert(await document_of(request, error=error, default=default), kind, error=error)
 
 
 async def bounded_document_of(request: Request[Any, Any, Any], max_bytes: int) -> Document:
@@ -71,4 +88,4 @@ async def check_no_options(
     Raises:
         error: it is not JSON, or has a key.
     """
-    convert(await document_of(request, error=error, default=b"{}"), NoOptions, error=error)
+    await body_as(request, NoOptions, error=error, default=b"{}")

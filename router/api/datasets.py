@@ -17,7 +17,7 @@ from litestar.types import SSEData
 
 from providers.errors import EvalrouterError, NotFoundError, RequestError, RunDocumentError
 from router.api.access import Caller, InjectedCaller
-from router.api.bodies import bounded_document_of, document_of
+from router.api.bodies import body_as, bounded_document_of, document_of
 from router.api.injection import Injected
 from router.api.multipart import is_form, read_form
 from router.config.documents import Document, convert
@@ -215,7 +215,7 @@ async def register_labels(
     services: Injected, request: Request[Any, Any, Any], run_id: FromPath[str]
 ) -> DatasetRow:
     """Store the dataset with the run's answers as references; 409 until every row is answered."""
-    named = convert(await document_of(request, default=b"{}"), LabelName, error=RequestError)
+    named = await body_as(request, LabelName, default=b"{}")
     if named.name:
         check_dataset_name(named.name)
     run = await services.runs.find(run_id)
@@ -238,7 +238,7 @@ async def make_from_traffic(
     A client's key makes datasets of its own requests, and sees them alone. `mask: false` is for
     keys of the role admin. Closing the connection stops the work.
     """
-    selection = convert(await document_of(request), TrafficSelection, error=RequestError)
+    selection = await body_as(request, TrafficSelection)
     plan = prepare(
         selection,
         now=time.time(),

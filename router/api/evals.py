@@ -18,11 +18,10 @@ from evaluators.data.sampling import Rows
 from evaluators.document import Repeats
 from providers.errors import NotFoundError, RunDocumentError
 from router.api.access import InjectedCaller
-from router.api.bodies import check_no_options, document_of
+from router.api.bodies import body_as, check_no_options, document_of
 from router.api.following import Followers, InjectedFollowers, progress_of
 from router.api.injection import Injected
 from router.api.paging import Offset, PageSize
-from router.config.documents import convert
 from router.evals.estimate import Estimate
 from router.evals.results import Outcome
 from router.evals.run_document import complete_run
@@ -240,8 +239,7 @@ class Resumed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 async def _body(request: Request[Any, Any, Any], kind: type[T]) -> T:
     """Return the request's JSON body as a `kind`; without a body, the defaults."""
-    document = await document_of(request, error=RunDocumentError, default=b"{}")
-    return convert(document, kind, error=RunDocumentError)
+    return await body_as(request, kind, error=RunDocumentError, default=b"{}")
 
 
 @get(

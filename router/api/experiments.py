@@ -8,10 +8,8 @@ import msgspec
 from litestar import Request, delete, get, patch
 from litestar.params import FromPath, FromQuery
 
-from providers.errors import RequestError
-from router.api.bodies import document_of
+from router.api.bodies import body_as
 from router.api.injection import Injected
-from router.config.documents import convert
 from router.evals.experiments import ExperimentChange, Leaderboard
 from router.store.experiments import Experiment
 
@@ -47,9 +45,7 @@ async def change_experiment(
     services: Injected, request: Request[Any, Any, Any], name: FromPath[str]
 ) -> Experiment:
     """Set what the body has: `{"tags": [...], "notes": "..."}`, or one of them."""
-    change = convert(
-        await document_of(request, default=b"{}"), ExperimentChange, error=RequestError
-    )
+    change = await body_as(request, ExperimentChange, default=b"{}")
     return await services.experiments.change(name, change)
 
 

@@ -12,11 +12,10 @@ from litestar.response import Response
 
 from evaluators.judge.calibration import JudgeChange
 from providers.errors import NotFoundError, RunDocumentError
-from router.api.bodies import document_of
+from router.api.bodies import body_as
 from router.api.injection import Injected
 from router.api.pages import PAGE_HEADERS
 from router.api.paging import Offset, PageSize
-from router.config.documents import convert
 from router.evals.judges.label_plans import RunLabelPlan, label_plan, plan_run_labels
 from router.evals.judges.people_labels import LabelledAnswers, StoredLabels, keep_run_labels
 from router.evals.judges.rubric_use import rubric_marks
@@ -151,8 +150,7 @@ async def keep_labels(
     is refused where its `answer` is not the text that the route gave, and the whole request where
     it lacks labels that the run has, unless it says `replace`.
     """
-    document = await document_of(request, error=RunDocumentError)
-    given = convert(document, LabelledAnswers, error=RunDocumentError)
+    given = await body_as(request, LabelledAnswers, error=RunDocumentError)
     return await keep_run_labels(services.store, run_id, given)
 
 

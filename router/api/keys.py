@@ -9,10 +9,8 @@ import msgspec
 from litestar import Request, delete, get, post
 from litestar.params import FromPath
 
-from providers.errors import RequestError
-from router.api.bodies import document_of
+from router.api.bodies import body_as
 from router.api.injection import Injected
-from router.config.documents import convert
 from router.gateway.key_administration import (
     MAX_LIMIT,
     ListedKey,
@@ -85,7 +83,7 @@ async def create_key(services: Injected, request: Request[Any, Any, Any]) -> Cre
 
     As soon as the first key exists, every request needs one.
     """
-    new = convert(await document_of(request), NewKey, error=RequestError)
+    new = await body_as(request, NewKey)
     now = time.time()
     warnings = check_routes(new.routes or (), services.routes.table.routes, services.providers)
     fields = msgspec.structs.asdict(new)

@@ -120,34 +120,30 @@ def _describe_errors(document: dict[str, Any]) -> None:
 
 # What a handler that answers with a stream, or with bytes, does not say in its annotations.
 _STREAMS = {
-    "/eval/{run_id}/rows.csv": "text/csv",
-    "/eval/{run_id}/rows.jsonl": "application/octet-stream",
-    "/eval/{run_id}/rows.parquet": "application/octet-stream",
-    "/eval/{run_id}/export/{name}": "application/octet-stream",
-    "/datasets/{name}/content": "application/octet-stream",
-    "/metrics": "text/plain",
-    "/eval/{run_id}/events": "text/event-stream",
+    "GET /eval/{run_id}/rows.csv": "text/csv",
+    "GET /eval/{run_id}/rows.jsonl": "application/octet-stream",
+    "GET /eval/{run_id}/rows.parquet": "application/octet-stream",
+    "GET /eval/{run_id}/export/{name}": "application/octet-stream",
+    "GET /datasets/{name}/content": "application/octet-stream",
+    "GET /metrics": "text/plain",
+    "GET /eval/{run_id}/events": "text/event-stream",
+    "POST /datasets/from-traffic": "text/event-stream",
 }
-_POSTED_STREAMS = {"/datasets/from-traffic": "text/event-stream"}
 
 
 def _describe_streams(document: dict[str, Any]) -> None:
-    streams = [("get", *stream) for stream in _STREAMS.items()]
-    streams += [("post", *stream) for stream in _POSTED_STREAMS.items()]
-    for method, path, media_type in streams:
+    for operation, media_type in _STREAMS.items():
+        method, _, path = operation.partition(" ")
         is_text = media_type.startswith("text/")
         schema = {"type": "string"} if is_text else {"type": "string", "format": "binary"}
-        success = document["paths"][path][method]["responses"]["200"]
+        success = document["paths"][path][method.lower()]["responses"]["200"]
         success["content"] = {media_type: {"schema": schema}}
     created = document["paths"]["/eval"]["post"]["responses"]
     for status, name in (("202", "Run"), ("200", "Estimate")):
         content = {"application/json": {"schema": {"$ref": f"#/components/schemas/{name}"}}}
         created[status] = {**created["202"], "content": content}
     followed = document["paths"]["/eval/{run_id}/logs"]["get"]["responses"]["200"]
-    events = {"schema": {"type": "string"}}
-    followed["content"]["text/event-stream"] = events
-    made = document["paths"]["/datasets/from-traffic"]["post"]["responses"]["200"]
-    made["content"] = {"text/event-stream": events}
+    followed["content"]["text/event-stream"] = {"schema": {"type": "string"}}
 
 
 Injected = NamedDependency[SchemaDocument]

@@ -8,12 +8,10 @@ import msgspec
 from litestar import Request, get, patch, post
 from litestar.params import FromPath, FromQuery, QueryParameter
 
-from providers.errors import RequestError
 from router.api.access import Caller, InjectedCaller
-from router.api.bodies import check_no_options, document_of
+from router.api.bodies import body_as, check_no_options
 from router.api.injection import Injected
 from router.api.paging import MAX_OFFSET
-from router.config.documents import convert
 from router.loop.review import (
     MAX_REASON,
     MAX_ROWS,
@@ -113,7 +111,7 @@ async def list_review(
 @post("/review", tags=["review"], summary="Add rows to review")
 async def add_review(services: Injected, request: Request[Any, Any, Any]) -> ReviewArrivals:
     """Check rows and let those wait for a person that no check leaves out (`id` is null there)."""
-    new = convert(await document_of(request), ImportedRows, error=RequestError)
+    new = await body_as(request, ImportedRows)
     candidates = [
         ReviewCandidate(
             messages=row.messages,
@@ -141,7 +139,7 @@ async def edit_review(
     row_id: FromPath[str],
 ) -> ReviewRow:
     """Change the fields that the body has. The same checks are made as when the row came."""
-    edit = convert(await document_of(request, default=b"{}"), ReviewEdit, error=RequestError)
+    edit = await body_as(request, ReviewEdit, default=b"{}")
     return await services.review.edit(row_id, edit, _reviewer(caller))
 
 
@@ -155,7 +153,7 @@ async def accept_review(
     row_id: FromPath[str],
 ) -> ReviewRow:
     """Accept a row, with the changes that the body has; 409 where somebody was quicker."""
-    edit = convert(await document_of(request, default=b"{}"), ReviewEdit, error=RequestError)
+    edit = await body_as(request, ReviewEdit, default=b"{}")
     return await services.review.accept(row_id, _reviewer(caller), edit)
 
 
@@ -169,7 +167,7 @@ async def reject_review(
     row_id: FromPath[str],
 ) -> ReviewRow:
     """Reject a row, which is deleted when it expires; 409 where somebody was quicker."""
-    rejection = convert(await document_of(request, default=b"{}"), Rejection, error=RequestError)
+    rejection = await body_as(request, Rejection, default=b"{}")
     return await services.review.reject(
         row_id, _reviewer(caller), reason=rejection.reason, version=rejection.version
     )
@@ -192,9 +190,7 @@ async def publish_review(
     services: Injected, caller: InjectedCaller, request: Request[Any, Any, Any]
 ) -> PublishedRows:
     """Register a new version of a dataset: the newest one's rows, and those accepted for it."""
-    publication = convert(
-        await document_of(request, default=b"{}"), Publication, error=RequestError
-    )
+    publication = await body_as(request, Publication, default=b"{}")
     name = publication.dataset or services.config.review.dataset
     return await services.review.publish(name, _reviewer(caller))
 

@@ -8,12 +8,10 @@ import msgspec
 from litestar import Request, get, post
 from litestar.params import FromPath, FromQuery
 
-from providers.errors import RequestError
 from router.api.access import Caller, InjectedCaller
-from router.api.bodies import document_of
+from router.api.bodies import body_as, document_of
 from router.api.injection import Injected
 from router.api.paging import PageSize
-from router.config.documents import convert
 from router.loop.rollout_report import RolloutReport
 from router.loop.rollouts import Action, RolloutAction
 from router.services import Services
@@ -133,8 +131,7 @@ async def _act(
     action: Action,
     request: Request[Any, Any, Any],
 ) -> Rollout:
-    document = await document_of(request, default=b"{}")
-    requested = convert(document, RolloutAction, error=RequestError)
+    requested = await body_as(request, RolloutAction, default=b"{}")
     rollout = await services.rollouts.act(name, action, requested, actor=_actor(caller))
     await services.assignments.follow()
     return rollout

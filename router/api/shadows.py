@@ -8,11 +8,9 @@ import msgspec
 from litestar import Request, get, post
 from litestar.params import FromPath
 
-from providers.errors import RequestError
 from router.api.access import InjectedCaller
-from router.api.bodies import document_of
+from router.api.bodies import body_as
 from router.api.injection import Injected
-from router.config.documents import convert
 from router.loop.shadow import ShadowChange, ShadowReport, ShadowView
 
 
@@ -48,5 +46,5 @@ async def change_shadow(
     name: FromPath[str],
 ) -> ShadowView:
     """Pause it, so that nothing is sent to candidates, or resume it, and note the reason."""
-    change = convert(await document_of(request), ShadowChange, error=RequestError)
+    change = await body_as(request, ShadowChange)
     return await services.shadows.change(name, change, caller.key_id)

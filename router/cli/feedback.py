@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 import msgspec
@@ -25,8 +25,10 @@ from router.config.loading import load
 from router.loop.feedback import Giver
 from router.loop.feedback_forms import Correction, GivenFeedback
 from router.records import stored_name
-from router.services import Services
 from router.store.feedback import FeedbackFilter, FeedbackKind, FeedbackRow, StoredFeedback
+
+if TYPE_CHECKING:  # see `commands.with_services`
+    from router.services import Services
 
 # Who has the database may see and do everything.
 _OPERATOR = Giver(key_id="", only=None)

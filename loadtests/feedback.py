@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
-import platform
 import sqlite3
-import sys
 import time
 import urllib.request
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from statistics import median
@@ -27,7 +25,17 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from loadtests.traffic import DAY, END, KEY_5, PageTime, fill, index, serving, write_report
+from loadtests.traffic import (
+    DAY,
+    END,
+    KEY_5,
+    PageTime,
+    conditions,
+    fill,
+    index,
+    serving,
+    write_report,
+)
 from router.config.storage import Storage
 from router.store.copying import copy
 
@@ -139,9 +147,7 @@ def report(args: argparse.Namespace, folder: Path) -> tuple[str, bool]:
     lines = [
         f"# Feedback: {rows:,} rows and {args.records:,} requests",
         "",
-        f"`python -m loadtests.feedback {' '.join(sys.argv[1:])}`, {platform.machine()}, Python "
-        f"{platform.python_version()}, SQLite {sqlite3.sqlite_version}, {os.cpu_count()} cores, "
-        f"load {os.getloadavg()[1]:.1f}.",
+        conditions("feedback"),
         "",
         f"Over HTTP, one at a time: the median of {args.times} in ms, the longest in brackets. "
         f"A page has 50 rows; none may take more than {LIMIT_MS:.0f} ms.",
@@ -158,20 +164,35 @@ def report(args: argparse.Namespace, folder: Path) -> tuple[str, bool]:
     return "\n".join([*lines, ""]), quick
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Measure the pages of feedback.")
-    parser.add_argument("--records", type=int, default=1_000_000)
-    parser.add_argument("--feedback", type=int, default=100_000)
+def report_pages(
+    parser: argparse.ArgumentParser,
+    report: Callable[[argparse.Namespace, Path], tuple[str, bool]],
+    name: str,
+) -> None:
+    """Measure pages and write the report; exit with an error where one was too slow.
+
+    Args:
+        parser: of the command line, to which the options of all such reports are added.
+        report: makes it in a folder; returns it, and whether every page was quick enough.
+        name: the report's.
+    """
     parser.add_argument("--times", type=int, default=20, help="of each page")
-    parser.add_argument("--postgres", help="the address of an empty database")
     parser.add_argument("--folder", type=Path, help="for the file; else a temporary one")
     parser.add_argument("--out", type=Path, help="the report's file")
     args = parser.parse_args()
     with TemporaryDirectory(dir=args.folder) as folder:
         text, quick = report(args, Path(folder))
-    write_report(text, args.out, "feedback")
+    write_report(text, args.out, name)
     if not quick:
         raise SystemExit(f"a page took more than {LIMIT_MS:.0f} ms")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measure the pages of feedback.")
+    parser.add_argument("--records", type=int, default=1_000_000)
+    parser.add_argument("--feedback", type=int, default=100_000)
+    parser.add_argument("--postgres", help="the address of an empty database")
+    report_pages(parser, report, "feedback")
 
 
 if __name__ == "__main__":

@@ -11,18 +11,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
-import platform
-import sqlite3
-import sys
 import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlencode
 
-from loadtests.feedback import LIMIT_MS, page_time
-from loadtests.traffic import PageTime, serving, write_report
+from loadtests.feedback import LIMIT_MS, page_time, report_pages
+from loadtests.traffic import PageTime, conditions, serving
 from router.config.storage import Storage
 from router.store.review import ReviewContent, ReviewFilter, ReviewRow, ReviewSource
 from router.store.selection import open_store
@@ -119,9 +114,7 @@ def report(args: argparse.Namespace, folder: Path) -> tuple[str, bool]:
     lines = [
         f"# Review queue: {args.rows:,} rows that wait",
         "",
-        f"`{' '.join(['python -m loadtests.review', *sys.argv[1:]])}`, {platform.machine()}, "
-        f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, "
-        f"{os.cpu_count()} cores, load {os.getloadavg()[1]:.1f}.",
+        conditions("review"),
         "",
         f"Over HTTP, one at a time: the median of {args.times} in ms, the longest in brackets. A "
         f"page has the rows and the number of all rows; none may take more than {LIMIT_MS:.0f} ms.",
@@ -140,15 +133,7 @@ def report(args: argparse.Namespace, folder: Path) -> tuple[str, bool]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the pages of the review queue.")
     parser.add_argument("--rows", type=int, default=100_000)
-    parser.add_argument("--times", type=int, default=20, help="of each page")
-    parser.add_argument("--folder", type=Path, help="for the file; else a temporary one")
-    parser.add_argument("--out", type=Path, help="the report's file")
-    args = parser.parse_args()
-    with TemporaryDirectory(dir=args.folder) as folder:
-        text, quick = report(args, Path(folder))
-    write_report(text, args.out, "review")
-    if not quick:
-        raise SystemExit(f"a page took more than {LIMIT_MS:.0f} ms")
+    report_pages(parser, report, "review")
 
 
 if __name__ == "__main__":

@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
-import platform
 import resource
 import sqlite3
 import sys
@@ -27,7 +25,18 @@ from typing import Any
 
 import msgspec
 
-from loadtests.traffic import DAY, END, PAGES, ROOT, fill, p99, run_child, serving, write_report
+from loadtests.traffic import (
+    DAY,
+    END,
+    PAGES,
+    ROOT,
+    conditions,
+    fill,
+    p99,
+    run_child,
+    serving,
+    write_report,
+)
 from router.datasets.artifacts import LocalArtifacts
 from router.sealing.files import SealedFiles
 from router.sealing.job import Sealing
@@ -223,15 +232,13 @@ def measure(args: argparse.Namespace, folder: Path) -> Measured:
     return Measured(args.records, before, sealed, times, deletion, args.live_records, live)
 
 
-def report(measured: Measured, options: str) -> str:
+def report(measured: Measured) -> str:
     """Return the report."""
     count, sealed = measured.records, measured.sealed
     lines = [
         f"# Sealed requests: {count:,} in Parquet files",
         "",
-        f"`python -m loadtests.sealing {options}`, {platform.machine()}, Python "
-        f"{platform.python_version()}, SQLite {sqlite3.sqlite_version}, {os.cpu_count()} cores, "
-        f"load {os.getloadavg()[1]:.1f}. One request in ten has bodies, of 1.4 KB together.",
+        f"{conditions('sealing')} One request in ten has bodies, of 1.4 KB together.",
         "",
         f"SQLite had {measured.before_bytes / count:.0f} bytes a request, indexes and bodies "
         f"included; the files have {sealed['bytes'] / sealed['requests']:.1f}, and their filters "
@@ -293,7 +300,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the report's file")
     args = parser.parse_args()
     with TemporaryDirectory(dir=args.folder) as folder:
-        text = report(measure(args, Path(folder)), " ".join(sys.argv[1:]))
+        text = report(measure(args, Path(folder)))
     write_report(text, args.out, "sealing")
 
 

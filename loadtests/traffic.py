@@ -370,9 +370,7 @@ def report(args: argparse.Namespace, folder: Path) -> str:
     lines = [
         f"# Traffic: {count:,} requests in one SQLite file",
         "",
-        f"`python -m loadtests.traffic {' '.join(sys.argv[1:])}`, {platform.machine()}, Python "
-        f"{platform.python_version()}, SQLite {sqlite3.sqlite_version}, {os.cpu_count()} cores, "
-        f"load {os.getloadavg()[1]:.1f}. *Before* is {_commit(first)}.",
+        f"{conditions('traffic')} *Before* is {_commit(first)}.",
         "",
         f"Filled in {filled:.0f} s. Migrated in {migrated:.1f} s, indexed in {indexed:.0f} s (no "
         f"slice over {longest * 1000:.0f} ms). The file has {old_bytes:.0f} bytes a request before "
@@ -461,6 +459,15 @@ def run_child(children: Mapping[str, Callable[..., Coroutine[Any, Any, Any]]]) -
         sys.stdout.write(msgspec.json.encode(result).decode())
         return True
     return False
+
+
+def conditions(name: str) -> str:
+    """Return what a report's measurements were made with: the command and the machine."""
+    command = " ".join([f"python -m loadtests.{name}", *sys.argv[1:]])
+    return (
+        f"`{command}`, {platform.machine()}, Python {platform.python_version()}, SQLite "
+        f"{sqlite3.sqlite_version}, {os.cpu_count()} cores, load {os.getloadavg()[1]:.1f}."
+    )
 
 
 def write_report(text: str, path: Path | None, name: str) -> None:

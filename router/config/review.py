@@ -8,9 +8,11 @@ from typing import Annotated, Literal
 import msgspec
 
 from providers.base import NotNegative, Positive
-from providers.errors import closest
 from router.config.documents import Document, Problem
+from router.config.providers import Providers
+from router.config.routes import target_problem
 from router.config.section import Count, Section
+from router.config.shadow import sharing_problems
 
 DataAction = Literal["placeholder", "mask", "drop", "keep"]
 RowAction = Literal["flag", "drop", "ignore"]
@@ -99,11 +101,11 @@ class Review(Section, frozen=True, kw_only=True):
     Attributes:
         personal_data: see PersonalData.
         pranks: see Pranks.
-        dataset: the dataset that reviewed rows become a version of, where nobody names another.
+        dataset: the dataset that reviewed rows become a version of, unless a row names another.
         expire_days: how many days a row waits; then it is deleted, unless it has been accepted.
         max_rows: how many rows may wait; further ones are refused.
-        judge: who says how toxic the rows that wait are: a route or `provider/model`. None for
-            nobody. It sees a row without its personal data, and only where the route of the row's
+        judge: who says how toxic the rows that wait are: a route or `provider/model`. None for no
+            judge. It sees a row without its personal data, and only where the route of the row's
             request names the judge's provider in its `share_bodies_with`.
         share_bodies_with: names of providers whose judge may see imported rows, which have no
             route.
@@ -124,7 +126,7 @@ class Review(Section, frozen=True, kw_only=True):
 def review_problems(
     document: Document,
     review: Review,
-    providers: Collection[str] | None,
+    providers: Providers | None,
     routes: Collection[str],
 ) -> Iterator[Problem]:
     """Yield countries without telephone numbers, and a judge or providers that do not exist.
@@ -134,21 +136,15 @@ def review_problems(
     judge = review.judge
     if providers is not None:
         if judge is not None and judge not in routes:
-            provider, slash, model = judge.partition("/")
-            if not slash or not model:
-                yield document.problem(
-                    ("review", "judge"), f"{judge!r} is neither a route nor provider/model"
-                )
-            elif provider not in providers:
-                yield document.problem(
-                    ("review", "judge"), f"no provider {provider!r}.{closest(provider, providers)}"
-                )
-        for number, provider in enumerate(review.share_bodies_with):
-            if provider not in providers:
-                yield document.problem(
-                    ("review", "share_bodies_with", number),
-                    f"no provider {provider!r}.{closest(provider, providers)}",
-                )
+            _, slash, model = judge.partition("/")
+            if slash and model:
+                problem = target_problem(judge, providers)
+            else:
+                problem = f"{judge!r} is neither a route nor provider/model"
+            if problem:
+                yield document.problem(("review", "judge"), problem)
+        at = ("review", "share_bodies_with")
+        yield from sharing_problems(document, at, review.share_bodies_with, providers)
     countries = review.personal_data.countries
     if countries == PersonalData().countries:
         return

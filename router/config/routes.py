@@ -20,7 +20,14 @@ from router.config.rollouts import (
     settings_problems,
 )
 from router.config.section import IN_PLACE, NAME, Count, Section, SectionReader
-from router.config.shadow import Shadow, metric_problems, models_of, not_named, shadow_problems
+from router.config.shadow import (
+    Shadow,
+    metric_problems,
+    models_of,
+    not_named,
+    shadow_problems,
+    sharing_problems,
+)
 
 
 class Supports(Section, frozen=True, kw_only=True):
@@ -233,12 +240,8 @@ def route_problems(
         yield from _contradictions(document, place, route)
         if not any(target.weight for target in route.targets):
             yield document.problem((*place, "targets"), "every weight is 0")
-    for n, provider in enumerate(route.share_bodies_with):
-        if provider not in providers:
-            yield document.problem(
-                (*place, "share_bodies_with", n),
-                f"no provider {provider!r}.{closest(provider, providers)}",
-            )
+    at = (*place, "share_bodies_with")
+    yield from sharing_problems(document, at, route.share_bodies_with, providers)
     if route.shadow is not None:
         answering = {target.model for target in route.targets if target.weight}
         for n, model in enumerate(route.shadow.targets):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, Protocol
 
 import msgspec
 
 from evaluators.metrics.registry import MetricSpec, build, routes_of
 from providers.base import Positive
-from providers.errors import EvalrouterError
+from providers.errors import EvalrouterError, closest
 from router.config.documents import Document, DocumentPath, Problem
 from router.config.section import Count, Section
 
@@ -157,6 +157,17 @@ def unshared(route: ShadowedRoute, routes: Mapping[str, ShadowedRoute] | None) -
     shadow = route.shadow
     assert shadow is not None, "else nothing is shared"
     yield from not_named(_models(shadow, routes), route.share_bodies_with, "shadow")
+
+
+def sharing_problems(
+    document: Document, place: DocumentPath, named: Sequence[str], providers: Collection[str]
+) -> Iterator[Problem]:
+    """Yield the providers of a `share_bodies_with` that do not exist."""
+    for n, provider in enumerate(named):
+        if provider not in providers:
+            yield document.problem(
+                (*place, n), f"no provider {provider!r}.{closest(provider, providers)}"
+            )
 
 
 def not_named(models: Iterable[str], named: Collection[str], sender: str) -> Iterator[str]:

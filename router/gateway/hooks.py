@@ -81,7 +81,7 @@ class AnswerHooks:
     """Several hooks, each of which gets what it wants.
 
     Args:
-        hooks: their number is kept in a record by bits.
+        hooks: a record has one bit for each.
     """
 
     def __init__(self, hooks: Sequence[AnswerHook]) -> None:

@@ -105,7 +105,7 @@ class Traffic:
     Attributes:
         dropped: the number of rows that were never written, because the store refused them, or
             was unavailable or too slow for too long.
-        hooks: get the completed records that they want, on the event loop; None for nobody.
+        hooks: get the completed records that they want, on the event loop; None for no hooks.
     """
 
     def __init__(
@@ -289,7 +289,7 @@ class Traffic:
             self._rows_wait.set()
 
     def _pass_to_hooks(self, record: Record) -> None:
-        """Let hooks have a record with its bodies, which are not stored unless they are kept."""
+        """Pass a record with its bodies to hooks; then drop bodies that are not to be stored."""
         try:
             if self.hooks is not None:
                 self.hooks.after(copy(record))

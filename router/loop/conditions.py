@@ -53,7 +53,7 @@ class RequestText(NamedTuple):
         answer: the text of the answer.
         turns: how many messages of the user there are.
         length: characters of the conversation.
-        language: ISO 639-1 code of the prompt's language, "" where it cannot be told.
+        language: ISO 639-1 code of the prompt's language, "" where it is unknown.
     """
 
     prompt: str
@@ -64,7 +64,7 @@ class RequestText(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """What a condition is asked of: a request.
+    """The request that a condition is evaluated on.
 
     Attributes:
         row: its record.
@@ -205,7 +205,7 @@ class Condition(NamedTuple):
 
     @property
     def reads_text(self) -> bool:
-        """Whether it has to be asked with the text of the bodies."""
+        """Whether it has to be evaluated with the text of the bodies."""
         return any(FIELDS[name].of_text for name in self.fields)
 
 

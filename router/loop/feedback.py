@@ -227,7 +227,7 @@ class FeedbackIntake:
         """Store feedback that supersedes some; what is None stays as it was last.
 
         Raises:
-            NotFoundError: there is none, or another key gave it.
+            NotFoundError: it does not exist, or another key gave it.
             RequestError: something cannot be stored, or the feedback is no number.
         """
         old = await self._last(await self._store.one_feedback(feedback_id, key_id=giver.only))
@@ -363,7 +363,7 @@ class FeedbackIntake:
                 return None
             subject = conversation_subject(row.key_id, row.conversation)
             return {"subject": subject, "conversation": row.conversation, **_request_facts(row)}
-        # Ours first: nobody can choose an id that hides another record.
+        # Ours first, so that an id which a client chooses cannot hide another record.
         for matching in (
             TrafficFilter(id=about.name, key_id=giver.only),
             TrafficFilter(request_id=about.name, key_id=giver.key_id),

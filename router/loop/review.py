@@ -188,7 +188,7 @@ class ReviewQueue:
         self._adding = asyncio.Lock()
 
     async def open(self) -> None:
-        """Begin to delete rows that nobody has accepted in time."""
+        """Begin to delete rows that were not accepted in time."""
         self._expiring = asyncio.create_task(self._expire(), name="evalrouter-review-expire")
 
     async def close(self) -> None:
@@ -443,13 +443,13 @@ class ReviewQueue:
     async def publish(self, name: str, reviewer: str) -> PublishedRows:
         """Register a new version of a dataset: the newest one's rows, and those accepted for it.
 
-        What a client's key made of its own requests is not built upon: nobody reviewed it.
+        A version that a client's key made of its own requests is left out: no one reviewed it.
 
         Each new row has the column `review`: the request, the feedback, the findings of the checks,
         and who accepted it when. The columns of earlier rows stay as they are.
 
         Raises:
-            ConflictError: no accepted row waits for it, or somebody else publishes at the moment.
+            ConflictError: no accepted row waits for it, or another person publishes at the moment.
             DatasetError, ArtifactError, StoreError: it cannot be written; the rows are as before.
         """
         check_dataset_name(name)
@@ -552,7 +552,7 @@ class ReviewQueue:
             await asyncio.sleep(EXPIRE_EVERY_S)
 
     async def expire(self) -> int:
-        """Delete the rows that nobody has accepted in time, and return how many."""
+        """Delete the rows that were not accepted in time, and return how many."""
         deleted = 0
         while some := await self._store.expire_review_rows(self._clock(), _DELETED_AT_ONCE):
             deleted += some
@@ -655,7 +655,7 @@ def _fields(row: ReviewRow, key: bytes) -> dict[str, Any]:
     if content.answer is not None:
         fields["answer"] = content.answer
     if source.user or source.conversation:
-        # A conversation is none of a user's, so that the two cannot have the same words.
+        # Marked, so that a conversation and a user of the same name are two clusters.
         group = source.user or f"\0{source.conversation}"
         named = f"{source.key_id}\0{group}".encode("utf-8", "surrogatepass")
         fields["cluster"] = sha256(key + named).hexdigest()[:16]

@@ -2,7 +2,7 @@
 
 Requests that are live go with their records. This step is for those whose records are in files, or
 too old to be stored: they are found by their ids, and by their users, whose hash is made anew for
-each rollout. What was counted stays in the statistics, which name nobody.
+each rollout. What was counted stays in the statistics, which name no user.
 """
 
 from __future__ import annotations

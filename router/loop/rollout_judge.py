@@ -135,7 +135,7 @@ class _Queue:
         tasks: those that are judged now.
         slots: limits them.
         failures: how often the judge has failed since its last answer, at one time or another.
-        retry_at: when it may be asked again after that.
+        retry_at: when it may have its next request after that.
         next_at: when the next ones may be sent by `limits.rps`.
         counts: what became of requests, and what that cost, not stored yet.
     """
@@ -303,7 +303,7 @@ class RolloutJudging:
                 raise
 
     async def _follow(self) -> None:
-        """Learn which rollouts have a judge that may be asked."""
+        """Learn which rollouts have a judge that may score their answers."""
         active: dict[str, _Active] = {}
         for name, rollout in self._assignments.active.items():
             if not _is_judged(rollout):

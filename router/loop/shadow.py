@@ -155,7 +155,7 @@ class ShadowView(msgspec.Struct, frozen=True, kw_only=True):
         route: the name of the route.
         state: `running`, `paused` by a person, or `blocked` (see there).
         reason, changed_by, changed_at: why a person paused or resumed it, the id of their key, and
-            when; "" and None where nobody has.
+            when; "" and None where no one has.
         blocked: why nothing is sent at present, "" while requests are.
         run: the id of its run, which pages, exports and commands for runs show; "" before it.
         shadow: the settings of the route; None where it has no shadow any more.
@@ -585,7 +585,7 @@ class Shadows:
         await self._settle(row)
 
     async def _blocked(self, name: str, route: Route, run: Run) -> str:
-        """Return why nothing may be sent although nobody has paused the shadow; "" where it may."""
+        """Return why a shadow that is not paused may send nothing; "" where it may."""
         shadow = route.shadow
         assert shadow is not None, "the caller has seen it"
         if run.state in {"paused", "cancelled"} and not run.stopped:

@@ -5,9 +5,9 @@
     await judging.run_once()      # or once
 
 A row waits from the beginning, and a finding is added once it is judged. What cannot be judged has
-a finding that says why: nobody allows its text to be shared, the day's money is spent, or the judge
-failed. While the judge fails, the queue is tried again after 5 seconds, then after twice as long
-each time, up to 5 minutes; after about an hour some rows are passed over.
+a finding that says why: its route does not share texts with the judge, the day's money is spent, or
+the judge failed. While the judge fails, the queue is tried again after 5 seconds, then after twice
+as long each time, up to 5 minutes; after about an hour some rows are passed over.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class _Verdict(NamedTuple):
     """What the judge said of a row.
 
     Attributes:
-        score: 1 to 5; None where there is none.
-        why: why there is none.
+        score: 1 to 5; None where the judge gave none.
+        why: why there is no score.
         is_failure: whether the judge did not answer at all.
     """
 

@@ -333,7 +333,7 @@ class TrafficDatasets:
         Args:
             plan: of `prepare`.
             only: the id of the key whose requests and feedback alone are used; None for all.
-            progress: is told how far it is.
+            progress: called with how far it is.
 
         Raises:
             ConflictError: no record can be a row: says why, and what to set; or the dataset is
@@ -513,7 +513,7 @@ class _Job(NamedTuple):
         recorded: reads the requests.
         feedback: reads what was said about them.
         counts: how many records were dropped, by the reason.
-        progress: is told how far it is.
+        progress: called with how far it is.
     """
 
     plan: TrafficDatasetPlan
@@ -930,7 +930,7 @@ class _Rows:
     def _cluster(self, row: TrafficRow) -> str:
         """Return the group of a request: those of one user, else of one conversation.
 
-        It is made of the first request of the group, so that nobody can find a user by guessing.
+        It is made of the first request of the group, so that no user can be found by guessing.
         """
         group: tuple[str, ...]
         if row.user:

@@ -54,7 +54,7 @@ def _start(text: str, end: int) -> int:
 
 
 def _end(text: str, domain: re.Match[str]) -> int:
-    """Return where a domain ends; 0 where it is none."""
+    """Return where a domain ends; 0 where the text is no domain."""
     end = domain.end()
     dots = list(_DOTS.finditer(text, domain.start(), end))
     start = dots[-1].end()

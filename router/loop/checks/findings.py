@@ -24,7 +24,8 @@ class CheckFinding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     Attributes:
         kind: what it is.
         action: what was done: replaced by a placeholder, masked, kept, flagged for a person, or
-            the row is to be left out (`drop`). `unchecked` says in `detail` why nobody knows.
+            the row is to be left out (`drop`). Of `unchecked`, a check that could not be made,
+            `detail` says why.
         place: the text, as `messages[0].content`; "" for the row as a whole.
         start, end: the characters of that text after the check, which replaced the value.
         detail: what a person needs to know besides, such as the language; never the value.

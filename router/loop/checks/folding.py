@@ -4,7 +4,7 @@
     folded.original(0, 5)                      # the same characters in the text itself
 
 Digits of all scripts become 0 to 9, full-width and other compatibility forms their plain ones, all
-dashes and blanks `-` and ` `, and characters that nobody sees are left out.
+dashes and blanks `-` and ` `. Invisible characters are left out.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ class Duplicates:
         """Return the row that says the same, or nearly; add it where none does.
 
         Args:
-            name: what later rows are told that they are duplicates of.
+            name: the row's; later rows that say the same are duplicates `of` it.
             row: the row's sketch.
         """
         if (same := self._by_digest.get(row.digest)) is not None:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from router.sealing.parquet_files import COLUMNS, FileReader, FileWriter, read_group
 from router.sealing.queries import SUMS, Queries, Row, newest_rows
-from router.store.columns.traffic import GROUP_COLUMNS, TRAFFIC_COLUMNS
+from router.store.columns.traffic import GROUP_COLUMNS, TRAFFIC_COLUMNS, equal_columns
 from router.store.sealed_traffic import SealedFile
 from router.store.traffic import TotalsBy, TrafficFilter
 
@@ -97,22 +97,7 @@ class _Condition:
     def __init__(
         self, matching: TrafficFilter, file: SealedFile, before: int | None = None
     ) -> None:
-        self._equal = {
-            column: value
-            for column, value in (
-                ("id", matching.id),
-                ("response_id", matching.response_id),
-                ("conversation", matching.conversation),
-                ("rollout", matching.rollout),
-                ("arm", matching.arm),
-                ("route", matching.route),
-                ("target", matching.target),
-                ("key_id", matching.key_id),
-                ("user_id", matching.user),
-                ("klass", matching.traffic_class),
-            )
-            if value is not None
-        }
+        self._equal = equal_columns(matching)
         self._ranges: dict[str, tuple[Any, Any]] = {}
         if matching.status is not None:
             low, high = matching.status

@@ -14,7 +14,12 @@ import duckdb
 from providers.errors import ArtifactError, NotFoundError
 from router.datasets.artifacts import Artifacts
 from router.sealing.queries import Queries, Row
-from router.store.columns.traffic import FIRST_COLUMNS, GROUP_COLUMNS, TRAFFIC_COLUMNS
+from router.store.columns.traffic import (
+    FIRST_COLUMNS,
+    GROUP_COLUMNS,
+    TRAFFIC_COLUMNS,
+    equal_columns,
+)
 from router.store.sealed_traffic import SealedFile
 from router.store.traffic import TotalsBy, TrafficFilter
 
@@ -106,20 +111,11 @@ class DuckDbQueries(Queries):
                     parts.append(f"{select} FROM read_parquet(?) WHERE number <= ?")
                     values += [str(self._path(file)), file.visible_to]
         low, high = matching.status or (0, 0)
-        conditions = {
-            "id = ?": [matching.id],
+        conditions: dict[str, list[Any]] = {
+            **{f"{column} = ?": [value] for column, value in equal_columns(matching).items()},
             "(request_id = ? OR (coalesce(request_id, '') = '' AND id = ?))": (
                 [matching.request_id] * 2 if matching.request_id is not None else [None]
             ),
-            "response_id = ?": [matching.response_id],
-            "conversation = ?": [matching.conversation],
-            "rollout = ?": [matching.rollout],
-            "arm = ?": [matching.arm],
-            "route = ?": [matching.route],
-            "target = ?": [matching.target],
-            "key_id = ?": [matching.key_id],
-            "user_id = ?": [matching.user],
-            "klass = ?": [matching.traffic_class],
             "status BETWEEN ? AND ?": [low, high] if matching.status else [None],
             '"at" >= ?': [matching.since],
             '"at" < ?': [matching.until],

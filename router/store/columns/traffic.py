@@ -14,7 +14,7 @@ import msgspec
 from providers.base import AS_IT_CAME, Translation
 from router.records import Attempt, Record
 from router.store.columns.values import UNREADABLE
-from router.store.traffic import TotalsBy, TrafficRow
+from router.store.traffic import TotalsBy, TrafficFilter, TrafficRow
 
 log = logging.getLogger("evalrouter")
 
@@ -71,6 +71,27 @@ FIRST_COLUMNS = 22
 # What filters select by, besides who sent a request and when.
 KIND_COLUMNS = ("route", "target", "klass", "status")
 
+# What each field of a TrafficFilter selects by.
+FILTER_COLUMNS = {
+    "id": "id",
+    "request_id": "request_id",
+    "response_id": "response_id",
+    "conversation": "conversation",
+    "rollout": "rollout",
+    "arm": "arm",
+    "route": "route",
+    "except_routes": "route",
+    "target": "target",
+    "key_id": "key_id",
+    "user": "user_id",
+    "traffic_class": "klass",
+    "status": "status",
+    "since": "at",
+    "until": "at",
+}
+# The fields that select more than one value of their column, or of another where that is empty.
+_NOT_EQUAL = frozenset({"request_id", "except_routes", "status", "since", "until"})
+
 # What a total is grouped by.
 GROUP_COLUMNS: dict[TotalsBy, str] = {
     "route": "route",
@@ -80,6 +101,15 @@ GROUP_COLUMNS: dict[TotalsBy, str] = {
     "class": "klass",
     "status": "status",
 }
+
+
+def equal_columns(matching: TrafficFilter) -> dict[str, str]:
+    """Return the columns that must have a certain value for a request to match, with the value."""
+    return {
+        FILTER_COLUMNS[field]: value
+        for field, value in msgspec.structs.asdict(matching).items()
+        if field not in _NOT_EQUAL and value is not None
+    }
 
 
 def has_bodies(record: Record) -> bool:

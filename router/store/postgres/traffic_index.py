@@ -14,13 +14,11 @@ numbers of their blocks. A trigger keeps kinds and blocks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
-import msgspec
+from collections.abc import Sequence
 
 from router.store.columns.traffic import KIND_COLUMNS
 from router.store.sql.connection import Connection
+from router.store.sql.filters import conditions_of
 from router.store.sql.traffic import Selection
 from router.store.traffic import TrafficFilter
 
@@ -52,54 +50,40 @@ _NAMED_BY_CLIENT = (
 )
 
 
+# Of names that a few requests have; the indexes leave out requests without one.
+_NAMES = {
+    "request_id": _NAMED_BY_CLIENT,
+    "response_id": "response_id = :response_id AND response_id <> ''",
+    "conversation": "conversation = :conversation AND conversation <> ''",
+    "rollout": "rollout = :rollout AND rollout <> ''",
+}
+# As with these: the second follows from the first.
+_NAMED_USER = {"user": "user_id = :user AND user_id <> ''"}
+
+
 class _Conditions:
     """A filter as conditions of SQL, by what they can be checked with."""
 
-    def __init__(self, matching: TrafficFilter) -> None:
-        low, high = matching.status or (0, 0)
-        self.values = msgspec.structs.asdict(matching) | {
-            "low": low,
-            "high": high,
-            "status": None,
-            "except_routes": list(matching.except_routes),
-        }
-        self.names = _given(
-            {
-                "id = :id": matching.id,
-                _NAMED_BY_CLIENT: matching.request_id,
-                "response_id = :response_id AND response_id <> ''": matching.response_id,
-                "conversation = :conversation AND conversation <> ''": matching.conversation,
-                "rollout = :rollout AND rollout <> ''": matching.rollout,
-            }
+    def __init__(self, db: Connection, matching: TrafficFilter) -> None:
+        given = conditions_of(
+            db, matching, others=_NAMES | _NAMED_USER if matching.user else _NAMES
         )
-        self.arm = _given({"arm = :arm": matching.arm})
-        self.kind = _given(
-            {
-                "route = :route": matching.route,
-                "NOT (route = ANY(:except_routes))": matching.except_routes or None,
-                "target = :target": matching.target,
-                "klass = :traffic_class": matching.traffic_class,
-                "status BETWEEN :low AND :high": matching.status,
-            }
-        )
-        self.key = _given({"key_id = :key_id": matching.key_id})
-        # The second follows from the first, but the index leaves out requests without a user.
-        self.user = _given(
-            {"user_id = :user": matching.user, "user_id <> ''": matching.user or None}
-        )
-        self.time = _given({"at >= :since": matching.since, "at < :until": matching.until})
-        self.all = [*self.names, *self.arm, *self.kind, *self.key, *self.user, *self.time]
-
-
-def _given(conditions: Mapping[str, Any]) -> list[str]:
-    return [text for text, value in conditions.items() if value is not None]
+        self.values = given.values
+        self.kind = given.of("route", "except_routes", "target", "traffic_class", "status")
+        self.key = given.of("key_id")
+        self.user = given.of("user")
+        self.time = given.of("since", "until")
+        self.all = list(given.by_field.values())
+        indexed = (*self.kind, *self.key, *self.user, *self.time)
+        # Any other field, too, so that none is left out.
+        self.names = [text for text in self.all if text not in indexed]
 
 
 def numbers_of(
     db: Connection, matching: TrafficFilter, *, limit: int, before: int | None = None
 ) -> list[int]:
     """Return the numbers of the newest requests that match, newest first."""
-    conditions = _Conditions(matching)
+    conditions = _Conditions(db, matching)
     below = _ALL if before is None else before
     if conditions.names:
         return _in_table(db, conditions, conditions.all, (0, below), limit)
@@ -116,9 +100,9 @@ def numbers_of(
     return numbers
 
 
-def selection(_: Connection, matching: TrafficFilter) -> Selection:
+def selection(db: Connection, matching: TrafficFilter) -> Selection:
     """Return what selects the requests that match."""
-    conditions = _Conditions(matching)
+    conditions = _Conditions(db, matching)
     return Selection("traffic", conditions.all, conditions.values)
 
 

@@ -15,6 +15,7 @@ from router.store.columns.feedback import (
     feedback_of,
     with_texts,
 )
+from router.store.columns.traffic import FILTER_COLUMNS
 from router.store.columns.values import readable
 from router.store.feedback import (
     MAX_HISTORY,
@@ -27,6 +28,7 @@ from router.store.feedback import (
 )
 from router.store.sql.connection import Connection, insert
 from router.store.sql.database import SqlPart
+from router.store.sql.filters import conditions_of
 from router.store.sql.review import delete_unpublished
 from router.store.traffic import FeedbackSummary, TrafficFilter
 
@@ -40,6 +42,15 @@ _CURRENT = f"NOT {_LATER}"
 # A name that is taken is no error: another process has just stored the same.
 _INSERT = f"{insert('feedback', FEEDBACK_COLUMNS)} ON CONFLICT (key_id, idempotency_key) DO NOTHING"
 _INSERT_BODY = insert("feedback_bodies", BODY_COLUMNS)
+# What filters of requests select by here.
+_OF_REQUEST = FILTER_COLUMNS | {
+    "id": "subject",
+    "request_id": "x_request_id",
+    "key_id": "request_key",
+    "since": "request_at",
+    "until": "request_at",
+}
+_OF_USER = {"user": "(request_user = :user OR user_id = :user)"}
 
 
 class SqlFeedback(SqlPart, FeedbackStore):
@@ -230,34 +241,11 @@ def _delete_one(db: Connection, feedback_id: str, key_id: str | None) -> int:
 
 
 def _forget(db: Connection, matching: TrafficFilter, limit: int) -> int:
-    low, high = matching.status or (0, 0)
-    # The condition of each field of the filter, and its parameter.
-    conditions = {
-        "id": ("subject = :id", matching.id and request_subject(matching.id)),
-        "request_id": ("x_request_id = :request_id", matching.request_id),
-        "response_id": ("response_id = :response_id", matching.response_id),
-        "conversation": ("conversation = :conversation", matching.conversation),
-        "rollout": ("rollout = :rollout", matching.rollout),
-        "arm": ("arm = :arm", matching.arm),
-        "route": ("route = :route", matching.route),
-        "except_routes": (
-            f"NOT {db.any_of('route', ':except_routes')}",
-            db.array(matching.except_routes) if matching.except_routes else None,
-        ),
-        "target": ("target = :target", matching.target),
-        "key_id": ("request_key = :key_id", matching.key_id),
-        "user": ("(request_user = :user OR user_id = :user)", matching.user),
-        "traffic_class": ("klass = :traffic_class", matching.traffic_class),
-        "status": ("status BETWEEN :low AND :high", matching.status),
-        "since": ("request_at >= :since", matching.since),
-        "until": ("request_at < :until", matching.until),
-    }
-    where = [text for text, value in conditions.values() if value is not None]
-    values = {name: value for name, (_, value) in conditions.items() if name != "status"}
+    conditions = conditions_of(db, matching, columns=_OF_REQUEST, others=_OF_USER)
+    subject = None if matching.id is None else request_subject(matching.id)
     selected = db.execute(
-        f"SELECT number FROM feedback WHERE {' AND '.join(where) or '1 = 1'}"
-        " ORDER BY number LIMIT :limit",
-        values | {"low": low, "high": high, "limit": limit},
+        f"SELECT number FROM feedback WHERE {conditions.where} ORDER BY number LIMIT :limit",
+        conditions.values | {"id": subject, "limit": limit},
     ).fetchall()
     numbers = db.array([number for (number,) in selected])
     return _delete(db, db.any_of("number", ":numbers"), {"numbers": numbers}) if selected else 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
 
 from router.store.columns.authors import BY_AUTHOR, author_text
 from router.store.columns.lineage import SOURCE_COLUMNS, source_columns
@@ -11,6 +10,7 @@ from router.store.datasets import DatasetRow
 from router.store.lineage import CopiedRows, LineageStore, RowSource
 from router.store.sql.connection import Connection
 from router.store.sql.datasets import SqlDatasets, insert_version
+from router.store.sql.filters import conditions_of
 from router.store.traffic import TrafficFilter
 
 _COLUMNS = ", ".join(SOURCE_COLUMNS)
@@ -18,6 +18,7 @@ _COLUMNS = ", ".join(SOURCE_COLUMNS)
 _OTHERS = ", ".join(SOURCE_COLUMNS[1:])
 _INSERT = f"INSERT INTO dataset_sources ({_COLUMNS})"
 _KNOWN_STAYS = "ON CONFLICT (hash, row_id) DO NOTHING"
+_OF_USER = {"user": f"(user_id = :user OR {BY_AUTHOR})"}
 
 
 class SqlLineage(SqlDatasets, LineageStore):
@@ -67,43 +68,18 @@ def _inherit(db: Connection, version: str, origin: str, without: Collection[str]
 
 
 def _copied(db: Connection, matching: TrafficFilter) -> CopiedRows | None:
-    where, values = _conditions(db, matching)
-    first = db.execute(f"SELECT hash FROM dataset_sources WHERE {where} LIMIT 1", values).fetchone()
+    conditions = conditions_of(db, matching, others=_OF_USER)
+    values = conditions.values | {"authors": author_text(matching.user)}
+    first = db.execute(
+        f"SELECT hash FROM dataset_sources WHERE {conditions.where} LIMIT 1", values
+    ).fetchone()
     if first is None:
         return None
     rows = db.execute(
-        f"SELECT row_id FROM dataset_sources WHERE hash = :version AND {where}",
+        f"SELECT row_id FROM dataset_sources WHERE hash = :version AND {conditions.where}",
         values | {"version": first[0]},
     )
     return CopiedRows(first[0], frozenset(row for (row,) in rows))
-
-
-def _conditions(db: Connection, matching: TrafficFilter) -> tuple[str, dict[str, Any]]:
-    low, high = matching.status or (None, None)
-    conditions = {
-        "id = :id": ("id", matching.id),
-        "request_id = :request_id": ("request_id", matching.request_id),
-        "response_id = :response_id": ("response_id", matching.response_id),
-        "conversation = :conversation": ("conversation", matching.conversation),
-        "rollout = :rollout": ("rollout", matching.rollout),
-        "arm = :arm": ("arm", matching.arm),
-        "route = :route": ("route", matching.route),
-        "target = :target": ("target", matching.target),
-        "key_id = :key": ("key", matching.key_id),
-        f"(user_id = :user OR {BY_AUTHOR})": ("user", matching.user),
-        "klass = :class": ("class", matching.traffic_class),
-        "status >= :low": ("low", low),
-        "status <= :high": ("high", high),
-        "at >= :since": ("since", matching.since),
-        "at < :until": ("until", matching.until),
-        f"NOT ({db.any_of('route', ':others')})": (
-            "others",
-            db.array(matching.except_routes) if matching.except_routes else None,
-        ),
-    }
-    given = {text: pair for text, pair in conditions.items() if pair[1] is not None}
-    values = dict(given.values()) | {"authors": author_text(matching.user)}
-    return " AND ".join(given) or "TRUE", values
 
 
 def _forget(db: Connection, version: str, rows: Collection[str]) -> None:

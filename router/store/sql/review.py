@@ -10,6 +10,7 @@ import msgspec
 from providers.errors import ConflictError, NotFoundError
 from router.store.columns.authors import BY_AUTHOR, author_text
 from router.store.columns.review import REVIEW_COLUMNS, review_columns, review_row_of
+from router.store.columns.traffic import FILTER_COLUMNS
 from router.store.columns.values import json_text, readable
 from router.store.review import (
     ReviewFilter,
@@ -20,12 +21,26 @@ from router.store.review import (
 )
 from router.store.sql.connection import Connection, insert, upsert
 from router.store.sql.database import SqlPart
+from router.store.sql.filters import conditions_of
 from router.store.traffic import TrafficFilter
 
 _COLUMNS = ", ".join(REVIEW_COLUMNS)
 _INSERT = insert("review_rows", REVIEW_COLUMNS)
 _CHANGES = ", ".join(f"{name} = ?" for name in REVIEW_COLUMNS[1:])
 _SIMILAR = 1000
+# What filters of requests select by here.
+_OF_REQUEST = FILTER_COLUMNS | {
+    "id": "request_id",
+    "request_id": "x_request_id",
+    "since": "request_at",
+    "until": "request_at",
+}
+_OTHERS = {
+    "user": f"(user_id = :user OR {BY_AUTHOR})",
+    # Deletions select by no rollout.
+    "rollout": "1 = 0",
+    "arm": "1 = 0",
+}
 _decode_progress = msgspec.json.Decoder(ToxicityProgress).decode
 # In the place of a version's hash while that is being written.
 _BEING_PUBLISHED = "-"
@@ -225,34 +240,11 @@ def _expire(db: Connection, now: float, limit: int) -> int:
 
 
 def _forget(db: Connection, matching: TrafficFilter, limit: int) -> int:
-    low, high = matching.status or (0, 0)
-    # The condition of each field of the filter, and its parameter.
-    conditions = {
-        "id": ("request_id = :id", matching.id),
-        "request_id": ("x_request_id = :request_id", matching.request_id),
-        "response_id": ("response_id = :response_id", matching.response_id),
-        "conversation": ("conversation = :conversation", matching.conversation),
-        # Deletions select by no rollout.
-        "rollout": ("1 = 0", matching.rollout),
-        "route": ("route = :route", matching.route),
-        "except_routes": (
-            f"NOT {db.any_of('route', ':except_routes')}",
-            db.array(matching.except_routes) if matching.except_routes else None,
-        ),
-        "target": ("target = :target", matching.target),
-        "key_id": ("key_id = :key_id", matching.key_id),
-        "user": (f"(user_id = :user OR {BY_AUTHOR})", matching.user),
-        "traffic_class": ("klass = :traffic_class", matching.traffic_class),
-        "status": ("status BETWEEN :low AND :high", matching.status),
-        "since": ("request_at >= :since", matching.since),
-        "until": ("request_at < :until", matching.until),
-    }
-    where = [text for text, value in conditions.values() if value is not None]
-    values = {name: value for name, (_, value) in conditions.items() if name != "status"}
+    conditions = conditions_of(db, matching, columns=_OF_REQUEST, others=_OTHERS)
     return _delete(
         db,
-        " AND ".join(where) or "1 = 1",
-        values | {"low": low, "high": high, "limit": limit, "authors": author_text(matching.user)},
+        conditions.where,
+        conditions.values | {"limit": limit, "authors": author_text(matching.user)},
     )
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from evaluators.base import PRECOMPUTED, Answer, Cell, Sample
 from router.store.columns.results import sample_values
+from router.store.columns.traffic import FILTER_COLUMNS
 from router.store.columns.values import json_text
 from router.store.shadows import (
     PairState,
@@ -22,6 +23,7 @@ from router.store.shadows import (
 )
 from router.store.sql.connection import Connection, in_one_go, insert
 from router.store.sql.database import SqlPart
+from router.store.sql.filters import conditions_of
 from router.store.sql.requeue import requeue
 from router.store.sql.results import NewAnswer, answer_steps
 from router.store.sql.runs import locked_run, run_number
@@ -45,6 +47,13 @@ _COUNT = (
 _NO_TEXT = "no_text"
 # The texts of a request that was deleted while it was in flight.
 _FORGOTTEN = "forgotten"
+# What filters of requests select by here.
+_OF_REQUEST = {field: f"shadow_pairs.{column}" for field, column in FILTER_COLUMNS.items()} | {
+    "route": "shadows.route",
+    "except_routes": "shadows.route",
+}
+# All pairs are of live requests.
+_OF_CLASS = {"traffic_class": "'live' = :traffic_class"}
 _UNSETTLED = frozenset({"waiting", "taken"})
 _JUDGE_FAILED = (
     "SELECT 1 FROM judgements WHERE owner = ? AND {same_sample} AND answered = 0 LIMIT 1"
@@ -471,12 +480,13 @@ def _deleted_texts(db: Connection, run_id: str) -> int:
 
 
 def _forget(db: Connection, matching: TrafficFilter, limit: int) -> int:
-    where, values = _conditions(db, matching)
+    conditions = conditions_of(db, matching, columns=_OF_REQUEST, others=_OF_CLASS)
     rows = db.execute(
         f"SELECT shadow_pairs.run, {', '.join(f'shadow_pairs.{name}' for name in _Pair._fields)}"
         " FROM shadow_pairs CROSS JOIN shadows ON shadows.run = shadow_pairs.run"
-        f" WHERE {' AND '.join(where)} ORDER BY shadow_pairs.number LIMIT :limit",
-        values | {"limit": limit},
+        f" WHERE shadow_pairs.texts <> '{_FORGOTTEN}' AND {conditions.where}"
+        " ORDER BY shadow_pairs.number LIMIT :limit",
+        conditions.values | {"limit": limit},
     ).fetchall()
     pairs: dict[str, list[_Pair]] = {}
     for run_id, *columns in rows:
@@ -493,43 +503,6 @@ def _forget(db: Connection, matching: TrafficFilter, limit: int) -> int:
         _delete_pairs(db, run_id, [pair for pair in those if pair.state != "taken"])
         _hide_pairs(db, [pair for pair in those if pair.state == "taken"])
     return len(rows)
-
-
-def _conditions(db: Connection, matching: TrafficFilter) -> tuple[list[str], dict[str, Any]]:
-    """Return what selects the pairs of requests that match; all of them are live requests."""
-    values = msgspec.structs.asdict(matching)
-    names = (
-        "id",
-        "target",
-        "key_id",
-        "request_id",
-        "response_id",
-        "conversation",
-        "rollout",
-        "arm",
-    )
-    columns = {name: name for name in names} | {"user": "user_id"}
-    where = [f"shadow_pairs.texts <> '{_FORGOTTEN}'"]
-    where += [
-        f"shadow_pairs.{column} = :{name}"
-        for name, column in columns.items()
-        if values[name] is not None
-    ]
-    if matching.traffic_class not in {None, "live"}:
-        where.append("1 = 0")
-    if matching.route is not None:
-        where.append("shadows.route = :route")
-    if matching.except_routes:
-        where.append(f"NOT ({db.any_of('shadows.route', ':except_routes')})")
-    if matching.status is not None:
-        where.append("shadow_pairs.status BETWEEN :lowest AND :highest")
-        values["lowest"], values["highest"] = matching.status
-    if matching.since is not None:
-        where.append("shadow_pairs.at >= :since")
-    if matching.until is not None:
-        where.append("shadow_pairs.at < :until")
-    del values["status"]
-    return where, values | {"except_routes": db.array(matching.except_routes)}
 
 
 def _close_cells(db: Connection, run_id: str, pair: _Pair) -> None:

@@ -22,12 +22,12 @@ request instead of 15). To find a name takes a look into each block, a microseco
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
 from router.store.columns.traffic import KIND_COLUMNS
 from router.store.sql.connection import Connection
+from router.store.sql.filters import conditions_of
 from router.store.sql.traffic import Selection
 from router.store.traffic import TrafficFilter
 
@@ -71,54 +71,36 @@ _NAMED_BY_CLIENT = (
 )
 
 
+# Of names that a few requests have.
+_NAMES = {
+    "request_id": _NAMED_BY_CLIENT,
+    "response_id": f"number IN ({_named('response_id')})",
+    "conversation": f"number IN ({_named('conversation')})",
+    "rollout": "rollout = :rollout AND rollout <> ''",
+}
+
+
 class _Conditions:
     """A filter as conditions of SQL, by what they can be checked with."""
 
-    def __init__(self, matching: TrafficFilter) -> None:
-        low, high = matching.status or (0, 0)
-        self.values = msgspec.structs.asdict(matching) | {
-            "low": low,
-            "high": high,
-            "except_routes": msgspec.json.encode(matching.except_routes).decode(),
-        }
-        # Not passed to SQLite, which has no type for it.
-        del self.values["status"]
-        self.kind = _given(
-            {
-                "route = :route": matching.route,
-                "target = :target": matching.target,
-                "klass = :traffic_class": matching.traffic_class,
-                "status BETWEEN :low AND :high": matching.status,
-                "route NOT IN (SELECT value FROM json_each(:except_routes))": (
-                    matching.except_routes or None
-                ),
-            }
-        )
-        self.names = _given(
-            {
-                "id = :id": matching.id,
-                _NAMED_BY_CLIENT: matching.request_id,
-                f"number IN ({_named('response_id')})": matching.response_id,
-                f"number IN ({_named('conversation')})": matching.conversation,
-                "rollout = :rollout AND rollout <> ''": matching.rollout,
-            }
-        )
-        self.arm = _given({"arm = :arm": matching.arm})
-        self.key = _given({"key_id = :key_id": matching.key_id})
-        self.user = _given({"user_id = :user": matching.user})
-        self.time = _given({"at >= :since": matching.since, "at < :until": matching.until})
-        self.all = [*self.names, *self.arm, *self.kind, *self.key, *self.user, *self.time]
-
-
-def _given(conditions: dict[str, Any]) -> list[str]:
-    return [text for text, value in conditions.items() if value is not None]
+    def __init__(self, db: Connection, matching: TrafficFilter) -> None:
+        given = conditions_of(db, matching, others=_NAMES)
+        self.values = given.values
+        self.kind = given.of("route", "except_routes", "target", "traffic_class", "status")
+        self.key = given.of("key_id")
+        self.user = given.of("user")
+        self.time = given.of("since", "until")
+        self.all = list(given.by_field.values())
+        indexed = (*self.kind, *self.key, *self.user, *self.time)
+        # Any other field, too, so that none is left out.
+        self.names = [text for text in self.all if text not in indexed]
 
 
 def numbers_of(
     db: Connection, matching: TrafficFilter, *, limit: int, before: int | None = None
 ) -> list[int]:
     """Return the numbers of the newest requests that match, newest first."""
-    conditions = _Conditions(matching)
+    conditions = _Conditions(db, matching)
     end = db.execute(f"SELECT {_END}").fetchone()[0]
     below = _ALL if before is None else before
     if conditions.names:
@@ -139,7 +121,7 @@ def numbers_of(
 
 def selection(db: Connection, matching: TrafficFilter) -> Selection:
     """Return what selects the requests that match, from the blocks that may have their time."""
-    conditions = _Conditions(matching)
+    conditions = _Conditions(db, matching)
     where = conditions.all
     if not conditions.time:
         return Selection("traffic", where, conditions.values)

@@ -14,6 +14,8 @@ from providers.errors import StoreError
 from router.gateway.cache import CachedResponse, ResponseCache
 from router.gateway.cache_sync import CacheSync
 from router.records import Record, Target
+from router.store.columns.traffic import FILTER_COLUMNS
+from router.store.sql.filters import conditions_of
 from router.store.traffic import TrafficFilter
 
 TARGETS = [Target("a", "m"), Target("b", "m"), None]
@@ -263,6 +265,17 @@ async def test_a_request_that_cannot_be_stored_leaves_none_of_its_batch(store, w
     with pytest.raises(StoreError, match="cannot keep request records"):
         await store.keep_traffic([Record(id="good", at=1.0), bad])
     assert await store.traffic(TrafficFilter()) == []
+
+
+@pytest.mark.parametrize("field", FILTER_COLUMNS)
+async def test_a_table_says_what_every_field_of_a_filter_selects_by(store, field):
+    columns = {name: column for name, column in FILTER_COLUMNS.items() if name != field}
+
+    def conditions(db):
+        return conditions_of(db, TrafficFilter(), columns=columns)
+
+    with pytest.raises(KeyError, match=field):
+        await store._database.read("select requests", conditions)
 
 
 def cache_of_answers() -> ResponseCache:

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import logging
 
-from providers.errors import StoreError
 from router.gateway.cache import ResponseCache
+from router.store.changes import follow_changes
 from router.store.traffic import TrafficStore
 
 log = logging.getLogger("evalrouter")
@@ -49,14 +49,10 @@ class CacheSync:
 
     async def watch(self) -> None:
         """Follow all processes, until cancelled."""
-        failing, seen = False, 0
-        while True:
-            seen = await self._store.changed("deletions", seen, POLL_S)
-            try:
-                await self.follow()
-                failing = False
-            except StoreError as error:
-                # Once, not every second.
-                if not failing:
-                    log.error("cannot look for deleted requests: %s", error.message)
-                failing = True
+        await follow_changes(
+            self._store,
+            "deletions",
+            self.follow,
+            within=POLL_S,
+            failing="cannot look for deleted requests",
+        )

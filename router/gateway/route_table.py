@@ -16,12 +16,13 @@ from typing import Any, Literal
 
 import msgspec
 
-from providers.errors import ConfigError, NotFoundError, StoreError
+from providers.errors import ConfigError, NotFoundError
 from router.config.loading import load
 from router.config.routes import Route, parse_route
 from router.config.schema import Config
 from router.gateway.prices import PriceBook
 from router.gateway.routing import Table
+from router.store.changes import follow_changes
 from router.store.routes import RouteOverrides, RouteStore, UnreadableOverride
 
 log = logging.getLogger("evalrouter")
@@ -189,20 +190,20 @@ class Routes:
 
     async def watch(self) -> None:
         """Follow the config file and the other processes, until cancelled."""
-        failing, seen = False, 0
-        while True:
-            seen = await self._store.changed("routes", seen, POLL_S)
-            try:
-                changed = await asyncio.to_thread(_changed_at, self._source)
-                if changed not in (None, self._read_at):
-                    await self.reload()
-                await self.follow()
-                failing = False
-            except StoreError as error:
-                # Once, not every second.
-                if not failing:
-                    log.error("cannot look for changed routes: %s", error.message)
-                failing = True
+        await follow_changes(
+            self._store,
+            "routes",
+            self._follow_all,
+            within=POLL_S,
+            failing="cannot look for changed routes",
+        )
+
+    async def _follow_all(self) -> None:
+        """Take over a change of the config file, and what any process has set."""
+        changed = await asyncio.to_thread(_changed_at, self._source)
+        if changed not in (None, self._read_at):
+            await self.reload()
+        await self.follow()
 
 
 def _changed_at(path: Path | None) -> int | None:

@@ -16,12 +16,12 @@ import hashlib
 import logging
 from collections.abc import Collection, Mapping
 
-from providers.errors import StoreError
 from router.config.routes import Route
 from router.gateway.hooks import Assignment
 from router.gateway.route_table import Routes
 from router.loop.rollout_routes import is_unchanged, sticky_of
 from router.records import Target
+from router.store.changes import follow_changes
 from router.store.rollouts import Rollout, RolloutStore
 
 log = logging.getLogger("evalrouter")
@@ -85,17 +85,13 @@ class Assignments:
 
     async def watch(self) -> None:
         """Follow the other processes, until cancelled."""
-        failing, seen = False, 0
-        while True:
-            seen = await self._store.changed("rollouts", seen, POLL_S)
-            try:
-                await self.follow()
-                failing = False
-            except StoreError as error:
-                # Once, not every second.
-                if not failing:
-                    log.error("cannot look for changed rollouts: %s", error.message)
-                failing = True
+        await follow_changes(
+            self._store,
+            "rollouts",
+            self.follow,
+            within=POLL_S,
+            failing="cannot look for changed rollouts",
+        )
 
     def sticky_of(self, route_name: str) -> str | None:
         """Return what keeps a user in one arm; None for a route without a rollout."""

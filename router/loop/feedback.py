@@ -26,11 +26,12 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from providers.errors import NotFoundError, RateLimitError, RequestError, StoreError
+from providers.errors import NotFoundError, RateLimitError, RequestError
 from providers.names import check_name
 from router.gateway.redact import redact
 from router.gateway.routing import Table
 from router.records import stored_name
+from router.rounds import Rounds
 from router.sealing.deletion import Deletion, delete_rows
 from router.sealing.traffic import RecordedTraffic
 from router.store.feedback import (
@@ -169,17 +170,20 @@ class FeedbackIntake:
         self._pauses = pauses
         self._waiting = 0
         self._names: set[str] = set()
-        self._pruning: asyncio.Task[None] | None = None
+        self._rounds = Rounds(
+            self._prune,
+            every=PRUNE_EVERY_S,
+            name="evalrouter-feedback-prune",
+            failing="old feedback could not be deleted",
+        )
 
     async def open(self) -> None:
         """Begin to delete feedback about requests that are too old to be stored."""
-        self._pruning = asyncio.create_task(self._prune(), name="evalrouter-feedback-prune")
+        self._rounds.open()
 
     async def close(self) -> None:
         """Stop."""
-        if self._pruning is not None:
-            self._pruning.cancel()
-            self._pruning = None
+        await self._rounds.close()
 
     async def add(
         self, drafts: Sequence[FeedbackDraft], giver: Giver, *, waits: bool = True
@@ -411,13 +415,8 @@ class FeedbackIntake:
         return await delete_rows(forget, at_most=at_most, at_once=PRUNE_AT_ONCE)
 
     async def _prune(self) -> None:
-        while True:
-            try:
-                for old in self._outdated():
-                    await self.delete(old)
-            except StoreError as error:
-                log.error("old feedback could not be deleted: %s", error)
-            await asyncio.sleep(PRUNE_EVERY_S)
+        for old in self._outdated():
+            await self.delete(old)
 
 
 def _request_facts(row: TrafficRow) -> dict[str, Any]:

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 from typing import Protocol
 
-from providers.errors import ConflictError, EvalrouterError, RequestError
+from providers.errors import ConflictError, RequestError
 from router.loop.recorded_conversations import read_conversation, text_of
 from router.loop.review import ReviewCandidate, ReviewQueue
+from router.rounds import Rounds
 from router.sealing.traffic import RecordedTraffic
 from router.store.feedback import FeedbackFilter, FeedbackRow, FeedbackStore
 from router.store.leases import LeaseStore
@@ -54,30 +54,20 @@ class FeedbackReview:
         self._recorded = recorded
         self._queue = queue
         self._owner = owner
-        self._task: asyncio.Task[None] | None = None
+        self._rounds = Rounds(
+            self.run_once,
+            every=EVERY_S,
+            name="evalrouter-review-feedback",
+            failing="feedback could not be taken to the review queue",
+        )
 
     async def open(self) -> None:
         """Begin."""
-        self._task = asyncio.create_task(self._repeat(), name="evalrouter-review-feedback")
+        self._rounds.open()
 
     async def close(self) -> None:
         """Stop; the next process goes on."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
-
-    async def _repeat(self) -> None:
-        while True:
-            try:
-                await self.run_once()
-            except EvalrouterError as error:
-                log.error("feedback could not be taken to the review queue: %s", error.message)
-            except Exception:
-                # The next round may succeed.
-                log.exception("feedback could not be taken to the review queue")
-            await asyncio.sleep(EVERY_S)
+        await self._rounds.close()
 
     async def run_once(self) -> int:
         """Take what is new, and return how many rows wait because of it.

@@ -17,7 +17,6 @@ import secrets
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
@@ -30,7 +29,7 @@ import msgspec
 from evaluators.data import dataset_process
 from evaluators.data.dataset_process import in_thread
 from evaluators.data.rows import Row
-from providers.errors import ConflictError, EvalrouterError, RequestError
+from providers.errors import ConflictError, RequestError
 from providers.names import check_name
 from router.config.review import Review, RowAction
 from router.datasets.artifacts import temporary_folder
@@ -45,6 +44,7 @@ from router.loop.checks import CheckedText, CheckFinding, check, texts_of
 from router.loop.checks.languages import require_language_detector
 from router.loop.checks.near_duplicates import Duplicate, Duplicates, Sketch, sketch
 from router.loop.dataset_owners import key_of
+from router.rounds import Rounds
 from router.sealing.deletion import Deletion, DeletionStep, delete_rows
 from router.store.datasets import DatasetRow, DatasetStore
 from router.store.leases import LeaseStore
@@ -183,21 +183,22 @@ class ReviewQueue:
         self._owner = owner
         self._clock = clock
         self._key: bytes | None = None
-        self._expiring: asyncio.Task[None] | None = None
+        self._rounds = Rounds(
+            self.expire,
+            every=EXPIRE_EVERY_S,
+            name="evalrouter-review-expire",
+            failing="old rows could not be deleted from the review queue",
+        )
         # One batch at a time, so that rows are compared with those before them.
         self._adding = asyncio.Lock()
 
     async def open(self) -> None:
         """Begin to delete rows that were not accepted in time."""
-        self._expiring = asyncio.create_task(self._expire(), name="evalrouter-review-expire")
+        self._rounds.open()
 
     async def close(self) -> None:
         """Stop."""
-        if self._expiring is not None:
-            self._expiring.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._expiring
-            self._expiring = None
+        await self._rounds.close()
 
     # What arrives
 
@@ -542,14 +543,6 @@ class ReviewQueue:
         new = [_fields(row, key) for row in rows if row.id not in known]
         for start in range(0, len(new), _ROWS_AT_ONCE):
             yield await asyncio.to_thread(_encoded, new[start : start + _ROWS_AT_ONCE])
-
-    async def _expire(self) -> None:
-        while True:
-            try:
-                await self.expire()
-            except EvalrouterError as error:
-                log.error("old rows could not be deleted from the review queue: %s", error.message)
-            await asyncio.sleep(EXPIRE_EVERY_S)
 
     async def expire(self) -> int:
         """Delete the rows that were not accepted in time, and return how many."""

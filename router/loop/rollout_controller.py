@@ -37,6 +37,7 @@ from router.loop.rollout_plan import (
 from router.loop.rollout_rules import Batch, Decision, Observation, RolloutRules, SignalReading
 from router.loop.rollout_statistics import Statistics, statistics_of, text_of
 from router.loop.rollouts import Rollouts, changed
+from router.rounds import Rounds
 from router.store.rollouts import Rollout, RolloutChange, RolloutStore, Uncounted
 
 log = logging.getLogger("evalrouter")
@@ -78,8 +79,9 @@ class RolloutController:
         self._assignments = assignments
         self._owner = owner
         self._clock = clock
-        self._task: asyncio.Task[None] | None = None
-        self._logged = ""
+        self._rounds = Rounds(
+            self.run_once, every=EVERY_S, name="evalrouter-rollouts", failing="rollouts wait"
+        )
         self._has_lease = False
         # When each rollout has its next turn, on the event loop's clock.
         self._turns: dict[str, float] = {}
@@ -87,33 +89,15 @@ class RolloutController:
 
     async def open(self) -> None:
         """Begin."""
-        self._task = asyncio.create_task(self._repeat(), name="evalrouter-rollouts")
+        self._rounds.open()
 
     async def close(self) -> None:
         """Stop, and leave the lease to another process."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await self._rounds.close()
         if self._has_lease:
             self._has_lease = False
             with suppress(EvalrouterError):
                 await self._store.release_lease(LEASE, self._owner)
-
-    async def _repeat(self) -> None:
-        while True:
-            try:
-                await self.run_once()
-                self._logged = ""
-            except EvalrouterError as error:
-                # Once, not every second.
-                if self._logged != error.message:
-                    log.error("rollouts wait: %s", error.message)
-                self._logged = error.message
-            except Exception:
-                log.exception("a round of rollouts failed")
-            await asyncio.sleep(EVERY_S)
 
     def e_values(self) -> list[tuple[tuple[str, ...], float]]:
         """Return the e-values of the last round for metrics; none in a process without the lease.

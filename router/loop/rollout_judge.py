@@ -45,6 +45,7 @@ from router.loop.live_pairs import IncomparableError, pair_of
 from router.loop.rollout_plan import is_judged, settings_of
 from router.loop.sampling import sampled
 from router.records import Record
+from router.rounds import ErrorLog, Rounds
 from router.store.keys import KeyStore
 from router.store.protocol import Store
 from router.store.rollouts import JudgedRequests, Rollout, RolloutScore
@@ -190,42 +191,28 @@ class RolloutJudging:
         self._queues: dict[str, _Queue] = {}
         self._metrics: dict[str, Graded] = {}
         self._bytes = 0
-        self._task: asyncio.Task[None] | None = None
-        # Messages that were logged, so that each is logged once.
-        self._logged: dict[str, str] = {}
+        self._rounds = Rounds(
+            self.run_once,
+            every=TICK_S,
+            name="evalrouter-rollout-judges",
+            failing="judges of rollouts wait",
+        )
+        self._log = ErrorLog()
         self.totals: Counter[tuple[str, str]] = Counter()
 
     async def open(self) -> None:
         """Begin."""
-        self._task = asyncio.create_task(self._repeat(), name="evalrouter-rollout-judges")
+        self._rounds.open()
 
     async def close(self) -> None:
         """Stop; what waits has no score."""
+        await self._rounds.close()
         tasks = [task for queue in self._queues.values() for task in queue.tasks]
-        if self._task is not None:
-            tasks.append(self._task)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._task = None
         with suppress(EvalrouterError):
             await self._flush()
-
-    async def _repeat(self) -> None:
-        while True:
-            try:
-                await self.run_once()
-                self._logged.pop("", None)
-            except EvalrouterError as error:
-                self._log_once("", f"judges of rollouts wait: {error.message}")
-            except Exception:
-                log.exception("a round of judges of rollouts failed")
-            await asyncio.sleep(TICK_S)
-
-    def _log_once(self, about: str, message: str) -> None:
-        if self._logged.get(about) != message:
-            self._logged[about] = message
-            log.error("%s", message)
 
     # the hot path
 
@@ -310,9 +297,9 @@ class RolloutJudging:
                 continue
             try:
                 active[name] = await self._made(rollout)
-                self._logged.pop(name, None)
+                self._log.forget(name)
             except RequestError as error:
-                self._log_once(name, f"{rollout.id} is not judged: {error.message}")
+                self._log.error(name, f"{rollout.id} is not judged: {error.message}")
         before, self._active = self._active, active
         ids = {each.rollout for each in active.values()}
         for each in before.values():

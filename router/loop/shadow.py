@@ -58,6 +58,7 @@ from router.gateway.route_table import Routes
 from router.loop.live_pairs import IncomparableError, pair_of
 from router.loop.sampling import sampled
 from router.records import Record, Target
+from router.rounds import ErrorLog, Rounds
 from router.sealing.deletion import Deletion, delete_rows
 from router.store.protocol import Store
 from router.store.runs import Run
@@ -272,24 +273,29 @@ class Shadows:
         self._buffer: deque[_Waiting] = deque()
         self._buffer_bytes = 0
         self._news = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._rounds = [
+            Rounds(action, every=TICK_S, name=name, failing="shadows")
+            for action, name in (
+                (self._collect, "evalrouter-shadow-pairs"),
+                (self._tend, "evalrouter-shadows"),
+            )
+        ]
+        self._is_open = False
         # By run: what this process does for it, and when it may begin the next time.
         self._steps: dict[str, asyncio.Task[None]] = {}
         self._next_at: dict[str, float] = {}
         self._pruned_at = float("-inf")
         self._is_draining = False
-        # Messages that were logged, so that each is logged once.
-        self._logged: dict[str, str] = {}
+        self._log = ErrorLog()
         # Of the shadows that this process tends, for metrics.
         self._funnels: dict[str, ShadowFunnel] = {}
 
     async def open(self) -> None:
         """Begin: collect pairs, and tend the runs where no other process does."""
         await self._follow()
-        self._tasks = [
-            asyncio.create_task(self._repeat(self._collect), name="evalrouter-shadow-pairs"),
-            asyncio.create_task(self._repeat(self._tend), name="evalrouter-shadows"),
-        ]
+        for rounds in self._rounds:
+            rounds.open()
+        self._is_open = True
 
     async def run_once(self) -> None:
         """Do what is done about once a second in the background, and wait until it is done.
@@ -308,15 +314,17 @@ class Shadows:
     async def close(self) -> None:
         """Store the pairs that have come, and stop; the next process goes on with the runs."""
         self.drain()
-        tasks = [*self._tasks, *self._steps.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if self._tasks:
+        for rounds in self._rounds:
+            await rounds.close()
+        steps = [*self._steps.values()]
+        for step in steps:
+            step.cancel()
+        await asyncio.gather(*steps, return_exceptions=True)
+        if self._is_open:
             with suppress(StoreError):
                 await self._flush()
                 await self._store.release_lease(LEASE, self._owner)
-        self._tasks = []
+        self._is_open = False
 
     # the hot path
 
@@ -359,22 +367,6 @@ class Shadows:
         self._counts.setdefault(run_id, Counter())[reason] += 1
 
     # collecting, in every process
-
-    async def _repeat(self, action: Callable[[], Any]) -> None:
-        while True:
-            try:
-                await action()
-                self._logged.pop(action.__name__, None)
-            except EvalrouterError as error:
-                self._log_once(action.__name__, f"shadows: {error.message}")
-            except Exception:
-                log.exception("shadows")
-            await asyncio.sleep(TICK_S)
-
-    def _log_once(self, about: str, message: str) -> None:
-        if self._logged.get(about) != message:
-            self._logged[about] = message
-            log.error("%s", message)
 
     async def _collect(self) -> None:
         await self._flush()
@@ -480,7 +472,7 @@ class Shadows:
                 await self._begin(name, shadow)
                 await self._follow()
             except EvalrouterError as error:
-                self._log_once(
+                self._log.error(
                     name, f"the shadow of the route {name} cannot begin: {error.message}"
                 )
 
@@ -546,12 +538,12 @@ class Shadows:
         try:
             await self._advance(row)
             self._funnels[row.route] = ShadowFunnel.of(await self._store.shadow_funnel(row.run))
-            self._logged.pop(row.run, None)
+            self._log.forget(row.run)
         except (ConflictError, NotFoundError) as error:
             # Another process was quicker, or the run was stopped or deleted meanwhile.
             log.info("shadow of %s: %s", row.route, error)
         except EvalrouterError as error:
-            self._log_once(row.run, f"shadow of {row.route}: {error.message}")
+            self._log.error(row.run, f"shadow of {row.route}: {error.message}")
         except Exception:
             log.exception("shadow of %s", row.route)
 

@@ -16,7 +16,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from typing import NamedTuple, Protocol
 
@@ -31,6 +30,7 @@ from router.evals.requests import EvalRequester
 from router.gateway.route_table import Routes
 from router.loop.checks import CheckFinding, texts_of
 from router.loop.checks.findings import Action
+from router.rounds import Rounds
 from router.store.leases import LeaseStore
 from router.store.review import ReviewFilter, ReviewRow, ReviewStore, ToxicityProgress
 
@@ -97,32 +97,26 @@ class ToxicityReview:
         self._clock = clock
         self._failures = 0
         self._spent_usd = 0.0
-        self._task: asyncio.Task[None] | None = None
+        self._rounds = Rounds(
+            self.run_once,
+            every=self._wait,
+            name="evalrouter-review-toxicity",
+            failing="the review queue could not be judged",
+        )
 
     async def open(self) -> None:
         """Begin, where the config names a judge."""
         if self._config.judge is not None and self._config.pranks.toxicity != "ignore":
-            self._task = asyncio.create_task(self._repeat(), name="evalrouter-review-toxicity")
+            self._rounds.open()
 
     async def close(self) -> None:
         """Stop; the next process goes on."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await self._rounds.close()
 
-    async def _repeat(self) -> None:
-        while True:
-            try:
-                await self.run_once()
-            except EvalrouterError as error:
-                log.error("the review queue could not be judged: %s", error.message)
-            except Exception:
-                # The next round may succeed.
-                log.exception("the review queue could not be judged")
-            wait = RETRY_S * 2.0 ** (self._failures - 1) if self._failures else EVERY_S
-            await asyncio.sleep(min(wait, RETRY_MAX_S))
+    def _wait(self) -> float:
+        """Return the seconds until the next round: longer the longer the judge has failed."""
+        wait = RETRY_S * 2.0 ** (self._failures - 1) if self._failures else EVERY_S
+        return min(wait, RETRY_MAX_S)
 
     async def run_once(self) -> int:
         """Judge the rows that are new, as long as the judge answers; return how many were.

@@ -17,12 +17,13 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, Protocol
 
 import msgspec
 
-from providers.errors import ArtifactError, EvalrouterError, NotFoundError
+from providers.errors import ArtifactError, NotFoundError
+from router.rounds import Rounds
 from router.sealing.files import SealedFiles, require_parquet
 from router.sealing.traffic import RecordedTraffic
 from router.store.leases import LeaseStore
@@ -97,33 +98,23 @@ class Sealing:
         self._outdated = outdated
         self._clock = clock
         self._renew_at = 0.0
-        self._task: asyncio.Task[None] | None = None
+        self._rounds = Rounds(
+            self.run_once,
+            every=EVERY_S,
+            name="evalrouter-seal",
+            failing="old requests could not be sealed",
+        )
 
     async def open(self) -> None:
         """Begin; what is needed is imported now, because that takes tenths of a second."""
         if self._days:
             require_parquet("storage.seal_after_days")
             await self._files.engine()
-        self._task = asyncio.create_task(self._repeat(), name="evalrouter-seal")
+        self._rounds.open()
 
     async def close(self) -> None:
         """Stop; what is half done is taken up by the next process."""
-        if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
-
-    async def _repeat(self) -> None:
-        while True:
-            try:
-                await self.run_once()
-            except EvalrouterError as error:
-                log.error("old requests could not be sealed: %s", error.message)
-            except Exception:
-                # The next round may succeed.
-                log.exception("old requests could not be sealed")
-            await asyncio.sleep(EVERY_S)
+        await self._rounds.close()
 
     async def run_once(self) -> SealingResult | None:
         """Seal what is old enough, and delete what is too old; None where another process does.

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Awaitable, Callable
 from typing import Literal, Protocol
+
+from providers.errors import StoreError
+
+log = logging.getLogger("evalrouter")
 
 Topic = Literal["deletions", "keys", "rollouts", "routes", "runs"]
 
@@ -20,3 +26,33 @@ class ChangeStore(Protocol):
             within: seconds after which it returns anyway. A change may never be told: look then.
         """
         ...
+
+
+async def follow_changes(
+    store: ChangeStore,
+    topic: Topic,
+    follow: Callable[[], Awaitable[None]],
+    *,
+    within: float,
+    failing: str,
+) -> None:
+    """Call a function whenever there may be a change, until cancelled.
+
+    Args:
+        store: tells of changes.
+        topic: what changes.
+        follow: takes the change over.
+        within: seconds after which it is called anyway.
+        failing: what the message about a StoreError begins with. Only the first of several failures
+            in a row is logged.
+    """
+    is_failing, seen = False, 0
+    while True:
+        seen = await store.changed(topic, seen, within)
+        try:
+            await follow()
+            is_failing = False
+        except StoreError as error:
+            if not is_failing:
+                log.error("%s: %s", failing, error.message)
+            is_failing = True

@@ -1,0 +1,94 @@
+"""Work in the background that is done again and again until it is stopped.
+
+rounds = Rounds(self.run_once, every=10.0, name="evalrouter-seal", failing="could not seal")
+rounds.open()
+await rounds.close()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from providers.errors import EvalrouterError
+
+log = logging.getLogger("evalrouter")
+
+# Rounds with shorter waits log a message once, until there is another one or a round succeeds.
+OFTEN_S = 5.0
+
+
+class ErrorLog:
+    """Logs what is wrong with something, each message once until there is another one."""
+
+    def __init__(self) -> None:
+        self._logged: dict[str, str] = {}
+
+    def error(self, about: str, message: str) -> None:
+        """Log a message about something, unless it is the last one that was logged about it."""
+        if self._logged.get(about) != message:
+            self._logged[about] = message
+            log.error("%s", message)
+
+    def forget(self, about: str) -> None:
+        """Forget the message about something, so that it is logged if it comes again."""
+        self._logged.pop(about, None)
+
+
+class Rounds:
+    """Calls a function, waits, and calls it again; a round that fails is logged.
+
+    Args:
+        action: one round.
+        every: the seconds between two rounds, or a function that returns them after each.
+        name: the task's name.
+        failing: what messages begin with, such as "old requests could not be sealed".
+        sleep: waits between rounds.
+    """
+
+    def __init__(
+        self,
+        action: Callable[[], Awaitable[object]],
+        *,
+        every: float | Callable[[], float],
+        name: str,
+        failing: str,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._action = action
+        self._every = every
+        self._name = name
+        self._failing = failing
+        self._sleep = sleep
+        self._log = ErrorLog()
+        self._task: asyncio.Task[None] | None = None
+
+    def open(self) -> None:
+        """Begin, inside the running event loop."""
+        self._task = asyncio.create_task(self._repeat(), name=self._name)
+
+    async def close(self) -> None:
+        """Stop at once. Closing what is not open does nothing."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+
+    async def _repeat(self) -> None:
+        while True:
+            try:
+                await self._action()
+                self._log.forget("")
+            except EvalrouterError as error:
+                self._log.error("", f"{self._failing}: {error.message}")
+            except Exception:
+                # The next round may succeed.
+                log.exception("%s", self._failing)
+            wait = self._every() if callable(self._every) else self._every
+            if wait >= OFTEN_S:
+                # The next round may log it again.
+                self._log.forget("")
+            await self._sleep(wait)

@@ -4,7 +4,8 @@
     rules.observe(Batch(began=t0, until=t1, observations=[...]))
     decision = rules.decide()                  # hold, step_up, promote, roll_back, pause or abort
     rules.apply(decision)                      # then store rules.state() and the decision
-    rules.finish()                             # once the route's weights are those of the decision
+
+What people decide, and what brings a decision into effect, is in `rollouts.py`.
 
 The unit is whatever the route's sticky key names: a user, a conversation, or the request where it
 has none. Units are assigned by their position, a hash from 0 to 1: the candidate's are those below
@@ -50,9 +51,7 @@ RolloutStatus: TypeAlias = Literal[
     "paused",
     "aborted",
 ]
-RolloutAction: TypeAlias = Literal[
-    "hold", "step_up", "promote", "roll_back", "pause", "resume", "abort"
-]
+RolloutAction: TypeAlias = Literal["hold", "step_up", "promote", "roll_back", "pause", "abort"]
 
 DEFAULT_STEPS = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0)
 DAY = 86_400.0
@@ -60,12 +59,6 @@ DAY = 86_400.0
 _SET_BITS = 1 << 20
 _MAX_OPEN = 2048
 _CONTROL_QUANTILE = 0.95
-
-_ALLOWED: dict[RolloutStatus, frozenset[RolloutAction]] = {
-    "running": frozenset(["hold", "step_up", "promote", "roll_back", "pause", "abort"]),
-    "holding": frozenset(["hold", "step_up", "promote", "roll_back", "pause", "abort"]),
-    "paused": frozenset(["hold", "resume", "promote", "roll_back", "abort"]),
-}
 
 
 class RolloutStateError(ValueError):
@@ -386,7 +379,7 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
         action: what to do.
         status: the state of the rollout after it.
         rule: `guardrails`, `imbalance`, `exposure_budget`, `time_limit`, `min_time`, `no_data`,
-            `goals`, `passed`, `status`, or `person`.
+            `goals`, `passed`, or `status`.
         reason: in plain English.
         step, next_step: the numbers of the steps.
         from_weight, to_weight: the candidate's share of units.
@@ -602,27 +595,6 @@ class RolloutRules:
             e_value=min((item.shown for item in shown if item.shown is not None), default=None),
         )
 
-    def person_decides(self, action: RolloutAction, reason: str) -> Decision:
-        """Return the decision of a person: pause, resume, promote, roll_back or abort.
-
-        Raises:
-            RolloutStateError: the action is not possible in the rollout's state.
-            ValueError: there is no reason, or a person cannot decide this.
-        """
-        results: dict[RolloutAction, RolloutStatus] = {
-            "pause": "paused",
-            "resume": "running",
-            "promote": "promoting",
-            "roll_back": "rolling_back",
-            "abort": "aborted",
-        }
-        if action not in results:
-            raise ValueError(f"a person cannot decide to {action.replace('_', ' ')}")
-        if not reason.strip():
-            raise ValueError("a decision of a person needs a reason")
-        self._check_action(action)
-        return self._decision(action, "person", reason, results[action])
-
     def apply(self, decision: Decision) -> None:
         """Change the state as a decision says.
 
@@ -631,25 +603,14 @@ class RolloutRules:
         """
         if decision.action == "hold" and decision.status == self.status:
             return
-        self._check_action(decision.action)
+        if self.status not in {"running", "holding"}:
+            words = decision.action.replace("_", " ")
+            raise RolloutStateError(f"the rollout is {self.status}: it cannot {words}")
         if decision.step != self._state.step:
             raise RolloutStateError("the decision is of another step")
         self._state.status = decision.status
         if decision.action == "step_up":
             self._begin_step(decision.next_step)
-
-    def finish(self) -> None:
-        """Say that the route has the weights of a promotion or of a return.
-
-        Raises:
-            RolloutStateError: neither was decided.
-        """
-        if self.status == "promoting":
-            self._state.status = "promoted"
-        elif self.status == "rolling_back":
-            self._state.status = "rolled_back"
-        else:
-            raise RolloutStateError(f"the rollout is {self.status}, so nothing is to be finished")
 
     def readings(self) -> tuple[SignalReading, ...]:
         """Return what the tests say of each signal now, in the order of the plan."""
@@ -658,11 +619,6 @@ class RolloutRules:
             _reading(signal, self._state.signals[signal.name], probability)
             for signal in self.plan.signals
         )
-
-    def _check_action(self, action: RolloutAction) -> None:
-        if action not in _ALLOWED.get(self.status, frozenset()):
-            words = action.replace("_", " ")
-            raise RolloutStateError(f"the rollout is {self.status}: it cannot {words}")
 
     def _begin_step(self, step: int) -> None:
         state = self._state

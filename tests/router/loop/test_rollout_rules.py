@@ -39,6 +39,11 @@ def observed(rules, items, *, hours=24.0):
     rules.observe(Batch(began=began, until=began + 3600 * hours, observations=items))
 
 
+def in_state(rules, status):
+    """What rules remember, in a state that a person or an effect has set."""
+    return msgspec.structs.replace(rules.state(), status=status)
+
+
 def requests(number, *, candidate, step=0, prefix="", **values):
     """Requests that are alike, each a unit of its own."""
     return [
@@ -86,7 +91,7 @@ def test_the_last_step_below_one_is_followed_by_the_promotion():
         rules.apply(decision)
     assert (decision.action, decision.next_step, decision.to_weight) == ("promote", 2, 1.0)
     assert (rules.status, rules.weight) == ("promoting", 1.0)
-    rules.finish()
+    rules = RolloutRules(plan(), in_state(rules, "promoted"))
     assert (rules.status, rules.weight) == ("promoted", 1.0)
     decision = rules.decide()
     assert (decision.action, decision.rule, decision.status) == ("hold", "status", "promoted")
@@ -139,9 +144,9 @@ def test_more_errors_of_the_candidate_roll_back_at_once():
     assert reading.estimate == pytest.approx(10 / 20 * 9)
     assert 1 < reading.low < reading.estimate < reading.high
     rules.apply(decision)
-    assert rules.weight == 0
-    rules.finish()
-    assert rules.status == "rolled_back"
+    assert (rules.status, rules.weight) == ("rolling_back", 0)
+    rules = RolloutRules(plan(), in_state(rules, "rolled_back"))
+    assert (rules.status, rules.weight) == ("rolled_back", 0)
 
 
 def test_fewer_errors_of_the_candidate_do_not():
@@ -234,8 +239,6 @@ def test_a_goal_has_to_be_shown_before_a_step():
     assert "needs 20" in waiting.reason
     rules.apply(waiting)
     assert rules.status == "holding"
-    paused = rules.person_decides("pause", "a moment")
-    assert (paused.status, paused.signals, paused.e_value) == ("paused", (), None)
     observed(rules, drawn_scores(6000, prefix="many"), hours=1)
     decision = rules.decide()
     assert (decision.action, decision.signals) == ("step_up", ("quality",))
@@ -514,37 +517,23 @@ def test_signals_without_data_are_listed():
     assert "signal: quality (1 more), refusals (7 more). No data" in rules.decide().reason
 
 
-def test_a_person_can_decide_with_a_reason():
-    rules = RolloutRules(plan())
-    with pytest.raises(ValueError, match="needs a reason"):
-        rules.person_decides("pause", " ")
-    with pytest.raises(ValueError, match="cannot decide to step up"):
-        rules.person_decides("step_up", "now")
-    rules.apply(rules.person_decides("pause", "an incident"))
-    assert (rules.status, rules.weight) == ("paused", 0.1)
-    with pytest.raises(RolloutStateError, match="is paused: it cannot pause"):
-        rules.person_decides("pause", "again")
-    rules.apply(rules.person_decides("resume", "over"))
-    decision = rules.person_decides("promote", "in a hurry")
-    assert (decision.next_step, decision.to_weight, decision.rule) == (2, 1.0, "person")
-    assert decision.reason == "in a hurry"
-    rules.apply(decision)
-    with pytest.raises(RolloutStateError, match="is promoting: it cannot roll back"):
-        rules.person_decides("roll_back", "no")
-    rules = RolloutRules(plan())
-    rules.apply(rules.person_decides("abort", "over"))
-    assert (rules.status, rules.weight) == ("aborted", 0)
-
-
 def test_two_who_decide_at_once():
     rules = RolloutRules(plan())
     observed(rules, both(100, 900, error_rate=0))
-    first, second = rules.decide(), rules.person_decides("roll_back", "no")
+    first = rules.decide()
+    observed(rules, requests(30, candidate=True, prefix="failing", error_rate=1.0))
+    second = rules.decide()
+    assert (first.action, second.action) == ("step_up", "roll_back")
     rules.apply(second)
     with pytest.raises(RolloutStateError, match="rolling_back: it cannot step up"):
         rules.apply(first)
-    with pytest.raises(RolloutStateError, match="nothing is to be finished"):
-        RolloutRules(plan()).finish()
+
+
+def test_what_people_paused_has_the_weight_of_its_step():
+    rules = RolloutRules(plan(), in_state(RolloutRules(plan()), "paused"))
+    assert (rules.status, rules.weight) == ("paused", 0.1)
+    with pytest.raises(RolloutStateError, match="is paused: it cannot roll back"):
+        rules.apply(msgspec.structs.replace(rules.decide(), action="roll_back"))
 
 
 def test_a_decision_of_another_step_is_refused():

@@ -32,7 +32,7 @@ from router.loop.feedback_forms import (
     portkey_value,
     score_of,
 )
-from router.loop.moments import moment
+from router.loop.moments import period
 from router.records import stored_name
 from router.store.feedback import FeedbackFilter, FeedbackKind, FeedbackRow
 
@@ -176,6 +176,7 @@ async def list_feedback(  # noqa: PLR0917 - Litestar passes query parameters by 
     `request_id` names the request as in `POST /feedback`; `user` gave the feedback, with the key
     whose id is `key`; `since` and `until` are when.
     """
+    first, last = period(since, until, time.time())
     record_id = None
     if request_id is not None:
         record_id = await services.feedback.record_id(request_id, _giver(caller))
@@ -188,8 +189,8 @@ async def list_feedback(  # noqa: PLR0917 - Litestar passes query parameters by 
         conversation=None if conversation is None else stored_name(conversation),
         route=route,
         rollout=rollout,
-        since=None if since is None else moment(since, time.time(), param="since"),
-        until=None if until is None else moment(until, time.time(), param="until"),
+        since=first,
+        until=last,
         history=history,
     )
     rows = await services.store.feedback(matching, limit=limit + 1, before=before)

@@ -152,7 +152,7 @@ async def accept_review(
     request: Request[Any, Any, Any],
     row_id: FromPath[str],
 ) -> ReviewRow:
-    """Accept a row, with the changes that the body has; 409 where somebody was quicker."""
+    """Accept a row, with the changes that the body has; 409 where it was changed meanwhile."""
     edit = await body_as(request, ReviewEdit, default=b"{}")
     return await services.review.accept(row_id, _reviewer(caller), edit)
 
@@ -166,7 +166,7 @@ async def reject_review(
     request: Request[Any, Any, Any],
     row_id: FromPath[str],
 ) -> ReviewRow:
-    """Reject a row, which is deleted when it expires; 409 where somebody was quicker."""
+    """Reject a row, which is deleted when it expires; 409 where it was changed meanwhile."""
     rejection = await body_as(request, Rejection, default=b"{}")
     return await services.review.reject(
         row_id, _reviewer(caller), reason=rejection.reason, version=rejection.version

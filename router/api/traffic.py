@@ -14,7 +14,7 @@ from providers.errors import NotFoundError, PermissionDeniedError, RequestError
 from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
 from router.api.paging import MAX_OFFSET, PageSize
-from router.loop.moments import moment
+from router.loop.moments import period
 from router.records import TrafficClass, stored_name
 from router.sealing.deletion import Deletion
 from router.services import Services
@@ -68,8 +68,7 @@ async def list_traffic(  # noqa: PLR0917 - Litestar passes query parameters by n
     `conversation` is what the client sent as `x-evalrouter-conversation`; `arm` is one of
     `rollout`; `class` is `live` or `eval`.
     """
-    first = None if since is None else moment(since, time.time(), param="since")
-    last = None if until is None else moment(until, time.time(), param="until")
+    first, last = period(since, until, time.time())
     matching = _filter(
         caller,
         key,
@@ -132,8 +131,10 @@ async def add_up_traffic(  # noqa: PLR0917 - Litestar passes query parameters by
     `status`. The rest
     is as in `GET /traffic`. Every request of the time is read, some hundred thousand in a second.
     """
-    last = time.time() if until is None else moment(until, time.time(), param="until")
-    first = last - DAY_S if since is None else moment(since, time.time(), param="since")
+    now = time.time()
+    first, last = period(since, until, now)
+    last = now if last is None else last
+    first = last - DAY_S if first is None else first
     matching = _filter(
         caller,
         key,
@@ -221,8 +222,7 @@ async def delete_traffic(  # noqa: PLR0917 - Litestar passes query parameters by
         if value == "":
             # A script's empty variable must not select everything without one.
             raise RequestError(f"{name} must not be empty.", param=name)
-    first = None if since is None else moment(since, time.time(), param="since")
-    last = None if until is None else moment(until, time.time(), param="until")
+    first, last = period(since, until, time.time())
     matching = _filter(
         caller,
         key,

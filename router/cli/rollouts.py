@@ -70,7 +70,11 @@ def rollout() -> None:
 @click.option("--max-requests", type=int, help="Requests that may be the candidate's in all.")
 @click.option("--sticky", help="What keeps a user in one arm: user, conversation or header:NAME.")
 @click.option("--reason", default="", help="Why, for the record.")
-@click.option("--force", is_flag=True, help="Although the goals cannot be shown, or nobody knows.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Start it although its goals cannot be shown, or no forecast can be made.",
+)
 @config_option
 @json_option
 def rollout_start(  # noqa: PLR0917 - one parameter for each option

@@ -711,7 +711,7 @@ class AsyncDatasets:
             dedupe: whether requests with the same or nearly the same words become one row.
             mask: False to store personal data as it is, which is for an admin's key.
             review: whether the rows wait for a review, instead of becoming a version at once.
-            progress: is told how many records were read and rows were written.
+            progress: gets the numbers of records that were read and of rows that were written.
         """
         fields = {
             "name": name, "route": route, "since": since, "until": until, "where": where,
@@ -896,7 +896,7 @@ class AsyncReview:
     async def edit(self, row_id: str, **changes: Any) -> ReviewRow:
         """Change a row that waits: its `messages`, `answer`, `reference` or `dataset`.
 
-        Give the `version` that was read, and the change is a conflict if somebody was quicker.
+        Give the `version` that was read, and the change is a conflict if the row has changed since.
         """
         call = calls.review(row_id, method="PATCH", body=changes)
         return cast("ReviewRow", await self._connection.request(call))

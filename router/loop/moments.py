@@ -40,3 +40,18 @@ def moment(text: str, now: float, *, param: str) -> float:
     if not abs(seconds) < 1e12:
         raise RequestError(f"{param} is not a moment: {text!r}.", param=param)
     return seconds
+
+
+def period(
+    since: str | float | None, until: str | float | None, now: float
+) -> tuple[float | None, float | None]:
+    """Return the ends of a period, each as by `moment`; None for an end that is open.
+
+    Raises:
+        RequestError: one of them is no moment.
+    """
+    first, last = (
+        None if value is None else moment(str(value), now, param=param)
+        for param, value in (("since", since), ("until", until))
+    )
+    return first, last

@@ -50,7 +50,7 @@ from router.loop.conditions import (
     parse_condition,
 )
 from router.loop.dataset_owners import key_of
-from router.loop.moments import moment
+from router.loop.moments import period
 from router.loop.recorded_conversations import RecordedConversation, read_conversation, text_of
 from router.loop.review import (
     MAX_MESSAGES,
@@ -270,10 +270,7 @@ def prepare(
     fields = {*selection.stratify, *(condition.fields if condition else ())}
     if "language" in fields:
         require_language_detector("The language of requests")
-    since, until = (
-        None if value is None else moment(str(value), now, param=param)
-        for param, value in (("since", selection.since), ("until", selection.until))
-    )
+    since, until = period(selection.since, selection.until, now)
     if since is not None and since >= (now if until is None else until):
         raise RequestError("since is not before until.", param="since")
     return TrafficDatasetPlan(

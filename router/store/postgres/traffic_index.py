@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from router.store.columns.traffic import KIND_COLUMNS
 from router.store.sql.connection import Connection
-from router.store.sql.filters import conditions_of
+from router.store.sql.filters import Conditions, conditions_of
 from router.store.sql.traffic import Selection
 from router.store.traffic import TrafficFilter
 
@@ -50,40 +50,26 @@ _NAMED_BY_CLIENT = (
 )
 
 
-# Of names that a few requests have; the indexes leave out requests without one.
+# The second half of each follows from the first, but the indexes leave out requests without one.
 _NAMES = {
     "request_id": _NAMED_BY_CLIENT,
     "response_id": "response_id = :response_id AND response_id <> ''",
     "conversation": "conversation = :conversation AND conversation <> ''",
     "rollout": "rollout = :rollout AND rollout <> ''",
 }
-# As with these: the second follows from the first.
 _NAMED_USER = {"user": "user_id = :user AND user_id <> ''"}
 
 
-class _Conditions:
-    """A filter as conditions of SQL, by what they can be checked with."""
-
-    def __init__(self, db: Connection, matching: TrafficFilter) -> None:
-        given = conditions_of(
-            db, matching, others=_NAMES | _NAMED_USER if matching.user else _NAMES
-        )
-        self.values = given.values
-        self.kind = given.of("route", "except_routes", "target", "traffic_class", "status")
-        self.key = given.of("key_id")
-        self.user = given.of("user")
-        self.time = given.of("since", "until")
-        self.all = list(given.by_field.values())
-        indexed = (*self.kind, *self.key, *self.user, *self.time)
-        # Any other field, too, so that none is left out.
-        self.names = [text for text in self.all if text not in indexed]
+def _conditions(db: Connection, matching: TrafficFilter) -> Conditions:
+    others = _NAMES | _NAMED_USER if matching.user else _NAMES
+    return conditions_of(db, matching, others=others)
 
 
 def numbers_of(
     db: Connection, matching: TrafficFilter, *, limit: int, before: int | None = None
 ) -> list[int]:
     """Return the numbers of the newest requests that match, newest first."""
-    conditions = _Conditions(db, matching)
+    conditions = _conditions(db, matching)
     below = _ALL if before is None else before
     if conditions.names:
         return _in_table(db, conditions, conditions.all, (0, below), limit)
@@ -102,11 +88,11 @@ def numbers_of(
 
 def selection(db: Connection, matching: TrafficFilter) -> Selection:
     """Return what selects the requests that match."""
-    conditions = _Conditions(db, matching)
+    conditions = _conditions(db, matching)
     return Selection("traffic", conditions.all, conditions.values)
 
 
-def _spans(db: Connection, conditions: _Conditions) -> Sequence[tuple[int, int]]:
+def _spans(db: Connection, conditions: Conditions) -> Sequence[tuple[int, int]]:
     """Return the spans of numbers whose blocks may have a request of the time, newest first."""
     if not conditions.time:
         return [(0, _ALL)]
@@ -126,7 +112,7 @@ def _spans(db: Connection, conditions: _Conditions) -> Sequence[tuple[int, int]]
 
 def _in_table(
     db: Connection,
-    conditions: _Conditions,
+    conditions: Conditions,
     where: Sequence[str],
     span: tuple[int, int],
     limit: int,
@@ -143,7 +129,7 @@ def _in_table(
 
 
 def _in_index(
-    db: Connection, conditions: _Conditions, span: tuple[int, int], limit: int
+    db: Connection, conditions: Conditions, span: tuple[int, int], limit: int
 ) -> list[int]:
     """Return numbers by merging those of all kinds that match.
 
@@ -167,7 +153,7 @@ def _in_index(
     return [number for (number,) in rows]
 
 
-def _kinds_of(conditions: _Conditions, owner: Sequence[str]) -> str:
+def _kinds_of(conditions: Conditions, owner: Sequence[str]) -> str:
     """Return what reads the kinds of a key or a user, from one to the next in their index.
 
     It stays within the route, where one is given, which is left out of the comparison then: the

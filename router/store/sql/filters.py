@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 
-from router.store.columns.traffic import FILTER_COLUMNS
+from router.store.columns.traffic import FILTER_COLUMNS, KIND_COLUMNS
 from router.store.sql.connection import Connection
 from router.store.traffic import TrafficFilter
 
@@ -17,6 +17,11 @@ _RANGES = {
     "since": "{} >= :since",
     "until": "{} < :until",
 }
+# What the indexes of requests have.
+_KIND = frozenset(field for field, column in FILTER_COLUMNS.items() if column in KIND_COLUMNS)
+_KEY = ("key_id",)
+_USER = ("user",)
+_TIME = ("since", "until")
 
 
 class Conditions(NamedTuple):
@@ -30,14 +35,43 @@ class Conditions(NamedTuple):
     by_field: dict[str, str]
     values: dict[str, Any]
 
-    def of(self, *fields: str) -> list[str]:
-        """Return the conditions of some fields."""
-        return [text for field, text in self.by_field.items() if field in fields]
+    @property
+    def all(self) -> list[str]:
+        """Return all conditions."""
+        return list(self.by_field.values())
 
     @property
     def where(self) -> str:
         """Return all as one condition."""
-        return " AND ".join(self.by_field.values()) or "TRUE"
+        return " AND ".join(self.all) or "TRUE"
+
+    @property
+    def kind(self) -> list[str]:
+        """Return those of KIND_COLUMNS."""
+        return self._of(_KIND)
+
+    @property
+    def key(self) -> list[str]:
+        """Return that of the key."""
+        return self._of(_KEY)
+
+    @property
+    def user(self) -> list[str]:
+        """Return that of the user."""
+        return self._of(_USER)
+
+    @property
+    def time(self) -> list[str]:
+        """Return those of the time."""
+        return self._of(_TIME)
+
+    @property
+    def names(self) -> list[str]:
+        """Return those of names that few requests have: of all other fields."""
+        return self._of(self.by_field.keys() - {*_KIND, *_KEY, *_USER, *_TIME})
+
+    def _of(self, fields: Collection[str]) -> list[str]:
+        return [text for field, text in self.by_field.items() if field in fields]
 
 
 def conditions_of(

@@ -27,7 +27,7 @@ import msgspec
 
 from router.store.columns.traffic import KIND_COLUMNS
 from router.store.sql.connection import Connection
-from router.store.sql.filters import conditions_of
+from router.store.sql.filters import Conditions, conditions_of
 from router.store.sql.traffic import Selection
 from router.store.traffic import TrafficFilter
 
@@ -71,7 +71,7 @@ _NAMED_BY_CLIENT = (
 )
 
 
-# Of names that a few requests have.
+# Of the names that have such an index.
 _NAMES = {
     "request_id": _NAMED_BY_CLIENT,
     "response_id": f"number IN ({_named('response_id')})",
@@ -80,27 +80,11 @@ _NAMES = {
 }
 
 
-class _Conditions:
-    """A filter as conditions of SQL, by what they can be checked with."""
-
-    def __init__(self, db: Connection, matching: TrafficFilter) -> None:
-        given = conditions_of(db, matching, others=_NAMES)
-        self.values = given.values
-        self.kind = given.of("route", "except_routes", "target", "traffic_class", "status")
-        self.key = given.of("key_id")
-        self.user = given.of("user")
-        self.time = given.of("since", "until")
-        self.all = list(given.by_field.values())
-        indexed = (*self.kind, *self.key, *self.user, *self.time)
-        # Any other field, too, so that none is left out.
-        self.names = [text for text in self.all if text not in indexed]
-
-
 def numbers_of(
     db: Connection, matching: TrafficFilter, *, limit: int, before: int | None = None
 ) -> list[int]:
     """Return the numbers of the newest requests that match, newest first."""
-    conditions = _Conditions(db, matching)
+    conditions = conditions_of(db, matching, others=_NAMES)
     end = db.execute(f"SELECT {_END}").fetchone()[0]
     below = _ALL if before is None else before
     if conditions.names:
@@ -121,7 +105,7 @@ def numbers_of(
 
 def selection(db: Connection, matching: TrafficFilter) -> Selection:
     """Return what selects the requests that match, from the blocks that may have their time."""
-    conditions = _Conditions(db, matching)
+    conditions = conditions_of(db, matching, others=_NAMES)
     where = conditions.all
     if not conditions.time:
         return Selection("traffic", where, conditions.values)
@@ -146,7 +130,7 @@ def selection(db: Connection, matching: TrafficFilter) -> Selection:
     return Selection(f"({' UNION ALL '.join(parts)})", where, values)
 
 
-def _spans(db: Connection, conditions: _Conditions, below: int) -> list[tuple[int, int]]:
+def _spans(db: Connection, conditions: Conditions, below: int) -> list[tuple[int, int]]:
     """Return the spans of numbers whose blocks may have a request of the time, newest first."""
     if not conditions.time:
         return [(0, below)]
@@ -165,7 +149,7 @@ def _spans(db: Connection, conditions: _Conditions, below: int) -> list[tuple[in
 
 def _in_table(
     db: Connection,
-    conditions: _Conditions,
+    conditions: Conditions,
     where: Sequence[str],
     span: tuple[int, int],
     limit: int,
@@ -182,7 +166,7 @@ def _in_table(
 
 
 def _in_index(
-    db: Connection, conditions: _Conditions, span: tuple[int, int], limit: int
+    db: Connection, conditions: Conditions, span: tuple[int, int], limit: int
 ) -> list[int]:
     """Return numbers by merging those of all kinds that match."""
     first, below = span

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from router.store.columns.authors import authors_of, authors_text
+from router.store.columns.lineage import request_values
 from router.store.columns.values import json_text
 from router.store.review import ReviewContent, ReviewRow, ReviewSource
 
@@ -38,17 +39,7 @@ def review_columns(number: int, row: ReviewRow) -> tuple[Any, ...]:
         number,
         *(getattr(row, name) for name in _PLAIN[1:]),
         int(row.edited),
-        source.id,
-        source.at,
-        source.key_id,
-        source.user,
-        source.route,
-        source.target,
-        source.traffic_class,
-        source.status,
-        source.request_id or source.id,
-        source.response_id,
-        source.conversation,
+        *request_values(source),
         authors_text(source.authors),
         json_text(source.feedback),
         json_text(msgspec.to_builtins(row.content)),

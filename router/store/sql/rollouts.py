@@ -340,12 +340,12 @@ def _change(db: Connection, change: RolloutChange) -> None:
         )
     _add_decision(db, decision)
     if change.route is not None or change.drop_route:
-        override = route_override(db, _route_of(db, decision.rollout))
-        if override != change.expected:
+        route = _route_of(db, decision.rollout)
+        if route_override(db, route) != change.expected:
             raise ConflictError(
                 "the route was changed meanwhile; look at it again", code="route_changed"
             )
-        set_route(db, _route_of(db, decision.rollout), change.route, decision.at)
+        set_route(db, route, change.route, decision.at)
 
 
 def _route_of(db: Connection, rollout_id: str) -> str:

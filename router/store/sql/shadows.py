@@ -170,10 +170,9 @@ def _end_shadow(db: Connection, run_id: str, now: float) -> None:
 
 
 def _change_shadow(db: Connection, run_id: str, changes: dict[str, Any]) -> None:
-    names = [name for name in _SHADOW_COLUMNS if name in changes]
     db.execute(
-        f"UPDATE shadows SET {', '.join(f'{name} = ?' for name in names)} WHERE run = ?",
-        (*(changes[name] for name in names), run_id),
+        f"UPDATE shadows SET {', '.join(f'{name} = ?' for name in changes)} WHERE run = ?",
+        (*changes.values(), run_id),
     )
 
 

@@ -25,11 +25,11 @@ from router.datasets.artifacts import file_chunks, temporary_folder
 from router.datasets.registry import DatasetView, check_dataset_name, name_of, parse_columns
 from router.datasets.sources import too_large
 from router.evals.labelling import LabelRequest, begin, finish
+from router.loop.dataset_owners import key_of
 from router.loop.traffic_dataset import (
     TrafficDatasetPlan,
     TrafficDatasetProgress,
     TrafficSelection,
-    is_of_key,
     prepare,
 )
 from router.services import Services
@@ -86,7 +86,7 @@ async def list_datasets(
     """List every version, newest first; a client's key sees those that it made of its requests."""
     rows = await services.store.datasets(name)
     if caller.only is not None:
-        rows = [row for row in rows if is_of_key(row, caller.only)]
+        rows = [row for row in rows if key_of(row) == caller.only]
     return DatasetList([msgspec.structs.replace(row, statistics=()) for row in rows])
 
 
@@ -302,7 +302,7 @@ async def _find(services: Services, caller: Caller, name: str) -> DatasetRow:
         if caller.only is None:
             raise
         row = None
-    if row is None or (caller.only is not None and not is_of_key(row, caller.only)):
+    if row is None or (caller.only is not None and key_of(row) != caller.only):
         # The registry's message names datasets of others.
         raise NotFoundError(f"There is no dataset {name!r}.")
     return row

@@ -23,13 +23,13 @@ def route_version(route: Route | None) -> str:
 
 
 def _compared(route: Route) -> dict[str, Any]:
-    document = document_of_route(route)
+    document = as_stored(route)
     return {name: value for name, value in document.items() if name not in _FREE_TO_CHANGE}
 
 
-def document_of_route(route: Route) -> dict[str, Any]:
-    """Return a route as a document, as `PUT /routes/{name}` takes it."""
-    document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(route))
+def as_stored(value: msgspec.Struct) -> dict[str, Any]:
+    """Return a value as the store gives it back; a route as `PUT /routes/{name}` takes it."""
+    document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(value))
     return document
 
 
@@ -51,7 +51,7 @@ def promoted(route: Route, model: str) -> dict[str, Any]:
     if shadow is not None:
         shadowed = [target for target in shadow.targets if target != model]
         shadow = msgspec.structs.replace(shadow, targets=tuple(shadowed)) if shadowed else None
-    return document_of_route(msgspec.structs.replace(route, targets=targets, shadow=shadow))
+    return as_stored(msgspec.structs.replace(route, targets=targets, shadow=shadow))
 
 
 def sticky_of(rollout: Rollout) -> str:

@@ -47,7 +47,7 @@ from router.loop.rollout_judge import (
 from router.loop.rollout_plan import plan_of, settings_of
 from router.loop.rollout_report import RolloutReport
 from router.loop.rollout_routes import (
-    document_of_route,
+    as_stored,
     is_promoted,
     is_unchanged,
     promoted,
@@ -183,7 +183,7 @@ class Rollouts:
         """
         route = self._routes.table.routes.get(name)
         if route is not None and route.rollout is not None and isinstance(document.data, dict):
-            defaults = _document(route.rollout)
+            defaults = as_stored(route.rollout)
             document = document._replace(data={**defaults, **document.data})
         requested = convert(document, RouteRollout, error=RequestError)
         if requested.candidate is not None:
@@ -249,10 +249,10 @@ class Rollouts:
             step=0,
             weight=settings.steps[0] / 100,
             revision=1,
-            settings=_document(settings),
-            base=document_of_route(route),
+            settings=as_stored(settings),
+            base=as_stored(route),
             override=override,
-            forecast=_document(forecast),
+            forecast=as_stored(forecast),
             started_by=actor,
             created_at=now,
             step_at=now,
@@ -514,11 +514,6 @@ def _settings(request: RouteRollout) -> RolloutSettings:
 
 def _refused(param: str, message: str) -> RequestError:
     return RequestError(f"{param}: {message}", param=param, code="invalid_rollout")
-
-
-def _document(value: msgspec.Struct) -> dict[str, Any]:
-    document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(value))
-    return document
 
 
 def changed(rollout: Rollout, change: RolloutChange) -> Rollout:

@@ -384,7 +384,7 @@ class TrafficDatasets:
         """Refuse a name that has a version which is not the key's own, and too many versions."""
         versions = 0
         for row in await self._store.datasets():
-            if is_of_key(row, key_id):
+            if key_of(row) == key_id:
                 versions += 1
             elif row.name == name:
                 raise ConflictError(
@@ -394,11 +394,6 @@ class TrafficDatasets:
             raise ConflictError(
                 f"This key has made {versions} versions of datasets; more need another role."
             )
-
-
-def is_of_key(row: DatasetRow, key_id: str) -> bool:
-    """Return whether a version was made by a key of that key's own requests."""
-    return key_of(row) == key_id
 
 
 class _Candidates:

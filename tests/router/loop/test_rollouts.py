@@ -14,7 +14,7 @@ from providers.errors import ConflictError, NotFoundError, RequestError
 from router.config.documents import Document
 from router.config.loading import parse
 from router.config.rollouts import RolloutSignal, RouteRollout
-from router.loop.rollout_routes import document_of_route
+from router.loop.rollout_routes import as_stored
 from router.loop.rollouts import RolloutAction
 from router.records import Record, Target
 from router.services import Services
@@ -423,14 +423,14 @@ async def test_a_route_that_is_changed_pauses_its_rollout_and_is_in_effect(servi
 async def test_a_promotion_keeps_what_of_the_route_was_free_to_change(services):
     await start(services)
     before = services.routes.table.routes["r"]
-    await services.routes.put("r", document_of_route(before) | {"traffic_days": 3})
+    await services.routes.put("r", as_stored(before) | {"traffic_days": 3})
     promoted = await services.rollouts.act("r", "promote", because(), actor="a")
     assert promoted.state == "promoted"
     assert services.routes.table.routes["r"].traffic_days == 3
     assert targets(services)["up/new"] == 1.0
     # Nor does a change after it stand in the way of a rollback.
     after = services.routes.table.routes["r"]
-    await services.routes.put("r", document_of_route(after) | {"traffic_days": 4})
+    await services.routes.put("r", as_stored(after) | {"traffic_days": 4})
     await services.rollouts.act("r", "rollback", because(), actor="a")
     assert services.routes.table.routes["r"] == before
 

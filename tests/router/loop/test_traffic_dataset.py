@@ -24,12 +24,12 @@ from router.config.loading import parse
 from router.config.review import Pranks, Review
 from router.evals.labelling import LabelRequest, begin, finish
 from router.evals.requests import EvalRequester
+from router.loop.dataset_owners import key_of
 from router.loop.review import ReviewQueue
 from router.loop.traffic_dataset import (
     MAX_OWN_VERSIONS,
     TrafficDatasets,
     TrafficSelection,
-    is_of_key,
     prepare,
 )
 from router.records import Record, Target
@@ -481,8 +481,7 @@ async def test_a_key_gets_its_own_requests_and_feedback_alone(services):
     assert dropped(result) == {}
     [row] = await rows(services)
     assert set(row["feedback"]) == {"thumb"}
-    assert is_of_key(result.dataset, "key_1")
-    assert not is_of_key(result.dataset, "key_2")
+    assert key_of(result.dataset) == "key_1"
     # A name that is another's is not added to.
     with pytest.raises(ConflictError, match="take another name"):
         await made(services, only="key_2")

@@ -22,7 +22,7 @@ from router.cli.commands import (
     print_json,
     with_services,
 )
-from router.config.documents import Document, read_yaml, refusal
+from router.config.documents import Document, read_document
 from router.config.loading import load
 from router.loop.rollout_plan import settings_of
 from router.loop.rollout_report import RolloutReport
@@ -92,17 +92,20 @@ def rollout_start(  # noqa: PLR0917 - one parameter for each option
 
     What is not given is as in the route's `rollout` in the config, else the default.
     """
-    document = _settings(settings_path)
-    document |= {name: value for name, value in given.items() if value is not None}
+    document = Document({}, "", {})
+    if settings_path is not None:
+        document = read_document(settings_path, error=InputError)
+    settings = dict(document.data)
+    settings |= {name: value for name, value in given.items() if value is not None}
     if candidate is not None:
-        document["candidate"] = candidate
+        settings["candidate"] = candidate
     if steps is not None:
-        document["steps"] = _numbers(steps)
-    document |= {"reason": reason} if reason else {}
-    document |= {"force": True} if force else {}
+        settings["steps"] = _numbers(steps)
+    settings |= {"reason": reason} if reason else {}
+    settings |= {"force": True} if force else {}
 
     async def start(services: Services) -> Rollout:
-        requested = services.rollouts.request_of(route, Document(document, "", {}))
+        requested = services.rollouts.request_of(route, document._replace(data=settings))
         return await services.rollouts.start(route, requested, actor=_actor())
 
     started: Rollout = with_services(load(config_path), start)
@@ -114,21 +117,6 @@ def rollout_start(  # noqa: PLR0917 - one parameter for each option
         f"requests of {escape(started.route)}",
         highlight=False,
     )
-
-
-def _settings(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from None
-    document, problems = read_yaml(text, str(path), error=InputError)
-    if problems:
-        raise refusal(problems, InputError)
-    if not isinstance(document.data, dict):
-        raise InputError(f"{path}: must map names to settings")
-    return document.data
 
 
 def _numbers(text: str) -> list[float]:

@@ -11,6 +11,7 @@ import re
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import islice
+from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import msgspec
@@ -152,6 +153,25 @@ def parse_yaml(text: str, source: str, *, error: type[InputError]) -> Document:
     document, problems = read_yaml(text, source, error=error)
     if problems:
         raise refusal(problems, error)
+    return document
+
+
+def read_document(path: Path, *, error: type[InputError]) -> Document:
+    """Read a YAML or JSON file that has an object, whose values are not checked.
+
+    Raises:
+        error: it cannot be read; names the file, and the line where there is one.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise error(f"{path}: no such file") from None
+    except UnicodeDecodeError as problem:
+        raise error(f"{path}: not UTF-8 at byte {problem.start}") from None
+    except OSError as problem:
+        raise error(f"{path}: {problem.strerror}") from None
+    document = parse_yaml(text, str(path), error=error)
+    require_object(document, error=error)
     return document
 
 

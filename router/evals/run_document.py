@@ -8,7 +8,7 @@ from pathlib import Path
 from evaluators.document import RunDocument
 from evaluators.tasks.registry import fill
 from providers.errors import RunDocumentError
-from router.config.documents import Document, convert, parse_yaml, require_object
+from router.config.documents import Document, convert, read_document
 
 
 def parse_run(path: Path) -> Document:
@@ -17,17 +17,7 @@ def parse_run(path: Path) -> Document:
     Raises:
         RunDocumentError: it cannot be read; names the file, and the line where there is one.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise RunDocumentError(f"{path}: no such file") from None
-    except UnicodeDecodeError as problem:
-        raise RunDocumentError(f"{path}: not UTF-8 at byte {problem.start}") from None
-    except OSError as problem:
-        raise RunDocumentError(f"{path}: {problem.strerror}") from None
-    document = parse_yaml(text, str(path), error=RunDocumentError)
-    require_object(document, error=RunDocumentError)
-    return document
+    return read_document(path, error=RunDocumentError)
 
 
 def complete_run(

@@ -177,6 +177,7 @@ def test_metrics_show_the_share_and_the_state(http, url):
 def test_commands(tmp_path):
     (tmp_path / "evalrouter.yaml").write_text(CONFIG.format(folder=tmp_path))
     (tmp_path / "settings.yaml").write_text(json.dumps({"cycle_seconds": 60}))
+    (tmp_path / "misspelt.yaml").write_text("cycle_seconds: 60\nstepz: [2, 20]\n")
 
     def run(*args, code=0):
         command = ["rollout", *map(str, args), "--config", str(tmp_path / "evalrouter.yaml")]
@@ -185,6 +186,9 @@ def test_commands(tmp_path):
         return done.output
 
     assert "use force" in run("start", "r", "up/new", code=2)
+    for name, fault in (("misspelt", "misspelt.yaml:2: stepz"), ("no", "no.yaml: no such file")):
+        settings = ("--settings", tmp_path / f"{name}.yaml")
+        assert fault in run("start", "r", "up/new", *settings, code=2)
     settings = ("--settings", tmp_path / "settings.yaml", "--steps", "2,20")
     run("start", "r", "up/new", *settings, "--force")
     assert "● 2% ── ○ 20% ── ○ 100%" in run("status", "r")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
@@ -150,6 +151,14 @@ def with_store(config: Config, action: Callable[[Store], Awaitable[T]]) -> T:
             return await action(store)
 
     return asyncio.run(inside())
+
+
+def login_name() -> str:
+    """Return the name of who runs the command; "" where the system has none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""
 
 
 def widen(table: Table) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import getpass
 import os
 import sys
 import termios
@@ -25,6 +24,7 @@ from router.cli.commands import (
     escape,
     json_option,
     local_time,
+    login_name,
     out,
     print_json,
     print_table,
@@ -377,7 +377,5 @@ def _print_published(published: PublishedRows) -> None:
 
 def _reviewer() -> str:
     """Return who decides, as it is stored with the decision."""
-    try:
-        return f"{getpass.getuser()} (command line)"
-    except (OSError, KeyError):
-        return "command line"
+    name = login_name()
+    return f"{name} (command line)" if name else "command line"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import math
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from router.cli.commands import (
     escape,
     json_option,
     local_time,
+    login_name,
     out,
     print_json,
     with_services,
@@ -127,10 +127,7 @@ def _numbers(text: str) -> list[float]:
 
 
 def _actor() -> str:
-    try:
-        return f"cli {getpass.getuser()}"
-    except (KeyError, OSError):
-        return "cli"
+    return f"cli {login_name()}".rstrip()
 
 
 @rollout.command("list")

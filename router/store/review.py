@@ -19,7 +19,7 @@ class ReviewContent(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     Attributes:
         messages: the conversation.
         answer: what the client was answered; None where that is not known.
-        reference: what should have been answered; None where nobody has said it yet.
+        reference: what should have been answered; None while that is not known.
         metadata: further columns of the row; JSON types only.
     """
 
@@ -194,7 +194,7 @@ class ReviewStore(Protocol):
         ...
 
     async def begin_publishing(self, dataset: str) -> list[ReviewRow]:
-        """Return a dataset's accepted rows that no version has; nobody can change them any more."""
+        """Return a dataset's accepted rows that no version has; they cannot be changed any more."""
         ...
 
     async def end_publishing(self, ids: Collection[str], content: str) -> list[str]:

@@ -366,8 +366,7 @@ class RolloutStore(RouteStore, LeaseStore, ChangeStore, Protocol):
     ) -> list[RolloutScore]:
         """Return scores of feedback of some names about requests of a rollout, not stored yet.
 
-        The first that somebody gave about a request counts: what they make of it later may depend
-        on what has been decided.
+        An author's first about a request counts: later ones may depend on what has been decided.
         """
         ...
 

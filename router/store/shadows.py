@@ -33,7 +33,7 @@ class ShadowRow(msgspec.Struct, frozen=True, kw_only=True):
         config: what the run was made for, JSON types; other settings than these begin another run.
         state: whether requests are sent to candidates.
         reason, changed_by, changed_at: why a person changed that, the id of their key, and when;
-            "" and `created_at` where nobody has.
+            "" and `created_at` before the first change.
         created_at: when it began.
         ended_at: when another run took its place; None for the route's present shadow.
         blocked: why it sends nothing at present although it is running, "" otherwise.

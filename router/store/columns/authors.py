@@ -15,7 +15,7 @@ BY_AUTHOR = "authors <> '' AND replace(authors, :authors, '') <> authors"
 
 
 def authors_text(users: Collection[str]) -> str:
-    """Return the value of the column; "" for nobody."""
+    """Return the value of the column; "" without any users."""
     return json_text(sorted(users)) if users else ""
 
 

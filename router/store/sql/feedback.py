@@ -28,7 +28,7 @@ from router.store.feedback import (
 )
 from router.store.sql.connection import Connection, insert
 from router.store.sql.database import SqlPart
-from router.store.sql.filters import conditions_of
+from router.store.sql.filters import conditions_of, given
 from router.store.sql.review import delete_unpublished
 from router.store.traffic import FeedbackSummary, TrafficFilter
 
@@ -152,24 +152,24 @@ def _rows(db: Connection, where: str, values: Any, *, end: str = "") -> list[Fee
 def _page(
     db: Connection, matching: FeedbackFilter, limit: int, before: int | None
 ) -> list[FeedbackRow]:
-    conditions = {
-        "key_id = :key_id": matching.key_id,
-        "user_id = :user": matching.user,
-        "name = :name": matching.name,
-        "kind = :kind": matching.kind,
-        "subject = :subject": matching.record_id and request_subject(matching.record_id),
-        "conversation = :conversation": matching.conversation,
-        "route = :route": matching.route,
-        "rollout = :rollout": matching.rollout,
-        "arm = :arm": matching.arm,
-        "at >= :since": matching.since,
-        "at < :until": matching.until,
-        "number < :before": before,
-    }
-    where = [text for text, value in conditions.items() if value is not None]
+    where, values = given(
+        {
+            "key_id = :key_id": matching.key_id,
+            "user_id = :user": matching.user,
+            "name = :name": matching.name,
+            "kind = :kind": matching.kind,
+            "subject = :subject": matching.record_id and request_subject(matching.record_id),
+            "conversation = :conversation": matching.conversation,
+            "route = :route": matching.route,
+            "rollout = :rollout": matching.rollout,
+            "arm = :arm": matching.arm,
+            "at >= :since": matching.since,
+            "at < :until": matching.until,
+            "number < :before": before,
+        }
+    )
     if not matching.history:
         where.append(_CURRENT)
-    values = {text.rpartition(":")[2]: value for text, value in conditions.items()}
     return _rows(
         db,
         " AND ".join(where) or "1 = 1",

@@ -1,4 +1,4 @@
-"""Filters of requests as conditions of SQL, for all tables that have what they select by."""
+"""Filters as conditions of SQL: those of requests serve all tables that know their requests."""
 
 from __future__ import annotations
 
@@ -92,21 +92,30 @@ def conditions_of(
     Raises:
         KeyError: a field of the filter has neither, and would select all.
     """
-    given: dict[str, Any] = msgspec.structs.asdict(matching)
+    fields: dict[str, Any] = msgspec.structs.asdict(matching)
     others = others or {}
     texts = {
         field: others[field] if field in others else _condition(db, field, columns[field])
-        for field in given
+        for field in fields
     }
     low, high = matching.status or (None, None)
-    values = given | {
+    values = fields | {
         "low": low, "high": high, "except_routes": db.array(matching.except_routes)
     }  # fmt: skip
     # No database has a type for it.
     del values["status"]
     return Conditions(
-        {field: texts[field] for field, value in given.items() if value not in (None, ())}, values
+        {field: texts[field] for field, value in fields.items() if value not in (None, ())}, values
     )
+
+
+def given(conditions: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
+    """Return the conditions whose parameter is not None, and the parameters.
+
+    A condition is a text that ends with its parameter, as `at >= :since`.
+    """
+    where = [text for text, value in conditions.items() if value is not None]
+    return where, {text.rpartition(":")[2]: value for text, value in conditions.items()}
 
 
 def _condition(db: Connection, field: str, column: str) -> str:

@@ -21,7 +21,7 @@ from router.store.review import (
 )
 from router.store.sql.connection import Connection, insert, upsert
 from router.store.sql.database import SqlPart
-from router.store.sql.filters import conditions_of
+from router.store.sql.filters import conditions_of, given
 from router.store.traffic import TrafficFilter
 
 _COLUMNS = ", ".join(REVIEW_COLUMNS)
@@ -166,16 +166,16 @@ def _similar(db: Connection, dataset: str, bands: Collection[str]) -> list[Simil
 
 
 def _where(matching: ReviewFilter) -> tuple[str, dict[str, Any]]:
-    conditions = {
-        "state = :state": matching.state,
-        "dataset = :dataset": matching.dataset,
-        "origin = :origin": matching.origin,
-        "route = :route": matching.route,
-    }
-    where = [text for text, value in conditions.items() if value is not None]
+    where, values = given(
+        {
+            "state = :state": matching.state,
+            "dataset = :dataset": matching.dataset,
+            "origin = :origin": matching.origin,
+            "route = :route": matching.route,
+        }
+    )
     if matching.published is not None:
         where.append("published <> ''" if matching.published else "published = ''")
-    values = {text.rpartition(":")[2]: value for text, value in conditions.items()}
     return " AND ".join(where) or "1 = 1", values
 
 

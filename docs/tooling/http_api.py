@@ -62,7 +62,8 @@ def access() -> str:
 def _parameter(parameter: dict[str, Any]) -> str:
     schema = parameter["schema"]
     options = [option for option in schema.get("oneOf", [schema]) if option.get("type") != "null"]
-    values = [f"`{value}`" for option in options for value in option.get("enum", ()) if value]
+    listed = [option.get("enum", [option.get("const")]) for option in options]
+    values = [f"`{value}`" for values in listed for value in values if value]
     # A reader need not know a bound that only keeps a number within SQLite's.
     known = {
         name: bound for name, bound in options[0].items() if name != "maximum" or bound < 10**9

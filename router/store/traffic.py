@@ -11,6 +11,12 @@ from providers.base import Translation
 from router.records import Attempt, Record
 from router.store.changes import ChangeStore
 
+# The fields of a filter that select by what many requests have in common.
+SHARED_FIELDS = frozenset({
+    "route", "except_routes", "target", "key_id", "user", "traffic_class", "status", "since",
+    "until",
+})  # fmt: skip
+
 
 class TrafficFilter(msgspec.Struct, frozen=True, kw_only=True):
     """Selects requests; a field that is None selects all.
@@ -50,12 +56,8 @@ class TrafficFilter(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def names_few(self) -> bool:
         """Whether it has a name that few requests have, which an index of its own leads to."""
-        return any(
-            name is not None
-            for name in (
-                self.id, self.request_id, self.response_id, self.conversation, self.rollout
-            )
-        )  # fmt: skip
+        names = (name for name in self.__struct_fields__ if name not in SHARED_FIELDS)
+        return any(getattr(self, name) is not None for name in names)
 
 
 class FeedbackSummary(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ import msgspec
 
 from router.store.columns.traffic import FILTER_COLUMNS, KIND_COLUMNS
 from router.store.sql.connection import Connection
-from router.store.traffic import TrafficFilter
+from router.store.traffic import SHARED_FIELDS, TrafficFilter
 
 # Of the fields that select more than one value.
 _RANGES = {
@@ -67,8 +67,8 @@ class Conditions(NamedTuple):
 
     @property
     def names(self) -> list[str]:
-        """Return those of names that few requests have: of all other fields."""
-        return self._of(self.by_field.keys() - {*_KIND, *_KEY, *_USER, *_TIME})
+        """Return those of names that few requests have."""
+        return self._of(self.by_field.keys() - SHARED_FIELDS)
 
     def _of(self, fields: Collection[str]) -> list[str]:
         return [text for field, text in self.by_field.items() if field in fields]

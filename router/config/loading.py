@@ -18,6 +18,7 @@ import msgspec
 from providers.errors import ConfigError, closest
 from providers.http.transport import HttpLimits
 from router.config import environment
+from router.config.alerts import Alerts, alert_problems
 from router.config.documents import UNREAD, Problem, read_yaml, refusal, require_object
 from router.config.evaluation import Datasets, Evaluation, evaluation_problems, with_hub
 from router.config.prices import Price
@@ -166,6 +167,8 @@ def _read(reader: SectionReader, environ: Mapping[str, str]) -> Config:
     reader.add(tracking_problems(document, tracking))
     review = reader.section("review", Review)
     reader.add(review_problems(document, review, providers, routes))
+    alerts = reader.section("alerts", Alerts)
+    reader.add(alert_problems(document, alerts, providers, routes))
     evaluation = reader.section("evaluation", Evaluation)
     reader.add(evaluation_problems(document, evaluation, server, storage))
     return Config(
@@ -185,6 +188,7 @@ def _read(reader: SectionReader, environ: Mapping[str, str]) -> Config:
         telemetry=reader.section("telemetry", Telemetry),
         tracking=with_variables(tracking, environ),
         review=review,
+        alerts=alerts,
         models=_read_models(reader, environ),
     )
 

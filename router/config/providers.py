@@ -128,7 +128,7 @@ def provider_problems(
     if provider.reasoning is not None:
         yield from reasoning_problems(document, place, name, provider)
     yield from token_problems(document, (*place, "api_key"), provider.api_key)
-    yield from _header_problems(document, place, provider)
+    yield from header_problems(document, place, provider.headers)
 
 
 def reasoning_problems(
@@ -150,11 +150,11 @@ def token_problems(document: Document, place: DocumentPath, token: Secret) -> It
         yield document.problem(place, _NO_HEADER)
 
 
-def _header_problems(
-    document: Document, place: DocumentPath, provider: CompatibleConfig
+def header_problems(
+    document: Document, place: DocumentPath, headers: Mapping[str, Secret]
 ) -> Iterator[Problem]:
     """Refuse what would break a request's head. Values are secrets, so they are not shown."""
-    for name, value in provider.headers.items():
+    for name, value in headers.items():
         header = (*place, "headers", name)
         if not _HEADER_NAME.fullmatch(name):
             yield document.problem(header, "not a header's name")
@@ -167,8 +167,8 @@ def _header_problems(
 _API_PATHS = ("/chat/completions", "/completions", "/embeddings", "/models", "/messages")
 
 
-def wrong_with_url(url: str) -> str:
-    """Return why requests cannot be sent below a base URL; "" when they can."""
+def wrong_with_address(url: str) -> str:
+    """Return why no request can be sent to a URL; "" when one can."""
     if not url.isascii() or not url.isprintable() or " " in url:
         return "has characters that a URL cannot have; escape them (%20)"
     try:
@@ -180,7 +180,15 @@ def wrong_with_url(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         return "must begin with http:// or https:// and a host"
     if "@" in parts.netloc:
-        return "has a user's name in it, which would not be sent; use api_key or headers"
+        return "has a user's name in it, which would not be sent; use headers"
+    return ""
+
+
+def wrong_with_url(url: str) -> str:
+    """Return why requests cannot be sent below a base URL; "" when they can."""
+    if wrong := wrong_with_address(url):
+        return wrong
+    parts = urlsplit(url)
     if parts.query or parts.fragment:
         return "must end with a path: paths of the API follow it"
     for path in _API_PATHS:

@@ -6,6 +6,7 @@ import msgspec
 
 from providers.base import Positive, ProviderConfig
 from providers.http.transport import HttpLimits
+from router.config.alerts import Alerts
 from router.config.evaluation import Datasets, Evaluation
 from router.config.prices import Price
 from router.config.review import Review
@@ -51,6 +52,7 @@ class Config(Section, frozen=True, kw_only=True):
         telemetry: see Telemetry.
         tracking: see Tracking.
         review: see Review.
+        alerts: see Alerts.
         models: name to the model that `evalrouter models serve` hosts, of the class its engine
             names. Runs that say `execution: ray` may load them themselves, as `models/<name>`.
     """
@@ -69,4 +71,5 @@ class Config(Section, frozen=True, kw_only=True):
     telemetry: Telemetry = Telemetry()
     tracking: Tracking = Tracking()
     review: Review = Review()
+    alerts: Alerts = Alerts()
     models: dict[str, hosting.ModelConfig] = msgspec.field(default_factory=dict)

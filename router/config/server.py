@@ -51,6 +51,8 @@ class Server(Section, frozen=True, kw_only=True):
         admin_key: the first administrator's key, created when the server starts, unless an
             administrator has one already; else `EVALROUTER_ADMIN_KEY`, or the file that
             `EVALROUTER_ADMIN_KEY_FILE` names. 32 characters or more.
+        public_url: the address that people reach the server by, such as
+            `https://router.example.com`, for links in what it sends; "" for no links.
         pass_headers: headers of clients that are sent on to providers, besides `OpenAI-Beta`,
             `OpenAI-Organization` and `OpenAI-Project`.
     """
@@ -69,6 +71,9 @@ class Server(Section, frozen=True, kw_only=True):
     allowed_hosts: tuple[_HostPattern, ...] = ()
     allow_origins: tuple[_Origin, ...] = ()
     admin_key: Secret = Secret("")
+    public_url: Annotated[
+        str, msgspec.Meta(pattern=r"^(https?://[A-Za-z0-9.:\[\]-]{1,253}(/[A-Za-z0-9._~/-]*)?)?$")
+    ] = ""
     pass_headers: tuple[_HeaderName, ...] = ()
 
 

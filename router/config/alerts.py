@@ -1,0 +1,289 @@
+"""`alerts:` of the config: what is told to whom when it goes on for too long."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Collection, Iterator, Mapping
+from typing import Annotated, Literal
+
+import msgspec
+
+from providers.base import NotNegative, Positive, Secret
+from providers.errors import closest
+from router.config.documents import Document, DocumentPath, Problem
+from router.config.providers import Providers, header_problems, wrong_with_address
+from router.config.section import NAME, Section
+
+# What a rule may be about. Those of MEASURED are compared with a threshold.
+AlertSubject = Literal[
+    "errors",
+    "first_byte",
+    "duration",
+    "spend",
+    "budget",
+    "burn",
+    "breaker",
+    "rollout",
+    "shadow",
+    "drift",
+    "retirement",
+    "schedule",
+]
+Severity = Literal["info", "warning", "critical"]
+ReceiverKind = Literal["webhook", "slack", "alertmanager"]
+GroupLabel = Literal["route", "target", "key"]
+
+# Subjects that are measured over a window, with the window's usual length.
+WINDOWS: Mapping[AlertSubject, float] = {
+    "errors": 300.0,
+    "first_byte": 300.0,
+    "duration": 300.0,
+    "spend": 86400.0,
+    "burn": 3600.0,
+}
+# Subjects with a threshold, and the one that they have where the rule gives none.
+THRESHOLDS: Mapping[AlertSubject, float | None] = {
+    "errors": None,
+    "first_byte": None,
+    "duration": None,
+    "spend": None,
+    "budget": 0.9,
+    "burn": 2.0,
+}
+# Requests without which nothing is known.
+_FEWEST: Mapping[AlertSubject, int] = {"errors": 20, "first_byte": 20, "duration": 20}
+_ABOUT_KEYS = frozenset({"budget", "burn"})
+_WITH_QUANTILE = frozenset({"first_byte", "duration"})
+MAX_RULES = 200
+MAX_RECEIVERS = 50
+
+_Few = msgspec.Meta(max_length=100)
+_Window = Annotated[float, msgspec.Meta(ge=10, le=31 * 86400)]
+_Limit = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
+
+
+class AlertReceiver(Section, frozen=True, kw_only=True):
+    """Who is told.
+
+    Attributes:
+        kind: `webhook` (JSON, signed with `secret`), `slack` (an incoming webhook of Slack's, or
+            of a service that takes the same) or `alertmanager` (its API v2).
+        url: where it listens; for an Alertmanager without the path `/api/v2/alerts`. Nothing shows
+            it, because it may let anybody in. It may be an address of a private network; redirects
+            are never followed.
+        secret: of a webhook: `whsec_` and 24 to 64 random bytes in base64. Without one nothing is
+            signed.
+        headers: sent with every message, such as `Authorization`.
+        timeout_seconds: how long an answer may take.
+        max_age_seconds: how long a message that does not arrive is sent again.
+        resolved: whether it is told that an alert is over.
+    """
+
+    kind: ReceiverKind
+    url: Secret
+    secret: Secret = Secret("")
+    headers: dict[str, Secret] = msgspec.field(default_factory=dict)
+    timeout_seconds: Annotated[float, msgspec.Meta(gt=0, le=60)] = 10.0
+    max_age_seconds: Positive = 6 * 3600.0
+    resolved: bool = True
+
+
+class AlertRule(Section, frozen=True, kw_only=True):
+    """When there is an alert.
+
+    Attributes:
+        on: what it is about. `errors`: the share of requests that fail, by a fault that is not the
+            client's; `first_byte`, `duration`: seconds to the first or the last byte of answers;
+            `spend`: US dollars; `budget`: the share of a key's budget that is used; `burn`: how
+            many times faster than evenly over its period a key uses its budget; `breaker`: a
+            target's breaker is open; `rollout`: a rollout was rolled back, aborted or paused; `shadow`: a
+            shadow is blocked; `drift`: a watch finds a model changed; `retirement`: a model will
+            be shut down; `schedule`: a scheduled run failed, or its gate did.
+        above: the alert begins where the value is larger.
+        window_seconds: what the value is measured over: the last so many seconds. Of `burn` also
+            over the last twelfth of it, and both have to be above.
+        min_requests: with fewer in the window, nothing is known: no alert begins, and none ends.
+        quantile: of `first_byte` and `duration`: which share of the requests must not take longer.
+        for_seconds: how long it has to go on before anybody is told.
+        by: an alert for each `route`, `target` or `key`; none of them for all together.
+        routes, targets, keys: only of these routes, targets (`provider/model`) and names of keys;
+            none for all.
+        labels: other labels that it must have, such as `watch: nightly`.
+        severity: `info`, `warning` or `critical`; None for what the condition says.
+        receivers: who is told; None for all receivers.
+    """
+
+    on: AlertSubject
+    above: _Limit | None = None
+    window_seconds: _Window | None = None
+    min_requests: Annotated[int, msgspec.Meta(ge=1, le=10**9)] | None = None
+    quantile: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.95
+    for_seconds: NotNegative = 0.0
+    by: Annotated[tuple[GroupLabel, ...], _Few] | None = None
+    routes: Annotated[tuple[str, ...], _Few] = ()
+    targets: Annotated[tuple[str, ...], _Few] = ()
+    keys: Annotated[tuple[str, ...], _Few] = ()
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
+    severity: Severity | None = None
+    receivers: Annotated[tuple[str, ...], _Few] | None = None
+
+    def threshold(self) -> float:
+        """Return what the value is compared with; 0 for a subject without a threshold."""
+        return (THRESHOLDS.get(self.on) or 0.0) if self.above is None else self.above
+
+    def window(self) -> float:
+        """Return the seconds that the value is measured over; 0 for a subject without a window."""
+        usual = WINDOWS.get(self.on, 0.0)
+        return usual if self.window_seconds is None else self.window_seconds
+
+    def fewest(self) -> int:
+        """Return the number of requests without which nothing is known."""
+        return _FEWEST.get(self.on, 1) if self.min_requests is None else self.min_requests
+
+    def groups(self) -> tuple[GroupLabel, ...]:
+        """Return what there is an alert for each of."""
+        if self.on in _ABOUT_KEYS:
+            return ("key",)
+        if self.by is None:
+            return () if self.on == "spend" else ("route",)
+        return self.by
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Return whether the rule is about a condition with these labels."""
+        return (
+            (not self.routes or labels.get("route") in self.routes)
+            and (not self.targets or labels.get("target") in self.targets)
+            and (not self.keys or labels.get("key") in self.keys)
+            and all(labels.get(name) == value for name, value in self.labels.items())
+        )
+
+
+class Alerts(Section, frozen=True, kw_only=True):
+    """What is told to whom.
+
+    Attributes:
+        receivers: name to AlertReceiver.
+        rules: name to AlertRule.
+        group_seconds: how long a message waits for others to join it.
+        repeat_seconds: how often an alert that goes on is told again; 0 for never.
+        days: how many days alerts that are over, and messages, stay in the list.
+    """
+
+    receivers: dict[str, AlertReceiver] = msgspec.field(default_factory=dict)
+    rules: dict[str, AlertRule] = msgspec.field(default_factory=dict)
+    group_seconds: NotNegative = 10.0
+    repeat_seconds: NotNegative = 4 * 3600.0
+    days: Positive = 30.0
+
+    def receivers_of(self, rule: AlertRule) -> tuple[str, ...]:
+        """Return the names of a rule's receivers."""
+        return tuple(self.receivers) if rule.receivers is None else rule.receivers
+
+
+def signing_key(secret: Secret) -> bytes | None:
+    """Return the bytes of a webhook's secret; None where it is not one."""
+    text = secret.reveal()
+    if not text.startswith("whsec_"):
+        return None
+    try:
+        key = base64.b64decode(text.removeprefix("whsec_"), validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return key if 24 <= len(key) <= 64 else None
+
+
+def alert_problems(
+    document: Document,
+    alerts: Alerts,
+    providers: Providers | None,
+    routes: Collection[str],
+) -> Iterator[Problem]:
+    """Yield what types cannot say. `providers` is None where they cannot be read."""
+    for section, entries, limit in (
+        ("receivers", alerts.receivers, MAX_RECEIVERS),
+        ("rules", alerts.rules, MAX_RULES),
+    ):
+        if len(entries) > limit:
+            yield document.problem(("alerts", section), f"has more than {limit}")
+        for name in entries:
+            if not NAME.fullmatch(name):
+                yield document.problem(
+                    ("alerts", section, name),
+                    "must be a name of letters, digits, '.', '_', ':' and '-'",
+                )
+    for name, receiver in alerts.receivers.items():
+        yield from _receiver_problems(document, ("alerts", "receivers", name), receiver)
+    for name, rule in alerts.rules.items():
+        place = ("alerts", "rules", name)
+        yield from _rule_problems(document, place, rule)
+        for n, receiver_name in enumerate(rule.receivers or ()):
+            if receiver_name not in alerts.receivers:
+                near = closest(receiver_name, alerts.receivers)
+                yield document.problem(
+                    (*place, "receivers", n), f"no receiver {receiver_name!r}.{near}"
+                )
+        if providers is not None:
+            yield from _filter_problems(document, place, rule, providers, routes)
+
+
+def _filter_problems(
+    document: Document,
+    place: DocumentPath,
+    rule: AlertRule,
+    providers: Providers,
+    routes: Collection[str],
+) -> Iterator[Problem]:
+    for n, route in enumerate(rule.routes):
+        if route not in routes and not _is_target(route, providers):
+            near = closest(route, routes)
+            yield document.problem((*place, "routes", n), f"no route {route!r}.{near}")
+    for n, target in enumerate(rule.targets):
+        if not _is_target(target, providers):
+            yield document.problem(
+                (*place, "targets", n), f"{target!r} is no model of a provider of the config"
+            )
+
+
+def _is_target(name: str, providers: Providers) -> bool:
+    provider, slash, model = name.partition("/")
+    return bool(slash and model) and provider in providers
+
+
+def _receiver_problems(
+    document: Document, place: DocumentPath, receiver: AlertReceiver
+) -> Iterator[Problem]:
+    if wrong := wrong_with_address(receiver.url.reveal()):
+        yield document.problem((*place, "url"), wrong)
+    if receiver.secret:
+        if receiver.kind != "webhook":
+            yield document.problem(
+                (*place, "secret"), f"nobody checks signatures of {receiver.kind}"
+            )
+        elif signing_key(receiver.secret) is None:
+            yield document.problem(
+                (*place, "secret"), "must be whsec_ and 24 to 64 random bytes in base64"
+            )
+    yield from header_problems(document, place, receiver.headers)
+
+
+def _rule_problems(document: Document, place: DocumentPath, rule: AlertRule) -> Iterator[Problem]:
+    on = rule.on
+    if on in THRESHOLDS:
+        if rule.above is None and THRESHOLDS[on] is None:
+            yield document.problem((*place, "above"), f"{on} needs a threshold")
+        elif on == "errors" and rule.threshold() >= 1:
+            yield document.problem((*place, "above"), "must be below 1, a share of the requests")
+    elif rule.above is not None:
+        yield document.problem((*place, "above"), f"{on} has no threshold")
+    if rule.window_seconds is not None and on not in WINDOWS:
+        yield document.problem((*place, "window_seconds"), f"{on} is not measured over a window")
+    if rule.min_requests is not None and on not in WINDOWS:
+        yield document.problem((*place, "min_requests"), f"{on} does not count requests")
+    if rule.quantile != 0.95 and on not in _WITH_QUANTILE:
+        yield document.problem((*place, "quantile"), f"{on} has no quantile")
+    if rule.by is not None and (on not in WINDOWS or on in _ABOUT_KEYS):
+        yield document.problem((*place, "by"), f"{on} has labels of its own")
+    for n, label in enumerate(rule.by or ()):
+        if label in (rule.by or ())[:n]:
+            yield document.problem((*place, "by", n), f"{label} is there twice")

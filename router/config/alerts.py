@@ -97,9 +97,9 @@ class AlertRule(Section, frozen=True, kw_only=True):
             client's; `first_byte`, `duration`: seconds to the first or the last byte of answers;
             `spend`: US dollars; `budget`: the share of a key's budget that is used; `burn`: how
             many times faster than evenly over its period a key uses its budget; `breaker`: a
-            target's breaker is open; `rollout`: a rollout was rolled back, aborted or paused; `shadow`: a
-            shadow is blocked; `drift`: a watch finds a model changed; `retirement`: a model will
-            be shut down; `schedule`: a scheduled run failed, or its gate did.
+            target's breaker is open; `rollout`: a rollout was rolled back, aborted or paused;
+            `shadow`: a shadow is blocked; `drift`: a watch finds a model changed; `retirement`: a
+            model will be shut down; `schedule`: a scheduled run failed, or its gate did.
         above: the alert begins where the value is larger.
         window_seconds: what the value is measured over: the last so many seconds. Of `burn` also
             over the last twelfth of it, and both have to be above.

@@ -167,8 +167,11 @@ def header_problems(
 _API_PATHS = ("/chat/completions", "/completions", "/embeddings", "/models", "/messages")
 
 
-def wrong_with_address(url: str) -> str:
-    """Return why no request can be sent to a URL; "" when one can."""
+def wrong_with_address(url: str, *, instead: str = "headers") -> str:
+    """Return why no request can be sent to a URL; "" when one can.
+
+    `instead` is what a user's name in it could be written in.
+    """
     if not url.isascii() or not url.isprintable() or " " in url:
         return "has characters that a URL cannot have; escape them (%20)"
     try:
@@ -180,13 +183,13 @@ def wrong_with_address(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         return "must begin with http:// or https:// and a host"
     if "@" in parts.netloc:
-        return "has a user's name in it, which would not be sent; use headers"
+        return f"has a user's name in it, which would not be sent; use {instead}"
     return ""
 
 
 def wrong_with_url(url: str) -> str:
     """Return why requests cannot be sent below a base URL; "" when they can."""
-    if wrong := wrong_with_address(url):
+    if wrong := wrong_with_address(url, instead="api_key or headers"):
         return wrong
     parts = urlsplit(url)
     if parts.query or parts.fragment:

@@ -5,7 +5,7 @@
         tells_all = True
 
         async def conditions(self) -> Sequence[AlertCondition]:
-            return [AlertCondition(on="drift", labels={"watch": "nightly"}, summary="...", link="/...")]
+            return [AlertCondition(on="drift", labels={"watch": "nightly"}, summary="...")]
 
 The config's rules say which conditions become alerts, from when on, and who is told: a rule with
 `on: drift` is about every condition with that `on` whose labels match its filters. Every few

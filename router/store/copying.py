@@ -30,7 +30,8 @@ _SIGNS = (
     " (SELECT max(version) FROM key_changes), (SELECT max(spend) FROM key_changes),"
     " (SELECT max(version) FROM route_changes), (SELECT max(version) FROM rollout_changes),"
     " (SELECT max(changed_at) FROM sealed_traffic), (SELECT count(*) FROM sealed_traffic),"
-    " (SELECT max(number) FROM feedback), (SELECT sum(version) FROM review_rows)"
+    " (SELECT max(number) FROM feedback), (SELECT sum(version) FROM review_rows),"
+    " (SELECT max(lease_until) FROM occurrences)"
 )
 
 # What is done: to which table, and to how many of its rows.

@@ -17,6 +17,7 @@ from router.store.judgements import JudgementStore
 from router.store.keys import KeyStore
 from router.store.leases import LeaseStore
 from router.store.lineage import LineageStore
+from router.store.occurrences import OccurrenceStore
 from router.store.people_labels import LabelStore
 from router.store.readiness import CheckedStore
 from router.store.requeue import RequeueStore
@@ -45,6 +46,7 @@ class Store(
     StudyStore,
     LabelStore,
     LineageStore,
+    OccurrenceStore,
     RolloutStore,
     RouteStore,
     KeyStore,

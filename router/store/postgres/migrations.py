@@ -931,6 +931,33 @@ DROP INDEX review_rows_by_state;
 CREATE INDEX review_rows_by_state ON review_rows (state, number, dataset, route, origin);
 """)
 
+_M047 = _step("""
+CREATE TABLE occurrences (
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    due DOUBLE PRECISION NOT NULL,
+    cause TEXT NOT NULL,
+    state TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    lease_until DOUBLE PRECISION NOT NULL,
+    started_at DOUBLE PRECISION,
+    finished_at DOUBLE PRECISION,
+    run_id TEXT NOT NULL,
+    detail TEXT NOT NULL,
+    PRIMARY KEY (kind, name, due)
+);
+-- One of each name is running at a time, and what is running is found at once.
+CREATE UNIQUE INDEX occurrences_running ON occurrences (kind, name) WHERE state = 'running';
+CREATE INDEX occurrences_by_due ON occurrences (kind, due);
+CREATE TABLE timetables (
+    kind TEXT NOT NULL,
+    name TEXT NOT NULL,
+    line TEXT NOT NULL,
+    since DOUBLE PRECISION NOT NULL,
+    PRIMARY KEY (kind, name, line)
+);
+""")
+
 STEPS = {
     "m029_label_scores": _M029,
     "m030_traffic_index": _M030,
@@ -950,4 +977,5 @@ STEPS = {
     "m044_authors": _M044,
     "m045_rollout_judging": _M045,
     "m046_review_pages": _M046,
+    "m047_occurrences": _M047,
 }

@@ -13,6 +13,7 @@ from router.store.sql.judgements import SqlJudgements
 from router.store.sql.keys import SqlKeys
 from router.store.sql.leases import SqlLeases
 from router.store.sql.lineage import SqlLineage
+from router.store.sql.occurrences import SqlOccurrences
 from router.store.sql.people_labels import SqlLabels
 from router.store.sql.requeue import SqlRequeue
 from router.store.sql.results import SqlResults
@@ -40,6 +41,7 @@ class SqlStore(
     SqlStudies,
     SqlLabels,
     SqlLineage,
+    SqlOccurrences,
     SqlRollouts,
     SqlRoutes,
     SqlKeys,

@@ -1230,6 +1230,45 @@ def m046_review_pages(db: Database) -> None:
     )
 
 
+def m047_occurrences(db: Database) -> None:
+    """What schedules and watches did, and since when their timetables are followed."""
+    db.execute(
+        """
+        CREATE TABLE occurrences (
+            kind TEXT NOT NULL,
+            name TEXT NOT NULL,
+            due REAL NOT NULL,
+            cause TEXT NOT NULL,
+            state TEXT NOT NULL,
+            owner TEXT NOT NULL,
+            lease_until REAL NOT NULL,
+            started_at REAL,
+            finished_at REAL,
+            run_id TEXT NOT NULL,
+            detail TEXT NOT NULL,
+            PRIMARY KEY (kind, name, due)
+        ) WITHOUT ROWID
+        """
+    )
+    # One of each name is running at a time, and what is running is found at once.
+    db.execute(
+        "CREATE UNIQUE INDEX occurrences_running ON occurrences (kind, name)"
+        " WHERE state = 'running'"
+    )
+    db.execute("CREATE INDEX occurrences_by_due ON occurrences (kind, due)")
+    db.execute(
+        """
+        CREATE TABLE timetables (
+            kind TEXT NOT NULL,
+            name TEXT NOT NULL,
+            line TEXT NOT NULL,
+            since REAL NOT NULL,
+            PRIMARY KEY (kind, name, line)
+        ) WITHOUT ROWID
+        """
+    )
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -1272,4 +1311,5 @@ STEPS = (
     m044_authors,
     m045_rollout_judging,
     m046_review_pages,
+    m047_occurrences,
 )

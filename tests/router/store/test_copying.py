@@ -131,6 +131,10 @@ async def fill_rollouts(store):
     score = RolloutScore(request=seen.requests[0].number, signal="feedback:f", source="s",
                          value=1.0, at=1.0)  # fmt: skip
     await store.keep_rollout_scores("ro_1", [score])
+    assert await store.timetable_since("schedule", "nightly", "0 2 * * * UTC") > 0
+    night = ("schedule", "nightly", 7200.0)
+    assert await store.claim_occurrence(*night, "a:1:2:3", 30.0, detail={"gate": "passed"})
+    assert await store.extend_occurrence(*night, "a:1:2:3", 30.0, run_id="run_1")
     await store.add_judged("ro_1", [JudgedRequests(day=0.0, outcome="scored", requests=2, usd=0.5)])
 
 

@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 from loadtests.feedback import LIMIT_MS, page_time, report_pages
 from loadtests.traffic import PageTime, conditions, serving
 from router.config.storage import Storage
-from router.store.review import ReviewContent, ReviewFilter, ReviewRow, ReviewSource
+from router.store.review import NewReviewRow, ReviewContent, ReviewFilter, ReviewRow, ReviewSource
 from router.store.selection import open_store
 
 AT_ONCE = 1000
@@ -57,7 +57,10 @@ async def fill(path: Path, count: int) -> None:
     async with open_store(Storage(database=f"sqlite:///{path}")) as store:
         for start in range(0, count, AT_ONCE):
             some = [a_row(n) for n in range(start, min(start + AT_ONCE, count))]
-            rows = [(row, [f"{row.source.id}-{band}" for band in range(16)]) for row in some]
+            rows = [
+                NewReviewRow(row, bands=[f"{row.source.id}-{band}" for band in range(16)])
+                for row in some
+            ]
             await store.add_review_rows(rows, max_waiting=count)
 
 

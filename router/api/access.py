@@ -181,6 +181,12 @@ class Caller(NamedTuple):
         """The id of the request's key; "" without one."""
         return "" if self.key is None else self.key.id
 
+    @property
+    def actor(self) -> str:
+        """Who decides, as it is stored with a decision."""
+        key = self.key
+        return "a client without a key" if key is None else f"key {key.name} ({key.id})"
+
 
 InjectedCaller = NamedDependency[Caller]
 

@@ -8,7 +8,7 @@ import msgspec
 from litestar import Request, get, patch, post
 from litestar.params import FromPath, FromQuery, QueryParameter
 
-from router.api.access import Caller, InjectedCaller
+from router.api.access import InjectedCaller
 from router.api.bodies import body_as, check_no_options
 from router.api.injection import Injected
 from router.api.paging import MAX_OFFSET
@@ -140,7 +140,7 @@ async def edit_review(
 ) -> ReviewRow:
     """Change the fields that the body has. The same checks are made as when the row came."""
     edit = await body_as(request, ReviewEdit, default=b"{}")
-    return await services.review.edit(row_id, edit, _reviewer(caller))
+    return await services.review.edit(row_id, edit, caller.actor)
 
 
 @post(
@@ -154,7 +154,7 @@ async def accept_review(
 ) -> ReviewRow:
     """Accept a row, with the changes that the body has; 409 where it was changed meanwhile."""
     edit = await body_as(request, ReviewEdit, default=b"{}")
-    return await services.review.accept(row_id, _reviewer(caller), edit)
+    return await services.review.accept(row_id, caller.actor, edit)
 
 
 @post(
@@ -169,7 +169,7 @@ async def reject_review(
     """Reject a row, which is deleted when it expires; 409 where it was changed meanwhile."""
     rejection = await body_as(request, Rejection, default=b"{}")
     return await services.review.reject(
-        row_id, _reviewer(caller), reason=rejection.reason, version=rejection.version
+        row_id, caller.actor, reason=rejection.reason, version=rejection.version
     )
 
 
@@ -182,7 +182,7 @@ async def undo_review(
 ) -> ReviewRow:
     """Let a row wait again; 409 where a version of the dataset has it already."""
     await check_no_options(request)
-    return await services.review.undo(row_id, _reviewer(caller))
+    return await services.review.undo(row_id, caller.actor)
 
 
 @post("/review/publish", tags=["review"], summary="Make a version of accepted rows")
@@ -192,9 +192,4 @@ async def publish_review(
     """Register a new version of a dataset: the newest one's rows, and those accepted for it."""
     publication = await body_as(request, Publication, default=b"{}")
     name = publication.dataset or services.config.review.dataset
-    return await services.review.publish(name, _reviewer(caller))
-
-
-def _reviewer(caller: Caller) -> str:
-    """Return who decides, as it is stored with the decision."""
-    return "anonymous" if caller.key is None else f"{caller.key.name} ({caller.key.id})"
+    return await services.review.publish(name, caller.actor)

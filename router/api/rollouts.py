@@ -47,7 +47,7 @@ async def start_rollout(
     shown with the route's traffic is refused with 409, unless `force` is true.
     """
     requested = services.rollouts.request_of(name, await document_of(request))
-    rollout = await services.rollouts.start(name, requested, actor=_actor(caller))
+    rollout = await services.rollouts.start(name, requested, actor=caller.actor)
     await services.assignments.follow()
     return rollout
 
@@ -132,11 +132,6 @@ async def _act(
     request: Request[Any, Any, Any],
 ) -> Rollout:
     requested = await body_as(request, RolloutAction, default=b"{}")
-    rollout = await services.rollouts.act(name, action, requested, actor=_actor(caller))
+    rollout = await services.rollouts.act(name, action, requested, actor=caller.actor)
     await services.assignments.follow()
     return rollout
-
-
-def _actor(caller: Caller) -> str:
-    """Name who decides: the key, where one is needed."""
-    return "anybody" if caller.key is None else f"key {caller.key.name} ({caller.key.id})"

@@ -153,12 +153,12 @@ def with_store(config: Config, action: Callable[[Store], Awaitable[T]]) -> T:
     return asyncio.run(inside())
 
 
-def login_name() -> str:
-    """Return the name of who runs the command; "" where the system has none."""
+def actor() -> str:
+    """Return who runs the command, as it is stored with a decision."""
     try:
-        return getpass.getuser()
+        return f"command line ({getpass.getuser()})"
     except (KeyError, OSError):
-        return ""
+        return "command line"
 
 
 def widen(table: Table) -> None:

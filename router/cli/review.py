@@ -18,13 +18,13 @@ from rich.table import Column, Table
 from providers.errors import ConflictError, EvalrouterError, InputError, RequestError
 from router.cli.commands import (
     Commands,
+    actor,
     config_option,
     counted,
     err,
     escape,
     json_option,
     local_time,
-    login_name,
     out,
     print_json,
     print_table,
@@ -121,7 +121,7 @@ def review_accept(
         from router.loop.review import ReviewEdit  # noqa: PLC0415  (see TYPE_CHECKING above)
 
         edit = None if reference is None else ReviewEdit(reference=reference)
-        return await services.review.accept(row_id, _reviewer(), edit)
+        return await services.review.accept(row_id, actor(), edit)
 
     _print_decided(with_services(load(config_path), accept), as_json)
 
@@ -135,7 +135,7 @@ def review_reject(row_id: str, reason: str, config_path: Path | None, as_json: b
     """Reject a row. It is deleted when it expires."""
 
     async def reject(services: Services) -> ReviewRow:
-        return await services.review.reject(row_id, _reviewer(), reason=reason)
+        return await services.review.reject(row_id, actor(), reason=reason)
 
     _print_decided(with_services(load(config_path), reject), as_json)
 
@@ -148,7 +148,7 @@ def review_undo(row_id: str, config_path: Path | None, as_json: bool) -> None:
     """Let a row wait again that was accepted or rejected, unless a version has it."""
 
     async def undo(services: Services) -> ReviewRow:
-        return await services.review.undo(row_id, _reviewer())
+        return await services.review.undo(row_id, actor())
 
     _print_decided(with_services(load(config_path), undo), as_json)
 
@@ -165,7 +165,7 @@ def review_publish(dataset: str | None, config_path: Path | None, as_json: bool)
     config = load(config_path)
 
     async def publish(services: Services) -> PublishedRows:
-        return await services.review.publish(dataset or config.review.dataset, _reviewer())
+        return await services.review.publish(dataset or config.review.dataset, actor())
 
     published: PublishedRows = with_services(config, publish)
     if as_json:
@@ -266,7 +266,7 @@ class _Keyboard:
 
 async def _review(services: Services, matching: ReviewFilter, keyboard: _Keyboard) -> None:
     """Show row by row and decide by key, until none is left or the person quits."""
-    reviewer = _reviewer()
+    reviewer = actor()
     await services.feedback_review.run_once()
     total = await services.store.count_review_rows(matching)
     decided: list[ReviewRow] = []
@@ -373,9 +373,3 @@ def _print_published(published: PublishedRows) -> None:
         f"{version}: {counted(dataset.rows, 'row')}, {published.published} of them new",
         highlight=False,
     )
-
-
-def _reviewer() -> str:
-    """Return who decides, as it is stored with the decision."""
-    name = login_name()
-    return f"{name} (command line)" if name else "command line"

@@ -13,11 +13,11 @@ import click
 from providers.errors import InputError
 from router.cli.commands import (
     Commands,
+    actor,
     config_option,
     escape,
     json_option,
     local_time,
-    login_name,
     out,
     print_json,
     with_services,
@@ -106,7 +106,7 @@ def rollout_start(  # noqa: PLR0917 - one parameter for each option
 
     async def start(services: Services) -> Rollout:
         requested = services.rollouts.request_of(route, document._replace(data=settings))
-        return await services.rollouts.start(route, requested, actor=_actor())
+        return await services.rollouts.start(route, requested, actor=actor())
 
     started: Rollout = with_services(load(config_path), start)
     if as_json:
@@ -124,10 +124,6 @@ def _numbers(text: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise InputError(f"--steps must be numbers such as 1,5,25,100 (got {text!r})") from None
-
-
-def _actor() -> str:
-    return f"cli {login_name()}".rstrip()
 
 
 @rollout.command("list")
@@ -192,7 +188,7 @@ def _command(action: Action, text: str) -> click.Command:
         requested = RolloutAction(reason=reason, revision=revision)
 
         async def act(services: Services) -> Rollout:
-            return await services.rollouts.act(route, action, requested, actor=_actor())
+            return await services.rollouts.act(route, action, requested, actor=actor())
 
         changed: Rollout = with_services(load(config_path), act)
         if as_json:

@@ -50,6 +50,7 @@ from router.store.datasets import DatasetRow, DatasetStore
 from router.store.leases import LeaseStore
 from router.store.lineage import RowSource
 from router.store.review import (
+    NewReviewRow,
     ReviewContent,
     ReviewFilter,
     ReviewOrigin,
@@ -226,24 +227,24 @@ class ReviewQueue:
 
     async def _add(self, candidates: Sequence[ReviewCandidate], key: bytes) -> list[ReviewArrival]:
         arrivals: list[ReviewArrival] = []
-        rows: list[tuple[ReviewRow, list[str]]] = []
+        rows: list[NewReviewRow] = []
         batches: dict[str, Duplicates] = {}
         for start in range(0, len(candidates), _CHECKED_AT_ONCE):
             some = candidates[start : start + _CHECKED_AT_ONCE]
             for prepared in await asyncio.to_thread(self._prepare, some, key):
-                row, bands = prepared.row, [band.hex() for band in prepared.sketch.bands()]
+                row, form = prepared.row, prepared.sketch
+                bands = [band.hex() for band in form.bands()]
                 batch = batches.setdefault(
                     row.dataset, Duplicates(similarity=self._config.pranks.similarity)
                 )
-                duplicate = await self._duplicate(prepared, bands) or batch.add(
-                    row.id, prepared.sketch
-                )
+                duplicate = await self._duplicate(prepared, bands) or batch.add(row.id, form)
                 findings = (*prepared.checked.findings, *self._duplicate_findings(duplicate))
                 if any(finding.action == "drop" for finding in findings):
                     arrivals.append(ReviewArrival(id=None, findings=findings))
                     continue
                 listed = tuple(msgspec.to_builtins(finding) for finding in findings)
-                rows.append((msgspec.structs.replace(row, findings=listed), bands))
+                row = msgspec.structs.replace(row, findings=listed)
+                rows.append(NewReviewRow(row, form.digest, form.values.hex(), bands))
                 arrivals.append(ReviewArrival(id=row.id, findings=findings))
         if rows:
             await self._store.add_review_rows(rows, max_waiting=self._config.max_rows)
@@ -260,7 +261,6 @@ class ReviewQueue:
             source = candidate.source
             if not source.at:
                 source = msgspec.structs.replace(source, at=now)
-            form = _sketch(content)
             row = ReviewRow(
                 id=f"rv_{uuid.uuid4().hex}",
                 at=now,
@@ -269,10 +269,8 @@ class ReviewQueue:
                 origin=candidate.origin,
                 source=source,
                 content=content,
-                digest=form.digest,
-                sketch=form.values.hex(),
             )
-            prepared.append(_Prepared(row, checked, form))
+            prepared.append(_Prepared(row, checked, _sketch(content)))
         return prepared
 
     def _check(

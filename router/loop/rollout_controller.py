@@ -77,7 +77,7 @@ class RolloutController:
         self._store = store
         self._rollouts = rollouts
         self._assignments = assignments
-        self._owner = owner
+        self._owner, self._actor = owner, f"server {owner}"
         self._clock = clock
         self._rounds = Rounds(
             self.run_once, every=EVERY_S, name="evalrouter-rollouts", failing="rollouts wait"
@@ -126,7 +126,7 @@ class RolloutController:
         if not self._has_lease:
             self._readings.clear()
             return False
-        await self._rollouts.start_configured(actor=self._owner)
+        await self._rollouts.start_configured(actor=self._actor)
         active = await self._store.rollouts(active=True, limit=1000)
         self._turns = {row.id: self._turns.get(row.id, 0.0) for row in active}
         for rollout in active:
@@ -142,10 +142,10 @@ class RolloutController:
 
     async def _advance(self, rollout: Rollout) -> None:
         if rollout.state in ("promoting", "rolling_back"):
-            await self._rollouts.bring_about(rollout, actor=self._owner)
+            await self._rollouts.bring_about(rollout, actor=self._actor)
             return
         if rollout.pause != "route" and not self._rollouts.is_control_unchanged(rollout):
-            await self._rollouts.pause_for_route(rollout, actor=self._owner)
+            await self._rollouts.pause_for_route(rollout, actor=self._actor)
             return
         settings = settings_of(rollout)
         if names := feedback_names(settings):
@@ -158,7 +158,7 @@ class RolloutController:
             after = await self._count(rollout, settings, seen)
             if after is not None:
                 await self._assignments.follow()
-                await self._rollouts.bring_about(after, actor=self._owner)
+                await self._rollouts.bring_about(after, actor=self._actor)
                 return
             if len(seen.requests) < AT_ONCE and len(seen.scores) < AT_ONCE:
                 return
@@ -214,7 +214,7 @@ class RolloutController:
             rollout,
             changes,
             rule=decision.rule,
-            actor=self._owner,
+            actor=self._actor,
             reason=decision.reason,
             signal=", ".join(decision.signals),
             e_value=decision.e_value,

@@ -2,7 +2,7 @@
 
     rollouts = Rollouts(store, routes, config)
     await rollouts.start("summarizer", request, actor="key ops")
-    await rollouts.act("summarizer", "rollback", RolloutAction(reason="slow"), actor="cli ann")
+    await rollouts.act("summarizer", "rollback", RolloutAction(reason="slow"), actor="server a")
 
 While a rollout is under way the route's definition stays as it is: it is the control, and the
 candidate's share is taken of its requests. A promotion and a rollback have two steps. The decision

@@ -68,7 +68,6 @@ class ReviewRow(msgspec.Struct, frozen=True, kw_only=True):
         source: see ReviewSource.
         content: see ReviewContent.
         findings: what its checks noticed: objects with `kind`, `action`, `place` and so on.
-        digest, sketch: see `router.loop.checks.near_duplicates.Sketch`.
         state: what a person has decided.
         version: grows with every change.
         edited: whether a person has changed the content.
@@ -86,8 +85,6 @@ class ReviewRow(msgspec.Struct, frozen=True, kw_only=True):
     source: ReviewSource
     content: ReviewContent
     findings: tuple[dict[str, Any], ...] = ()
-    digest: str = ""
-    sketch: str = ""
     state: ReviewState = "waiting"
     version: int = 1
     edited: bool = False
@@ -95,6 +92,21 @@ class ReviewRow(msgspec.Struct, frozen=True, kw_only=True):
     decided_by: str = ""
     reason: str = ""
     published: str = ""
+
+
+class NewReviewRow(NamedTuple):
+    """A row to be stored, with what near duplicates of it are found by.
+
+    Attributes:
+        row: the row.
+        digest, sketch: see `router.loop.checks.near_duplicates.Sketch`; the latter as hex.
+        bands: pieces of the sketch, of which a near duplicate has one in common, as hex.
+    """
+
+    row: ReviewRow
+    digest: str = ""
+    sketch: str = ""
+    bands: Collection[str] = ()
 
 
 class ReviewFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,10 +170,8 @@ class ReviewStore(Protocol):
         """Store how far the queue has been judged."""
         ...
 
-    async def add_review_rows(
-        self, rows: Sequence[tuple[ReviewRow, Collection[str]]], *, max_waiting: int
-    ) -> None:
-        """Store rows, each with the bands of its sketch, all or none.
+    async def add_review_rows(self, rows: Sequence[NewReviewRow], *, max_waiting: int) -> None:
+        """Store rows, all or none.
 
         Raises:
             ConflictError: more than `max_waiting` rows would wait.

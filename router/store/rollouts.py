@@ -101,7 +101,8 @@ class RolloutDecision(msgspec.Struct, frozen=True, kw_only=True):
         low, high: the interval of the first of these signals; None without one.
         from_state, to_state, from_weight, to_weight: what changed; "" before the start.
         route_version: a hash of the route's definition.
-        actor: who decided: a key's id, a user of the command line, or a server process.
+        actor: who decided: `key NAME (ID)`, `a client without a key`, `command line (NAME)` or
+            `server PROCESS`.
         reason: in words.
     """
 

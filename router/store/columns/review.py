@@ -14,8 +14,8 @@ from router.store.review import ReviewContent, ReviewRow, ReviewSource
 
 # Those of ReviewRow that are stored as they are.
 _PLAIN = (
-    "number", "id", "at", "expires_at", "dataset", "origin", "digest", "sketch", "state", "version",
-    "decided_at", "decided_by", "reason", "published",
+    "number", "id", "at", "expires_at", "dataset", "origin", "state", "version", "decided_at",
+    "decided_by", "reason", "published",
 )  # fmt: skip
 _SOURCE = (
     "request_id", "request_at", "key_id", "user_id", "route", "target", "klass", "status",

@@ -13,6 +13,7 @@ from router.store.columns.review import REVIEW_COLUMNS, review_columns, review_r
 from router.store.columns.traffic import FILTER_COLUMNS
 from router.store.columns.values import json_text, readable
 from router.store.review import (
+    NewReviewRow,
     ReviewFilter,
     ReviewRow,
     ReviewStore,
@@ -64,9 +65,7 @@ class SqlReview(SqlPart, ReviewStore):
     async def keep_toxicity_progress(self, progress: ToxicityProgress) -> None:
         await self._database.write("judge the review queue", _keep_progress, progress)
 
-    async def add_review_rows(
-        self, rows: Sequence[tuple[ReviewRow, Collection[str]]], *, max_waiting: int
-    ) -> None:
+    async def add_review_rows(self, rows: Sequence[NewReviewRow], *, max_waiting: int) -> None:
         await self._database.write("add to the review queue", _add, rows, max_waiting)
 
     async def similar_review_rows(self, dataset: str, bands: Collection[str]) -> list[SimilarRow]:
@@ -129,9 +128,7 @@ def _keep_progress(db: Connection, progress: ToxicityProgress) -> None:
     db.execute(upsert("review_keys", ("name", "value"), ("name",)), ("toxicity", value))
 
 
-def _add(
-    db: Connection, rows: Sequence[tuple[ReviewRow, Collection[str]]], max_waiting: int
-) -> None:
+def _add(db: Connection, rows: Sequence[NewReviewRow], max_waiting: int) -> None:
     waiting = _count(db, ReviewFilter(state="waiting"))
     if waiting + len(rows) > max_waiting:
         raise ConflictError(
@@ -141,16 +138,19 @@ def _add(
     numbers = db.new_numbers("review_rows", len(rows))
     db.insert_rows(
         "review_rows",
-        REVIEW_COLUMNS,
-        [review_columns(number, row) for number, (row, _) in zip(numbers, rows, strict=True)],
+        (*REVIEW_COLUMNS, "digest", "sketch"),
+        [
+            (*review_columns(number, new.row), new.digest, new.sketch)
+            for number, new in zip(numbers, rows, strict=True)
+        ],
     )
     db.insert_rows(
         "review_bands",
         ("row_number", "band"),
         [
             (number, band)
-            for number, (_, bands) in zip(numbers, rows, strict=True)
-            for band in sorted(set(bands))
+            for number, new in zip(numbers, rows, strict=True)
+            for band in sorted(set(new.bands))
         ],
     )
 

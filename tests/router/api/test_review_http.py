@@ -51,7 +51,7 @@ def test_rows_are_reviewed_and_published(config):
         assert [row["id"] for row in rows] == [one, two]
         assert rows[0]["content"]["answer"].startswith("Mail [EMAIL_")
         client.review.edit(one, reference="Four.", version=1)
-        assert client.review.accept(one, version=2)["decided_by"] == "anonymous"
+        assert client.review.accept(one, version=2)["decided_by"] == "a client without a key"
         assert client.review.reject(two, reason="odd")["state"] == "rejected"
         assert client.review.undo(two)["state"] == "waiting"
         assert client.review.show(two)["version"] == 3
@@ -73,7 +73,7 @@ async def test_of_several_who_decide_at_once_one_wins(config):
             assert sorted(answer.status_code for answer in answers) == [200] + [409] * 5
             errors = [answer.json()["error"] for answer in answers if answer.status_code == 409]
             assert {error["code"] for error in errors} == {"already_decided"}
-            assert all("anonymous" in error["message"] for error in errors)
+            assert all("a client without a key" in error["message"] for error in errors)
             assert all("UTC" in error["message"] for error in errors)
 
 
@@ -94,7 +94,7 @@ def test_only_reviewers_and_administrators_review(config, http):
             if allowed:
                 row = added.json()["data"][0]["id"]
                 accepted = http.post(f"{url}/review/{row}/accept", headers=headers).json()
-                assert accepted["decided_by"].startswith(f"{role} (key_")
+                assert accepted["decided_by"].startswith(f"key {role} (key_")
 
 
 def said(role, content):

@@ -27,7 +27,7 @@ from router.store.lineage import RowSource
 from router.store.people_labels import PeopleLabel
 from router.store.postgres import PostgresStore
 from router.store.postgres import traffic_index as postgres_index
-from router.store.review import ReviewContent, ReviewRow, ReviewSource
+from router.store.review import NewReviewRow, ReviewContent, ReviewRow, ReviewSource
 from router.store.rollouts import JudgedRequests, Rollout, RolloutDecision, RolloutScore
 from router.store.sealed_traffic import FileFacts
 from router.store.shadows import ShadowPair, ShadowRow
@@ -104,7 +104,7 @@ async def fill(store):
     reviewed = ReviewRow(id="rv_1", at=1.0, expires_at=2.0, dataset="d", origin="traffic",
                          source=ReviewSource(id="req_1", at=1.0), decided_at=1.0,
                          content=ReviewContent(messages=[{"role": ODD}], answer=ODD))  # fmt: skip
-    await store.add_review_rows([(reviewed, ["band"])], max_waiting=9)
+    await store.add_review_rows([NewReviewRow(reviewed, bands=["band"])], max_waiting=9)
     await store.review_key(b"key")
     await fill_rollouts(store)
     facts = FileFacts(requests=9, size=1, sha256="ab", first=9000, last=9100, earliest=0.5,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from typing import Literal, NamedTuple
 
@@ -77,6 +77,45 @@ class Target(NamedTuple):
         return cls(provider, model)
 
 
+class Odds:
+    """The probability with which each target is the first that a request is sent to.
+
+    Routes have theirs ready, so that a request costs no sums.
+
+    Args:
+        probabilities: of each target that may be the first. They add up to 1.
+    """
+
+    __slots__ = ("_mixed", "_names", "probabilities")
+
+    def __init__(self, probabilities: Mapping[Target, float]) -> None:
+        self.probabilities = probabilities
+        self._names: Mapping[str, float] | None = None
+        self._mixed: tuple[float, Target, Odds] | None = None
+
+    @property
+    def names(self) -> Mapping[str, float]:
+        """Return the probabilities by the targets' names."""
+        if self._names is None:
+            self._names = {str(target): value for target, value in self.probabilities.items()}
+        return self._names
+
+    def mixed(self, rate: float, target: Target) -> Odds:
+        """Return the odds where a target is taken with the probability `rate`, and else as here."""
+        if self._mixed is not None and self._mixed[:2] == (rate, target):
+            return self._mixed[2]
+        rest = {other: (1 - rate) * value for other, value in self.probabilities.items()}
+        odds = Odds(
+            {
+                other: value
+                for other, value in {**rest, target: rest.get(target, 0.0) + rate}.items()
+                if value
+            }
+        )
+        self._mixed = (rate, target, odds)
+        return odds
+
+
 class Trace(NamedTuple):
     """The place of a request in a distributed trace (W3C Trace Context).
 
@@ -119,9 +158,15 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
             none, so that it is `id`.
         conversation: the client's own name of the conversation, by `stored_name`; "" without one.
         stored: whether the client lets it be stored; without, its bodies are not.
-        rollout, arm, unit, step: the rollout that chose its targets, on which side the request was,
-            a hash of whom the choice sticks to, and the position in the rollout's steps; "" and 0
-            without one.
+        rollout, arm, step: the rollout that chose its targets, on which side the request was, and
+            the position in the rollout's steps; "" and 0 without one.
+        unit: a hash of whom the choice of the first target sticks to, by the rollout or else the
+            route; "" where each request has a choice of its own.
+        first: the target that its plan tries first, whoever answers in the end; None without a
+            plan, as when the cache answers.
+        odds: with which probability each target was the first; None where a client has named the
+            target itself, and without a plan.
+        request_bytes: bytes of the request's body.
         attempts: the attempts at targets, in order.
         first_byte_s: seconds to the first byte of the answer; None without one.
         total_s: seconds to its last byte.
@@ -166,6 +211,9 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
     arm: Arm | Literal[""] = ""
     unit: str = ""
     step: int = 0
+    first: Target | None = None
+    odds: Odds | None = None
+    request_bytes: int = 0
     attempts: Sequence[Attempt] = ()
     first_byte_s: float | None = None
     total_s: float = 0.0
@@ -193,6 +241,13 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
     estimated: bool = False
     cost_usd: float | None = None
     settled: bool = False
+
+    @property
+    def propensity(self) -> float | None:
+        """The probability with which its first target was chosen; None where it is not known."""
+        if self.odds is None or self.first is None:
+            return None
+        return self.odds.probabilities.get(self.first, 0.0)
 
     def target_name(self) -> str:
         """Return the target that answered, else that of the last attempt; "" without one."""

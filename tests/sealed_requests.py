@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from router.records import Attempt, Record, Target
+from router.records import Attempt, Odds, Record, Target
 from router.sealing.files import SealedFiles
 from router.sealing.job import DAY_S, Sealing
 from router.sealing.traffic import RecordedTraffic
@@ -16,6 +16,7 @@ NOW = 20_000 * DAY_S + 1000.0
 FIRST = NOW - 1000.0 - DAYS * DAY_S
 COUNT = 1000
 TARGETS = [Target("a", "m"), Target("b", "m"), None]
+ODDS = Odds({Target("a", "m"): 0.7, Target("b", "m"): 0.3})
 
 
 def a_record(n: int, draw: random.Random) -> Record:
@@ -35,6 +36,9 @@ def a_record(n: int, draw: random.Random) -> Record:
         completion_tokens=n % 50,
         cost_usd=n / 1024 if n % 11 else None,
         attempts=[Attempt("a/m", "ok", 200, 0.5)],
+        unit=f"{n % 40:016x}" if n % 5 else "",
+        first=TARGETS[n % 2],
+        odds=ODDS if n % 5 else None,
         total_s=n / 7,
         keep="full" if bodies else "metadata",
         request=f"question {n} \0 é".encode() if bodies else None,

@@ -40,7 +40,7 @@ from router.gateway.cache import CacheUse, cache_use_of, key_of
 from router.gateway.hooks import AnswerHooks, TargetChooser
 from router.gateway.keys import KEYLESS, NOTHING
 from router.gateway.recorder import settle
-from router.gateway.routing import Plan, Table, share
+from router.gateway.routing import Plan, Table, position_of, share, unit_of
 from router.gateway.upstream import UpstreamRequest
 from router.services import Services
 
@@ -213,6 +213,7 @@ class Completions:
         """Return the plan for the request: by turn, by sticky key, or by chance."""
         model = context.model
         needs = needs_of(context.envelope) if table.watches_needs(model) else None
+        key = None
         if turns := table.takes_turns(model):
             # The middle of the share: its edge, times `turns`, may round down to the turn before.
             draw = (self._turns[model] % turns + 0.5) / turns
@@ -220,10 +221,23 @@ class Completions:
         else:
             sticky = table.sticky(model)
             key = sticky_key(sticky, context.envelope, context.headers) if sticky else None
-            draw = self._random() if key is None else share(key, model)
-        plan = table.plan(model, draw, load_of=self._dispatcher.load_of, needs=needs)
+            if key is None:
+                draw = self._random()
+            else:
+                context.unit = unit_of(key, model)
+                draw = position_of(context.unit)
+        explore_draw = 1.0
+        if table.explore(model):
+            # By a hash, so that a client stays where it is and the record shows what was drawn.
+            explore_draw = share(context.unit or context.record_id, f"explore {model}")
+        load_of = self._dispatcher.load_of
+        plan = table.plan(model, draw, load_of=load_of, needs=needs, explore_draw=explore_draw)
+        context.odds = plan.odds
         sticky = self._chooser.sticky_of(model)
-        return plan if sticky is None else self._assigned(plan, context, sticky)
+        if sticky is not None:
+            plan = self._assigned(plan, context, sticky)
+        context.first = plan.targets[0]
+        return plan
 
     def _assigned(self, plan: Plan, context: RequestContext, sticky: str) -> Plan:
         """Return the plan with the target first that was chosen for this request, if any."""
@@ -232,7 +246,11 @@ class Completions:
         key = unit_key(sticky, context.envelope, context.headers) or f"request {context.record_id}"
         assignment = self._chooser.choose(plan.route, context.route, key)
         context.assignment = assignment
-        if assignment is None or assignment.target is None:
+        if assignment is None:
+            return plan
+        if plan.odds is not None:
+            context.odds = plan.odds.mixed(assignment.weight, assignment.candidate)
+        if assignment.target is None:
             return plan
         # Other users must not get its answers, whatever becomes of the rollout.
         context.cache_use = None

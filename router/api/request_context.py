@@ -19,7 +19,7 @@ from router.gateway.hooks import Assignment
 from router.gateway.keys import KEYLESS
 from router.gateway.recorder import HEAD_BYTES, TAIL_BYTES
 from router.gateway.upstream import UpstreamResponse
-from router.records import Attempt, Record, Target, Trace, new_record_id
+from router.records import Attempt, Odds, Record, Target, Trace, new_record_id
 
 # The longest `x-request-id` of a client that is taken over.
 MAX_REQUEST_ID_BYTES = 128
@@ -46,6 +46,9 @@ class RequestContext:
         cache_use, cache_key, cached: how it uses the response cache, its key there, and the answer
             that the cache had.
         trace: its place in a distributed trace.
+        unit: a hash of the key that its route keeps to one target; "" without one.
+        first, odds: the target that its plan tries first, and with which probability each was; None
+            as in Record.
         assignment: which side of a rollout it is on; None without a rollout.
         response: the target's answer, None before it has begun.
         attempts: the requests to targets that have ended so far.
@@ -65,11 +68,13 @@ class RequestContext:
         "cached",
         "envelope",
         "error_code",
+        "first",
         "grant",
         "headers",
         "hooks",
         "keep",
         "model",
+        "odds",
         "path",
         "received",
         "record_id",
@@ -82,6 +87,7 @@ class RequestContext:
         "stream",
         "tail",
         "trace",
+        "unit",
     )
 
     def __init__(self, scope: Any, at: float, started: float) -> None:
@@ -104,6 +110,9 @@ class RequestContext:
         self.cache_key: bytes | None = None
         self.cached: CachedResponse | None = None
         self.trace: Trace | None = None
+        self.unit = ""
+        self.first: Target | None = None
+        self.odds: Odds | None = None
         self.assignment: Assignment | None = None
         self.response: UpstreamResponse | None = None
         self.attempts: list[Attempt] = []
@@ -192,6 +201,10 @@ class RequestContext:
             request_id=self.request_id,
             conversation="" if keep == "none" else conversation_of(self.headers),
             stored=self.stored,
+            unit=self.unit,
+            first=self.first,
+            odds=self.odds,
+            request_bytes=len(self.body),
             attempts=self.attempts,
             first_byte_s=None if response is None else response.first_byte_s,
             total_s=ended - self.started,
@@ -207,7 +220,7 @@ class RequestContext:
             trace=self.trace,
         )
         if self.assignment is not None:
-            record.rollout, record.arm, record.unit, record.step, _ = self.assignment
+            record.rollout, record.arm, record.unit, record.step, *_ = self.assignment
         return record
 
 

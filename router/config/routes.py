@@ -142,6 +142,10 @@ class Route(Section, frozen=True, kw_only=True):
         sticky: what keeps a client on one target of a weighted route: `user` (the request's
             field), `conversation` (its first message that is not a system message) or
             `header:NAME`. None draws afresh each time.
+        explore: the share of requests for which the route tries one of its targets with equal
+            chances, whatever the strategy would choose; of a sticky route, the share of clients. So
+            `what-if` can tell what another policy would do, also with strategies that leave nothing
+            to chance. 0 never does.
         fallback: `provider/model` names to try, in order, when all targets failed.
         fallback_on: refusals of a request after which the next target is tried as well:
             `context_length_exceeded`, `content_filter` (the codes of errors, as hosts send them) or
@@ -168,6 +172,7 @@ class Route(Section, frozen=True, kw_only=True):
     targets: Annotated[tuple[RouteTarget, ...], msgspec.Meta(min_length=1)]
     strategy: Strategy = "weighted"
     sticky: Annotated[str, msgspec.Meta(pattern=STICKY)] | None = None
+    explore: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
     fallback: tuple[str, ...] = ()
     fallback_on: tuple[FallbackOn, ...] = ()
     retries: Retries = Retries()

@@ -21,6 +21,7 @@ class Assignment(NamedTuple):
         unit: a hash of whom the choice sticks to.
         step: the position in the rollout's steps.
         target: the target to try before those of the plan; None for the plan as it is.
+        candidate, weight: the rollout's candidate, and the share of requests that try it first.
     """
 
     rollout: str
@@ -28,6 +29,8 @@ class Assignment(NamedTuple):
     unit: str
     step: int
     target: Target | None
+    candidate: Target
+    weight: float
 
 
 class TargetChooser(Protocol):

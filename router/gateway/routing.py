@@ -17,11 +17,13 @@ from providers.base import Timeout
 from providers.errors import ModelNotFoundError, RequestError, closest
 from router.config.routes import Breaker, Hedge, Retries, Route, RouteTarget, Supports
 from router.config.section import IN_PLACE
-from router.records import Target
+from router.records import Odds, Target
 
 # Clients name the models of a provider as they like: no more targets than this are remembered, and
 # no family of metrics has more series.
 MAX_TARGETS = 2000
+# The odds that a route has ready; more kinds of requests and of load than that are worked out anew.
+_MAX_ODDS = 256
 
 
 class ConcurrencyLimit(NamedTuple):
@@ -85,11 +87,14 @@ class Plan(NamedTuple):
         route: the model name in the client's request.
         targets: never empty, no target twice.
         policy: how requests are sent to them.
+        odds: with which probability each target comes first in plans for such requests at such a
+            load; None for `provider/model`.
     """
 
     route: str
     targets: tuple[Target, ...]
     policy: Policy
+    odds: Odds | None = None
 
     def beginning_with(self, target: Target) -> Plan:
         """Return the plan with this target before its others."""
@@ -128,6 +133,8 @@ class TargetLoad(NamedTuple):
 
 
 LoadOf = Callable[[Target], TargetLoad]
+# Of each position among a route's targets, the share of the draws by which it is chosen.
+_Shares = tuple[float, ...]
 PriceOf = Callable[[Target], float | None]
 
 
@@ -183,7 +190,11 @@ def _policy(
 
 
 class _PreparedRoute:
-    """A route made ready to plan: cumulative weights, and the order that follows each choice."""
+    """A route made ready to plan: cumulative weights, and the order that follows each choice.
+
+    A strategy chooses a position among the targets, each with a certain share of the draws. What
+    follows the first target is an order for each position.
+    """
 
     def __init__(
         self,
@@ -195,8 +206,11 @@ class _PreparedRoute:
         entries = [(Target.parse(entry.model), entry) for entry in route.targets if entry.weight]
         if route.strategy == "cheapest":
             entries.sort(key=lambda pair: _cheapest_first(price_of(pair[0])))
+        self._name = name
         self.strategy = route.strategy
+        self.explore = route.explore
         self.targets = [target for target, _ in entries]
+        self._own = tuple(dict.fromkeys(self.targets))
         self.fallback = tuple(Target.parse(model) for model in route.fallback)
         self.bounds = list(itertools.accumulate(entry.weight for _, entry in entries))
         count = len(entries)
@@ -205,47 +219,128 @@ class _PreparedRoute:
         self.limited = {
             target: entry.supports for target, entry in entries if entry.supports != Supports()
         }
+        self._odds: dict[tuple[_Shares, frozenset[Target] | None], Odds] = {}
+        # Of each position, what a strategy chooses by that looks at no load.
+        total = self.bounds[-1] if self.bounds else 0.0
+        weights = tuple(entry.weight / total for _, entry in entries)
+        self._certain = [tuple(float(n == m) for m in range(count)) for n in range(count)]
+        self._shares = [weights] * count if self.strategy == "weighted" else self._certain
+        self._plans = [
+            Plan(name, order, self.policy, self._odds_of(shares))
+            for order, shares in zip(self.orders, self._shares, strict=True)
+        ]
 
     def _order(self, positions: Sequence[int]) -> tuple[Target, ...]:
         # dict.fromkeys keeps the first of each, so that no target is tried twice.
         return tuple(dict.fromkeys([*(self.targets[n] for n in positions), *self.fallback]))
 
-    def choose(self, draw: float, load_of: LoadOf) -> tuple[Target, ...]:
+    def plan(self, draw: float, load_of: LoadOf, needs: Needs | None) -> Plan:
+        """Return the plan of the strategy, without exploring."""
+        limited = needs is not None and bool(self.limited)
+        if self.strategy == "least_busy":
+            order, shares = self._least_busy(draw, load_of, needs if limited else None)
+        elif self.strategy == "lowest_latency":
+            position, shares = self._quicker_of_two(draw, load_of)
+            order = self.orders[position]
+        else:
+            position = self._position(draw)
+            if not limited:
+                return self._plans[position]
+            order, shares = self.orders[position], self._shares[position]
+        if not limited:
+            return Plan(self._name, order, self.policy, self._odds_of(shares))
+        assert needs is not None, "a limited plan has needs"
+        able = _able(self._name, order, self.limited, needs)
+        return Plan(self._name, able, self.policy, self._odds_of(shares, frozenset(able)))
+
+    def explored(self, plan: Plan, draw: float) -> Plan:
+        """Return a plan with one of the route's own targets first, each as likely as the others.
+
+        Only those that can serve what the request needs are in the plan, and taken.
+        """
+        own = [target for target in self._own if target in plan.targets]
+        return plan.beginning_with(own[int(draw * len(own)) % len(own)]) if own else plan
+
+    def _position(self, draw: float) -> int:
         if self.strategy == "weighted":
             chosen = bisect.bisect_right(self.bounds, draw * self.bounds[-1])
             # draw < 1, but the product may still round up to the last bound.
-            return self.orders[min(chosen, len(self.orders) - 1)]
+            return min(chosen, len(self.orders) - 1)
         if self.strategy == "round_robin":
-            return self.orders[int(draw * len(self.orders)) % len(self.orders)]
-        if self.strategy == "least_busy":
-            # Rotated by the draw, so that ties do not all fall to the first.
-            order = self.orders[int(draw * len(self.orders)) % len(self.orders)]
-            return self._sorted(order, lambda target: load_of(target).running)
-        if self.strategy == "lowest_latency":
-            return self._quicker_of_two(draw, load_of)
-        return self.orders[0]
+            return int(draw * len(self.orders)) % len(self.orders)
+        return 0
 
-    def _sorted(
-        self, order: tuple[Target, ...], key: Callable[[Target], float]
-    ) -> tuple[Target, ...]:
-        sortable = [target for target in order if target in self.targets]
-        return (
-            *sorted(sortable, key=key),
-            *(target for target in order if target not in self.targets),
-        )
+    def _least_busy(
+        self, draw: float, load_of: LoadOf, needs: Needs | None
+    ) -> tuple[tuple[Target, ...], _Shares]:
+        """Return the order by load, and the share of the draws that each position has.
 
-    def _quicker_of_two(self, draw: float, load_of: LoadOf) -> tuple[Target, ...]:
-        """Choose the quicker of two (Mitzenmacher 2001), so that not all herd on the best."""
+        It is rotated by the draw, so that ties do not all fall to the first: of those that tie,
+        each has the rotations from behind the one before it.
+        """
+        count = len(self.targets)
+        loads = {target: load_of(target).running for target in self._own}
+        order = self.orders[int(draw * count) % count]
+        own = sorted((target for target in order if target in loads), key=loads.__getitem__)
+        candidates = [
+            n
+            for n, target in enumerate(self.targets)
+            if needs is None or target not in self.limited or _can(self.limited[target], needs)
+        ]
+        least = min((loads[self.targets[n]] for n in candidates), default=0)
+        tied = [n for n in candidates if loads[self.targets[n]] == least]
+        shares = [0.0] * count
+        for before, n in zip([*tied[-1:], *tied[:-1]], tied, strict=True):
+            shares[n] = ((n - before - 1) % count + 1) / count
+        return (*own, *(target for target in order if target not in loads)), tuple(shares)
+
+    def _quicker_of_two(self, draw: float, load_of: LoadOf) -> tuple[int, _Shares]:
+        """Choose the quicker of two (Mitzenmacher 2001), so that not all herd on the best.
+
+        Returns its position, and the share of all pairs in which each position is the quicker.
+        """
         count = len(self.targets)
         if count == 1:
-            return self.orders[0]
+            return 0, self._certain[0]
+        # A target without an answer has no latency yet: it is tried first.
+        latencies = [load_of(target).latency or 0.0 for target in self.targets]
         pair = int(draw * count * (count - 1))
         first = pair // (count - 1)
         second = pair % (count - 1)
         second += second >= first
-        # A target without an answer has no latency yet: it is tried first.
-        best = min((first, second), key=lambda n: load_of(self.targets[n]).latency or 0.0)
-        return self.orders[best]
+        shares = [0.0] * count
+        for n, other in itertools.permutations(range(count), 2):
+            shares[n if latencies[n] <= latencies[other] else other] += 1
+        pairs = count * (count - 1)
+        chosen = first if latencies[first] <= latencies[second] else second
+        return chosen, tuple(share / pairs for share in shares)
+
+    def _odds_of(self, shares: _Shares, able: frozenset[Target] | None = None) -> Odds:
+        """Return the odds of the first target where each position has a share of the draws.
+
+        Args:
+            shares: of the positions.
+            able: the targets that can serve the request; None for all.
+        """
+        odds = self._odds.get((shares, able))
+        if odds is None:
+            odds = Odds(self._probabilities(shares, able))
+            if len(self._odds) < _MAX_ODDS:
+                self._odds[shares, able] = odds
+        return odds
+
+    def _probabilities(
+        self, shares: _Shares, able: frozenset[Target] | None
+    ) -> dict[Target, float]:
+        own = [target for target in self._own if able is None or target in able]
+        explored = self.explore if own else 0.0
+        probabilities = dict.fromkeys(own if explored else (), explored / max(1, len(own)))
+        # Where no target of its own can, the fallback comes first whatever is drawn.
+        for order, share in zip(self.orders, shares if own else self._certain[0], strict=True):
+            first = next(target for target in order if able is None or target in able)
+            if share:
+                probabilities[first] = probabilities.get(first, 0.0) + (1 - explored) * share
+        return probabilities
 
 
 def _cheapest_first(price: float | None) -> tuple[bool, float]:
@@ -344,8 +439,19 @@ class Table:
         limit = prepared.policy.concurrency.get(target) if prepared else None
         return limit.running if limit else None
 
+    def explore(self, model: str) -> float:
+        """Return the share of requests for which a route tries any of its targets, else 0."""
+        prepared = self._prepared.get(model)
+        return prepared.explore if prepared else 0.0
+
     def plan(
-        self, model: str, draw: float, *, load_of: LoadOf = _idle, needs: Needs | None = None
+        self,
+        model: str,
+        draw: float,
+        *,
+        load_of: LoadOf = _idle,
+        needs: Needs | None = None,
+        explore_draw: float = 1.0,
     ) -> Plan:
         """Return the plan for a request.
 
@@ -355,6 +461,8 @@ class Table:
                 one that sticks to a key, `(turn + 0.5) / takes_turns` for taking turns.
             load_of: returns the load of a target now.
             needs: what the request needs of a target; None when it was not read.
+            explore_draw: the chance in whether the route tries another target than the strategy's,
+                and in which; in [0, 1), as `draw`. 1 never does.
 
         Raises:
             ModelNotFoundError: with the closest names.
@@ -365,10 +473,10 @@ class Table:
             target = self._direct(model)
             policy = self._policies.get(target.provider, _RUN_WORKERS)
             return Plan(model, (target,), policy)
-        targets = prepared.choose(draw, load_of)
-        if needs is not None and prepared.limited:
-            targets = _able(model, targets, prepared.limited, needs)
-        return Plan(model, targets, prepared.policy)
+        plan = prepared.plan(draw, load_of, needs)
+        if explore_draw < prepared.explore:
+            return prepared.explored(plan, explore_draw / prepared.explore)
+        return plan
 
     def _direct(self, model: str) -> Target:
         provider, slash, rest = model.partition("/")
@@ -423,14 +531,24 @@ def _can(supports: Supports, needs: Needs) -> bool:
     )
 
 
+def unit_of(key: str, salt: str = "") -> str:
+    """Return what stands for a key, 16 hexadecimal digits: another one under each salt."""
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8, salt=_salt(salt))
+    return digest.hexdigest()
+
+
+def position_of(unit: str) -> float:
+    """Return the place of a unit in [0, 1): always the same, and evenly spread over units."""
+    # 53 bits are what a float holds exactly, so that the result never rounds up to 1.
+    return (int(unit, 16) >> 11) / 2**53
+
+
 def share(key: str, salt: str = "") -> float:
     """Return a number in [0, 1): always the same for a key, and evenly spread over keys.
 
     `salt` (the route's name) keeps one key from falling to the same target of every route.
     """
-    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8, salt=_salt(salt))
-    # 53 bits are what a float holds exactly, so that the result never rounds up to 1.
-    return (int.from_bytes(digest.digest(), "big") >> 11) / 2**53
+    return position_of(unit_of(key, salt))
 
 
 def _salt(text: str) -> bytes:

@@ -19,6 +19,7 @@ from collections.abc import Collection, Mapping
 from router.config.routes import Route
 from router.gateway.hooks import Assignment
 from router.gateway.route_table import Routes
+from router.gateway.routing import position_of
 from router.loop.rollout_routes import is_unchanged, sticky_of
 from router.records import Target
 from router.store.changes import follow_changes
@@ -38,12 +39,6 @@ def unit_of(rollout_id: str, key: str) -> str:
     return hashlib.blake2b(
         key.encode("utf-8", "surrogatepass"), digest_size=8, key=rollout_id.encode()
     ).hexdigest()
-
-
-def position_of(unit: str) -> float:
-    """Return a unit's position, from 0 up to 1."""
-    # 53 bits are what a float holds exactly, so that the result never rounds up to 1.
-    return (int(unit, 16) >> 11) / 2**53
 
 
 class Assignments:
@@ -141,4 +136,6 @@ class _Side:
             unit,
             rollout.step,
             self._target if is_candidate else None,
+            self._target,
+            rollout.weight,
         )

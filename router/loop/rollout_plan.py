@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from router.config.rollouts import FEEDBACK, JUDGE, SHARES, RolloutSettings, RolloutSignal
-from router.loop.assignment import position_of
+from router.gateway.routing import position_of
 from router.loop.rollout_rules import Observation, RolloutPlan, Signal, SignalKind
 from router.store.rollouts import CountedScore, Rollout, RolloutRequest
 

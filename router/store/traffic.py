@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -83,6 +83,8 @@ class TrafficRow(msgspec.Struct, frozen=True, kw_only=True, rename={"traffic_cla
         target: the target that answered, else the last that a request was sent to; "" without one.
         bodies: whether bodies were stored; `request` and `response` are only read with one row.
         trace_id: 32 hexadecimal digits, "" without a trace.
+        first_target: the target that was tried first, "" where its probability is not known.
+        choices: with which probability each target was the first, where there was a choice.
         feedback: what is said of it; it is only read where a list is shown.
 
     The others are as in `router.records.Record`.
@@ -124,6 +126,10 @@ class TrafficRow(msgspec.Struct, frozen=True, kw_only=True, rename={"traffic_cla
     attempts: tuple[Attempt, ...]
     translation: Translation | None
     trace_id: str
+    request_bytes: int
+    propensity: float | None
+    first_target: str
+    choices: Mapping[str, float]
     bodies: bool
     request: str | None = None
     response: str | None = None

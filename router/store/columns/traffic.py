@@ -6,7 +6,7 @@ What can be selected by is in columns of its own, and the rest as JSON in `detai
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -29,6 +29,11 @@ class _Detail(msgspec.Struct, omit_defaults=True):
     trace: str = ""
     lost_tokens: int = 0
     estimated: bool = False
+    request_bytes: int = 0
+    propensity: float | None = None
+    # "" where it is the column `target`, and no probabilities where only one target could be it.
+    first_target: str = ""
+    choices: Mapping[str, float] = {}
 
 
 _encode = msgspec.json.Encoder().encode
@@ -65,6 +70,8 @@ TRAFFIC_COLUMNS = (
     "arm",
     "unit",
 )
+# More targets than that a route has only by mistake, and each takes room in every row.
+MAX_CHOICES = 64
 # Requests that an earlier version sealed have only so many of them.
 FIRST_COLUMNS = 22
 
@@ -122,6 +129,9 @@ def traffic_columns(number: int, record: Record) -> tuple[Any, ...]:
 
     `request_id` is "" where it is the record's own id, so that it takes no room.
     """
+    target = record.target_name()
+    first = "" if record.first is None else str(record.first)
+    choices = {} if record.odds is None else record.odds.names
     detail = _Detail(
         record.attempts,
         None if record.translation is AS_IT_CAME else record.translation,
@@ -132,6 +142,10 @@ def traffic_columns(number: int, record: Record) -> tuple[Any, ...]:
         f"{record.trace.trace_id:032x}" if record.trace is not None else "",
         record.lost_tokens,
         record.estimated,
+        record.request_bytes,
+        record.propensity,
+        "" if first == target else first,
+        choices if 1 < len(choices) <= MAX_CHOICES else {},
     )
     return (
         number,
@@ -140,7 +154,7 @@ def traffic_columns(number: int, record: Record) -> tuple[Any, ...]:
         record.key_id,
         record.path,
         record.route,
-        record.target_name(),
+        target,
         record.status,
         record.error_code,
         record.traffic_class,
@@ -215,6 +229,10 @@ def traffic_of(row: Sequence[Any]) -> TrafficRow:
         lost_tokens=detail.lost_tokens,
         estimated=detail.estimated,
         trace_id=detail.trace,
+        request_bytes=detail.request_bytes,
+        propensity=detail.propensity,
+        first_target="" if detail.propensity is None else detail.first_target or row[6],
+        choices=detail.choices,
     )
 
 

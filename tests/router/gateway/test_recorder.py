@@ -20,7 +20,7 @@ from router.config.schema import Config
 from router.config.storage import Storage
 from router.gateway.prices import PriceBook
 from router.gateway.recorder import HEAD_BYTES, MAX_BODY_BYTES, TAIL_BYTES, Traffic, settle
-from router.records import Attempt, Record, Target, Trace
+from router.records import Attempt, Odds, Record, Target, Trace
 from router.store.sqlite import SqliteStore
 from router.store.traffic import TrafficFilter
 
@@ -345,6 +345,10 @@ FULL = {
     "request": b'{"messages":[],"api_key":"very-secret"}',
     "response": answer(),
     "trace": Trace("00-", 0xABC, 1, None, True),
+    "unit": "00ff",
+    "first": Target("openai", "gpt-4o"),
+    "odds": Odds({Target("openai", "gpt-4o"): 0.75, Target("openai", "gpt-4o-mini"): 0.25}),
+    "request_bytes": 39,
 }
 
 
@@ -364,6 +368,9 @@ async def test_a_record_survives_whole(store, prices):
     assert row.attempts == tuple(FULL["attempts"])
     assert row.translation == FULL["translation"]
     assert row.trace_id == f"{0xABC:032x}"
+    assert (row.unit, row.first_target, row.propensity) == ("00ff", "openai/gpt-4o", 0.75)
+    assert row.choices == {"openai/gpt-4o": 0.75, "openai/gpt-4o-mini": 0.25}
+    assert row.request_bytes == 39
     assert row.bodies
     assert json.loads(row.request) == {"messages": [], "api_key": "***"}
     assert row.response == answer().decode()

@@ -330,7 +330,7 @@ def test_defaults():
 
 def test_a_plan_without_the_other_targets():
     plan = table().plan("r", 0.95)
-    assert plan.first_only() == Plan("r", (Named("a", "m1"),), plan.policy)
+    assert plan.first_only() == Plan("r", (Named("a", "m1"),), plan.policy, plan.odds)
 
 
 def test_a_policy_is_the_routes():

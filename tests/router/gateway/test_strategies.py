@@ -1,5 +1,6 @@
 """Strategies, stickiness and what targets support, over HTTP: who answered which request."""
 
+import time
 from collections import Counter
 
 import pytest
@@ -42,6 +43,9 @@ routes:
   by-user: {{sticky: user, {BOTH}}}
   by-conversation: {{sticky: conversation, {BOTH}}}
   by-header: {{sticky: "header:X-Team", {BOTH}}}
+  tried: {{strategy: cheapest, explore: 0.5, {BOTH}}}
+  tried-by-user: {{sticky: user, explore: 1, {BOTH}}}
+  elsewhere: {{targets: [{{model: up/nowhere}}], fallback: [up/b], cache: {{}}}}
   able:
     targets:
       - {{model: up/a, supports: {{vision: false, tools: false, json_schema: false, context: 50}}}}
@@ -122,6 +126,44 @@ def test_sticky_by_conversation(http, url):
         return answered(http, url, "by-conversation", messages=messages)
 
     who_answered(answer)
+
+
+def recorded(http, url, route, *args, **fields):
+    """Send a request; return who answered it, and its record."""
+    reply = ask(http, url, route, *args, **fields)
+    path = f"{url}/traffic/{reply.headers['x-evalrouter-record']}"
+    while (record := http.get(path)).status_code == 404:
+        time.sleep(0.01)
+    return reply.json()["choices"][0]["message"]["content"], record.json()
+
+
+def test_a_route_that_explores_records_how_likely_each_target_was(http, url):
+    # The cheapest is b. The chance that a is never tried is 0.75**60.
+    assert {answered(http, url, "tried") for _ in range(60)} == {"a", "b"}
+    name, record = recorded(http, url, "tried")
+    assert record["choices"] == {"up/a": 0.25, "up/b": 0.75}
+    assert record["first_target"] == f"up/{name}"
+    assert record["propensity"] == record["choices"][f"up/{name}"]
+    assert (record["unit"], record["request_bytes"] > 20) == ("", True)
+
+
+def test_a_client_of_a_sticky_route_explores_as_one(http, url):
+    who_answered(lambda n: answered(http, url, "tried-by-user", user=f"u{n}"))
+    units = {recorded(http, url, "tried-by-user", user=user)[1]["unit"] for user in ("u1", "u2")}
+    assert len(units) == 2
+    assert recorded(http, url, "tried-by-user", user="u1")[1]["unit"] in units
+    assert recorded(http, url, "by-user", user="u1")[1]["unit"] not in units
+
+
+def test_the_first_target_counts_where_another_answers(http, url):
+    name, record = recorded(http, url, "elsewhere", "fresh")
+    assert (name, record["target"], record["first_target"]) == ("b", "up/b", "up/nowhere")
+    assert (record["propensity"], record["choices"]) == (1.0, {})
+    # Nothing is chosen where the cache answers, or the client has named the target.
+    _, cached = recorded(http, url, "elsewhere", "fresh")
+    assert cached["cached"]
+    for other in (cached, recorded(http, url, "up/b")[1]):
+        assert (other["propensity"], other["first_target"]) == (None, "")
 
 
 IMAGE = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]

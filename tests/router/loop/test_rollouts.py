@@ -78,7 +78,7 @@ async def send(services, users, *, failing=lambda _: False, route="r"):
         record = Record(id=f"rec_{number}", at=time.time(), route=route, status=200)
         record.target = Target.parse(plain.targets[0].model)
         if side is not None:
-            record.rollout, record.arm, record.unit, record.step, target = side
+            record.rollout, record.arm, record.unit, record.step, target, *_ = side
             record.target = target or record.target
             record.status = 500 if side.arm == "candidate" and failing(user) else 200
         records.append(record)

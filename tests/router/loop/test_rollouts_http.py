@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -82,6 +83,10 @@ def test_a_candidate_that_is_down_is_rolled_back_and_no_client_notices(http, url
     statuses = {ask(http, url, f"early {n}").status_code for n in range(20)}
     # The control answers where the candidate does not.
     assert statuses == {200}
+    while len(rows := http.get(f"{url}/traffic", params={"route": "r"}).json()["data"]) < 20:
+        time.sleep(0.01)
+    firsts = {row["arm"]: (row["first_target"], row["propensity"]) for row in rows}
+    assert firsts == {"control": ("up/old", 0.5), "candidate": ("up/down", 0.5)}
     report = ended(http, url)
     assert report["rollout"]["state"] == "rolled_back"
     assert report["decisions"][-2]["rule"] == "guardrails"

@@ -210,7 +210,7 @@ class _PreparedRoute:
         self.strategy = route.strategy
         self.explore = route.explore
         self.targets = [target for target, _ in entries]
-        self._own = tuple(dict.fromkeys(self.targets))
+        self._distinct = tuple(dict.fromkeys(self.targets))
         self.fallback = tuple(Target.parse(model) for model in route.fallback)
         self.bounds = list(itertools.accumulate(entry.weight for _, entry in entries))
         count = len(entries)
@@ -258,8 +258,10 @@ class _PreparedRoute:
 
         Only those that can serve what the request needs are in the plan, and taken.
         """
-        own = [target for target in self._own if target in plan.targets]
-        return plan.beginning_with(own[int(draw * len(own)) % len(own)]) if own else plan
+        candidates = [target for target in self._distinct if target in plan.targets]
+        if not candidates:
+            return plan
+        return plan.beginning_with(candidates[int(draw * len(candidates)) % len(candidates)])
 
     def _position(self, draw: float) -> int:
         if self.strategy == "weighted":
@@ -279,9 +281,9 @@ class _PreparedRoute:
         each has the rotations from behind the one before it.
         """
         count = len(self.targets)
-        loads = {target: load_of(target).running for target in self._own}
+        loads = {target: load_of(target).running for target in self._distinct}
         order = self.orders[int(draw * count) % count]
-        own = sorted((target for target in order if target in loads), key=loads.__getitem__)
+        by_load = sorted((target for target in order if target in loads), key=loads.__getitem__)
         candidates = [
             n
             for n, target in enumerate(self.targets)
@@ -292,7 +294,7 @@ class _PreparedRoute:
         shares = [0.0] * count
         for before, n in zip([*tied[-1:], *tied[:-1]], tied, strict=True):
             shares[n] = ((n - before - 1) % count + 1) / count
-        return (*own, *(target for target in order if target not in loads)), tuple(shares)
+        return (*by_load, *(target for target in order if target not in loads)), tuple(shares)
 
     def _quicker_of_two(self, draw: float, load_of: LoadOf) -> tuple[int, _Shares]:
         """Choose the quicker of two (Mitzenmacher 2001), so that not all herd on the best.
@@ -332,11 +334,13 @@ class _PreparedRoute:
     def _probabilities(
         self, shares: _Shares, able: frozenset[Target] | None
     ) -> dict[Target, float]:
-        own = [target for target in self._own if able is None or target in able]
-        explored = self.explore if own else 0.0
-        probabilities = dict.fromkeys(own if explored else (), explored / max(1, len(own)))
-        # Where no target of its own can, the fallback comes first whatever is drawn.
-        for order, share in zip(self.orders, shares if own else self._certain[0], strict=True):
+        candidates = [target for target in self._distinct if able is None or target in able]
+        explored = self.explore if candidates else 0.0
+        each = explored / max(1, len(candidates))
+        probabilities = dict.fromkeys(candidates if explored else (), each)
+        # Where none can, the fallback comes first whatever is drawn.
+        shares = shares if candidates else self._certain[0]
+        for order, share in zip(self.orders, shares, strict=True):
             first = next(target for target in order if able is None or target in able)
             if share:
                 probabilities[first] = probabilities.get(first, 0.0) + (1 - explored) * share

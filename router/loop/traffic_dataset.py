@@ -353,6 +353,7 @@ class TrafficDatasets:
         if only is not None:
             await self._check_own(plan.selection.name, only)
         counts: Counter[str] = Counter()
+        deletions = await self._store.traffic_deletions()
         feedback = _Feedback(self._store, only)
         job = _Job(plan, self._recorded, feedback, counts, progress)
         candidates = await _Search(job).run()
@@ -378,7 +379,29 @@ class TrafficDatasets:
                 provenance=_provenance(plan, funnel, writing.findings, only),
                 lineage=Lineage(sources=writing.sources),
             )
+        if await self._store.traffic_deletions() != deletions:
+            row, funnel = await self._without_deleted(row, funnel, writing, job)
         return TrafficDataset(dataset=msgspec.structs.replace(row, statistics=()), funnel=funnel)
+
+    async def _without_deleted(
+        self, row: DatasetRow, funnel: Funnel, writing: _ToFile, job: _Job
+    ) -> tuple[DatasetRow, Funnel]:
+        """Delete the rows whose requests were deleted while the file was written.
+
+        A deletion that came before the rows' lineage was stored has not found them.
+        """
+        gone = dict(writing.numbers)
+        async for found in job.recorded.with_bodies(list(gone)):
+            for request in found:
+                gone.pop(request.number, None)
+        if not gone:
+            return row, funnel
+        await self._datasets.delete_rows(row.hash, gone.values())
+        job.counts["deleted"] += len(gone)
+        if len(gone) == len(writing.numbers):
+            raise _nothing(job.plan, job.counts)
+        rows = len(writing.numbers) - len(gone)
+        return (await self._store.datasets(row.name))[0], _funnel(job.counts, rows)
 
     async def _check_own(self, name: str, key_id: str) -> None:
         """Refuse a name that has a version which is not the key's own, and too many versions."""
@@ -682,6 +705,7 @@ class _ToFile:
     Attributes:
         is_full: never; a file that is too large is an error.
         sources: the request of each row.
+        numbers: the id of each row by the number of its request.
         findings: how often checks noticed something, by its kind.
     """
 
@@ -693,6 +717,7 @@ class _ToFile:
         self._max_bytes = max_bytes
         self._size = 0
         self.sources: list[RowSource] = []
+        self.numbers: dict[int, str] = {}
         self.findings: Counter[str] = Counter()
 
     async def take(
@@ -709,6 +734,7 @@ class _ToFile:
             reasons.append("")
             self.findings.update(result.findings)
             self.sources.append(_source(row, result.id, _authors(given.get(row.id, ()))))
+            self.numbers[row.number] = result.id
             lines += result.line
         self._size += len(lines)
         if self._size > self._max_bytes:

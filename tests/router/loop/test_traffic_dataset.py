@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
@@ -538,6 +539,42 @@ async def test_rows_of_one_id_are_told_apart_and_deleted_together(services):
     assert len({row["id"] for row in await rows(services)}) == 3
     assert (await services.deletion.delete(TrafficFilter(id="req_1"))).related == 2
     assert [row["id"] for row in await rows(services)] == ["req_2"]
+
+
+@pytest.mark.parametrize(
+    ("user", "left"), [("ann", ["req_2"]), ("none", ["req_1", "req_2"]), (None, [])]
+)
+async def test_requests_deleted_while_the_rows_are_written_are_left_out(
+    services, tmp_path, user, left
+):
+    records = [record(1, user="ann"), record(2, user="bob")]
+    await services.store.keep_traffic(records)
+
+    def delete(progress):
+        # Once the rows have been read, and before their lineage is stored.
+        if not progress.rows:
+            return
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(
+                asyncio.run, deleted_by_another(tmp_path, TrafficFilter(user=user))
+            ).result()
+
+    plan = prepare(TrafficSelection(name="live", route="chat"), now=time.time())
+    if not left:
+        with pytest.raises(ConflictError, match="deleted meanwhile"):
+            await services.traffic_datasets.create(plan, progress=delete)
+        assert await services.store.datasets() == []
+        return
+    result = await services.traffic_datasets.create(plan, progress=delete)
+    assert [row["id"] for row in await rows(services)] == left
+    assert result.funnel.rows == result.dataset.rows == len(left)
+    assert dropped(result) == ({"deleted": 1} if len(left) == 1 else {})
+
+
+async def deleted_by_another(folder, matching):
+    """Delete requests as another process would."""
+    async with Services(parse(CONFIG.format(folder=folder), "test.yaml", {})) as services:
+        await services.deletion.delete(matching)
 
 
 async def test_labels_of_a_dataset_of_requests_are_deleted_with_them(services, tmp_path):

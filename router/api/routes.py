@@ -42,7 +42,9 @@ async def put_route(
 ) -> RouteView:
     """Set a route, new or not, without dropping a request. The body is as in the config file."""
     document = await document_of(request)
-    await services.shadows.check(name, services.routes.read(name, document.data))
+    route = services.routes.read(name, document.data)
+    await services.shadows.check(name, route)
+    await services.rollouts.check(route)
     return RouteView(name, "override", await services.routes.put(name, document.data))
 
 

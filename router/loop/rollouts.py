@@ -307,10 +307,27 @@ class Rollouts:
             except RequestError as error:
                 log.error("the rollout of route %s is not started: %s", name, error.message)
 
-    def _check_candidate(self, name: str, route: Route, candidate: str) -> None:
-        """Refuse a candidate that is no target, or the incumbent."""
+    async def check(self, route: Route) -> None:
+        """Refuse a route whose rollout names a candidate or a judge that cannot be.
+
+        A candidate may be the incumbent: it is, once its rollout has promoted it.
+
+        Raises:
+            RequestError: why it cannot.
+        """
+        if (settings := route.rollout) is None:
+            return
+        if settings.candidate is not None:
+            self._check_target(settings.candidate)
+        await self._check_judge(route, settings)
+
+    def _check_target(self, candidate: str) -> None:
         if problem := target_problem(candidate, self._providers):
             raise RequestError(f"candidate: {problem}", param="candidate", code="invalid_rollout")
+
+    def _check_candidate(self, name: str, route: Route, candidate: str) -> None:
+        """Refuse a candidate that is no target, or the incumbent."""
+        self._check_target(candidate)
         weighted = [target.model for target in route.targets if target.weight]
         if candidate not in weighted:
             return

@@ -171,6 +171,22 @@ def test_bad_requests(http, url, body, status, param):
     assert http.get(f"{url}/rollouts").json()["data"] == []
 
 
+@pytest.mark.parametrize(
+    ("rollout", "said"),
+    [
+        ({"candidate": "nowhere/new"}, "nowhere"),
+        ({"judge": {"metric": {"name": "luck", "judge": "up/new"}}}, "luck"),
+        ({"judge": {"metric": {"name": "prometheus", "judge": "up/new"}}}, "share_bodies_with"),
+    ],
+)
+def test_a_route_whose_rollout_could_not_start_is_refused(http, url, rollout, said):
+    route = {"targets": [{"model": "up/old"}], "rollout": rollout}
+    response = http.put(f"{url}/routes/r", json=route)
+    assert response.status_code == 400, response.text
+    assert said in response.text
+    assert http.get(f"{url}/routes/r").json()["source"] == "config"
+
+
 def test_metrics_show_the_share_and_the_state(http, url):
     slow = SETTINGS | {"step_seconds": 3600}
     http.post(f"{url}/routes/r/rollout", json={"candidate": "up/new", **slow}).raise_for_status()

@@ -138,6 +138,12 @@ def count_of(value: Any) -> int | None:
 _decode_stream_options = msgspec.json.Decoder(StreamOptions | None).decode
 
 
+def is_stored(envelope: Mapping[str, msgspec.Raw]) -> bool:
+    """Return whether the client lets a request be stored: whether its `store` is not false."""
+    store = envelope.get("store")
+    return store is None or bytes(store) != b"false"
+
+
 def wants_usage(envelope: Mapping[str, msgspec.Raw]) -> bool:
     """Return whether a request wants its stream's usage; one that cannot be read does not."""
     raw = envelope.get("stream_options")

@@ -6,7 +6,8 @@
 One line per answered request: `path`, `model`, `request` (the client's JSON without `model`),
 `status`, `content_type`, and the answer as `body` (JSON) or `text` (an event stream, or anything
 that is not JSON). Headers are not recorded, so no key is, and what looks like a key in the texts is
-replaced by `[secret]`. Answers that were cut off, or are over `MAX_BYTES`, are not recorded.
+replaced by `[secret]`. Answers that were cut off, or are over `MAX_BYTES`, are not recorded,
+nor are requests with `"store": false`.
 """
 
 from __future__ import annotations
@@ -135,7 +136,9 @@ class Recorder:
     async def send(self, call: Call) -> Reply:
         """Send a call to the provider; record the answer once it was read to its end."""
         reply = await self._provider.send(call)
-        return reply if call.path == "models" else _RecordedReply(reply, self, call)
+        if call.path == "models" or not wire.is_stored(call.envelope):
+            return reply
+        return _RecordedReply(reply, self, call)
 
     async def keep(self, call: Call, reply: Reply, body: bytes) -> None:
         """Append one line."""

@@ -8,10 +8,11 @@ from typing import Any
 
 import msgspec
 
+from providers import wire
 from providers.base import Path
 from providers.errors import EvalrouterError
 from router.api.connection import Headers
-from router.api.request_parsing import PATHS, conversation_of, is_stored, parse, user_of
+from router.api.request_parsing import PATHS, conversation_of, parse, user_of
 from router.api.response_headers import attempts_value, host_headers, list_value, printable_name
 from router.config.routes import KeepBodies, Route
 from router.gateway.cache import CachedResponse, CacheUse
@@ -130,7 +131,7 @@ class RequestContext:
         """
         self.body = body
         self.model, self.stream, self.envelope = parse(body, self.path)
-        self.stored = is_stored(self.envelope)
+        self.stored = wire.is_stored(self.envelope)
 
     def fail(self, error: EvalrouterError) -> None:
         """Note the error that the request ended with; a status that was already sent stands."""

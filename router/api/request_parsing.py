@@ -214,12 +214,6 @@ def conversation_of(headers: Mapping[bytes, bytes]) -> str:
     return "" if value is None else stored_name(value.decode("utf-8", "replace"))
 
 
-def is_stored(envelope: Mapping[str, msgspec.Raw]) -> bool:
-    """Return whether the client lets a request be stored: whether its `store` is not false."""
-    store = envelope.get("store")
-    return store is None or bytes(store) != b"false"
-
-
 def _opening(messages: msgspec.Raw | None) -> str | None:
     """Return the first message that is not a system message.
 

@@ -132,6 +132,19 @@ def test_keys_are_hidden(secret):
     assert hide(f"take {secret} and go") == f"take {HIDDEN} and go"
 
 
+@pytest.mark.parametrize(("store", "count"), [(False, 0), (True, 1), (None, 1)])
+async def test_what_a_client_does_not_let_be_stored_is_not_written(tmp_path, store, count):
+    path = tmp_path / "bug.jsonl"
+    async with transport() as client:
+        live = await opened(
+            "scripted", client, script=msgspec.convert(SCRIPT, dict), record=str(path)
+        )
+        await ask(live, model="tiny", store=store)
+        await stream(live, model="tiny", store=False)
+        await live.close()
+    assert len(lines(path)) == count
+
+
 @given(st.text())
 def test_hiding_twice_is_hiding_once(text):
     assert hide(hide(text)) == hide(text)

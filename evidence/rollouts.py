@@ -52,6 +52,7 @@ from router.loop.rollout_rules import (
     RolloutRules,
     Signal,
 )
+from router.loop.rollout_sample import RolloutSample, sample_of
 
 Ints = NDArray[np.int64]
 ROLLOUTS = 2000
@@ -97,6 +98,10 @@ class Route(NamedTuple):
     name: str
     per_day: float
     plan: RolloutPlan
+
+    def sample(self, weight: float) -> RolloutSample:
+        """Return the sample of a step."""
+        return sample_of(weight, requests_per_s=self.per_day / DAY)
 
     def forecast(self) -> RolloutForecast:
         """Return what is said before the first request."""
@@ -214,7 +219,8 @@ class Rollouts:
     def __init__(self, route: Route, truth: Truth, rollouts: int, seed: int) -> None:
         self._route, self._truth = route, truth
         self._random = np.random.default_rng([seed, len(route.name), rollouts])
-        self._steps = np.array(route.plan.steps)
+        self._before, self._moved, self._stay, self._unobserved = _shares(route)
+        self._last = len(route.plan.steps) - 2
         self.number = np.arange(rollouts)
         self.step = np.zeros(rollouts, dtype=np.int64)
         self._elapsed = np.zeros(rollouts)
@@ -255,11 +261,9 @@ class Rollouts:
 
     def advance(self, began: float) -> dict[str, tuple[Ints, Ints]]:
         """Draw five minutes of traffic, count them and decide; return the counts by signal."""
-        before = np.where(self.step > 0, self._steps[self.step - 1], 0.0)
-        if not self._route.plan.sticky:
-            before[:] = 0.0
-        probability = (self._steps[self.step] - before) / (1 - before)
-        drawn = self._draw(began, probability, before)
+        moved = self._moved[self.step]
+        probability = moved / (moved + self._stay[self.step])
+        drawn = self._draw(began, probability)
         for name, (candidate, control) in drawn.items():
             if name == "requests":
                 self._exposed += candidate[:, 1]
@@ -276,19 +280,17 @@ class Rollouts:
         self._decide(began + BIN)
         return drawn
 
-    def _draw(
-        self, began: float, probability: Floats, before: Floats
-    ) -> dict[str, tuple[Ints, Ints]]:
+    def _draw(self, began: float, probability: Floats) -> dict[str, tuple[Ints, Ints]]:
         """Return counts per level, of which the first is the worst: shape (rollouts, levels).
 
-        They are of users who are compared: not of those `before` whom earlier steps moved.
+        They are of users who are compared: of those in the sample whom no earlier step moved.
         """
         random, middle = self._random, began + BIN / 2
         truth = self._truth if began >= self._truth.begins_s else Truth()
         mean = self._route.per_day * BIN / DAY * (1 + 0.6 * day(middle))
-        moved_before = random.poisson(mean * before)
-        self._exposed += moved_before
-        requests = random.poisson(mean * (1 - before))
+        others = self._before[self.step] + self._unobserved[self.step]
+        self._exposed += random.poisson(mean * others)
+        requests = random.poisson(mean * (self._moved[self.step] + self._stay[self.step]))
         candidate = random.binomial(requests, probability)
         arms = (candidate, requests - candidate)
         drawn = {"requests": _pair(*(np.stack([arm * 0, arm], axis=1) for arm in arms))}
@@ -343,7 +345,7 @@ class Rollouts:
                 passed = self._passed[signal.name]
                 passed |= _mean(self.means[signal.name].gains) >= -np.log(plan.alpha)
                 ready &= passed
-        promoted = ready & (self.step == len(self._steps) - 2)
+        promoted = ready & (self.step == self._last)
         for rows, outcome in ((back, "rolled back"), (paused, "paused"), (promoted, "promoted")):
             self._ends.outcome[self.number[rows]] = outcome
             self._ends.seconds[self.number[rows]] = now
@@ -373,6 +375,21 @@ class Rollouts:
             self._passed[name] = self._passed[name][rows]
         for test in self.means.values():
             test.keep(rows)
+
+
+def _shares(route: Route) -> Floats:
+    """Return shares of the traffic in each step below 1, shape (4, steps).
+
+    Of users whom an earlier step moved; of those in the sample whom this one moves, and of those
+    whom it leaves; and of those whom it moves outside of the sample.
+    """
+    shares = []
+    for number, weight in enumerate(route.plan.steps[:-1]):
+        before, sample = route.plan.before(number), route.sample(weight)
+        moved = weight - before
+        observed = moved * sample.candidate
+        shares.append((before, observed, (1 - weight) * sample.control, moved - observed))
+    return np.array(shares).T
 
 
 def _pair(candidate: Ints, control: Ints) -> tuple[Ints, Ints]:
@@ -553,6 +570,11 @@ SMALL = Route(
 STAYING = Route(
     "500,000 a day, users stay in their arm", 500_000, RolloutPlan(signals=_GUARDRAILS + _GOALS)
 )
+HEAVY = Route(
+    "20,000,000 a day, of which a sample is observed",
+    20_000_000,
+    RolloutPlan(signals=_GUARDRAILS + _GOALS, sticky=False),
+)
 _LATE = 2.5 * DAY
 CELLS = (
     Cell(BUSY, "no difference", Truth(), ("promoted", 0.8), ("rolled back", "paused")),
@@ -645,6 +667,14 @@ CELLS = (
         STAYING,
         "errors +2 points from the third day on",
         Truth(errors=0.02, begins_s=_LATE),
+        ("rolled back", 0.9),
+        ("promoted",),
+    ),
+    Cell(HEAVY, "no difference", Truth(), ("promoted", 0.8), ("rolled back", "paused")),
+    Cell(
+        HEAVY,
+        "errors worse by twice the margin (+2 points)",
+        Truth(errors=0.02),
         ("rolled back", 0.9),
         ("promoted",),
     ),

@@ -20,7 +20,6 @@ from router.config.routes import KeepBodies
 TrafficClass = Literal["live", "eval"]
 Arm = Literal["control", "candidate"]
 
-
 # The longest name that somebody else chose, of a user or a conversation, that is stored as it is.
 MAX_STORED_BYTES = 256
 
@@ -75,6 +74,20 @@ class Target(NamedTuple):
         """Read `provider/model`; the model's own name may contain slashes."""
         provider, _, model = name.partition("/")
         return cls(provider, model)
+
+
+class AssignedArm(NamedTuple):
+    """Where a rollout has put a request.
+
+    Attributes:
+        rollout: the rollout's id.
+        step: the position in the rollout's steps.
+        arm: the side.
+    """
+
+    rollout: str
+    step: int
+    arm: Arm
 
 
 class Odds:
@@ -158,8 +171,9 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
             none, so that it is `id`.
         conversation: the client's own name of the conversation, by `stored_name`; "" without one.
         stored: whether the client lets it be stored; without, its bodies are not.
-        rollout, arm, step: the rollout that chose its targets, on which side the request was, and
-            the position in the rollout's steps; "" and 0 without one.
+        assigned: the arm of a rollout that it was assigned to; None without one.
+        rollout, arm, step: of a request in its rollout's sample, the rollout, the arm, and the
+            position in the rollout's steps; "" and 0 for all others.
         unit: a hash of whom the choice of the first target sticks to, by the rollout or else the
             route; "" where each request has a choice of its own.
         first: the target that its plan tries first, whoever answers in the end; None without a
@@ -207,6 +221,7 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
     request_id: str = ""
     conversation: str = ""
     stored: bool = True
+    assigned: AssignedArm | None = None
     rollout: str = ""
     arm: Arm | Literal[""] = ""
     unit: str = ""

@@ -213,7 +213,9 @@ class Services:
             requester,
             allowed=config.evaluation,
         )
-        self.hooks = self.traffic.hooks = AnswerHooks([self.shadows, self.rollout_judging])
+        self.hooks = self.traffic.hooks = AnswerHooks(
+            [self.shadows], sample_hooks=[self.rollout_judging]
+        )
         self._watch_rollouts()
         self._watch_queues_and_cache()
         self._watch_feedback()

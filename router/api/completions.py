@@ -250,6 +250,14 @@ class Completions:
             return plan
         if plan.odds is not None:
             context.odds = plan.odds.mixed(assignment.weight, assignment.candidate)
+        if assignment.sampled:
+            context.hooks |= self._hooks.wants_sampled(
+                plan.route,
+                context.route,
+                context.record_id,
+                key_id=context.grant.key_id,
+                stored=context.stored,
+            )
         if assignment.target is None:
             return plan
         # Other users must not get its answers, whatever becomes of the rollout.

@@ -221,7 +221,7 @@ class RequestContext:
             trace=self.trace,
         )
         if self.assignment is not None:
-            record.rollout, record.arm, record.unit, record.step, *_ = self.assignment
+            self.assignment.note(record)
         return record
 
 

@@ -235,6 +235,7 @@ def _print(report: RolloutReport) -> None:
     out.print(f"\n  {_steps(row)}\n", highlight=False, soft_wrap=True)
     for line in _signals(report):
         out.print(line, highlight=False, soft_wrap=True)
+    out.print(f"  all requests: {_assigned(report)}", highlight=False, soft_wrap=True)
     for name, totals in (("as assigned", report.totals), ("per protocol", report.per_protocol)):
         parts = [
             f"{arm} {total.requests:,} requests of {total.units:,} users, {total.failures:,} failed"
@@ -248,6 +249,20 @@ def _print(report: RolloutReport) -> None:
     out.print()
     for decision in report.decisions:
         _print_decision(decision)
+
+
+def _assigned(report: RolloutReport) -> str:
+    """Return in a line how many requests each arm had, and how many of them are evidence."""
+    counts: Counter[str] = Counter()
+    for each in report.assigned:
+        counts[each.arm] += each.requests
+    row = report.rollout
+    shares = {"candidate": row.sampled_candidate, "control": row.sampled_control}
+    parts = [
+        f"{arm} {number:,} ({_percent(shares[arm])} of its users sampled now)"
+        for arm, number in sorted(counts.items())
+    ]
+    return ", ".join(parts) or "none yet"
 
 
 def _judged(judged: list[JudgedRequests]) -> str:

@@ -560,6 +560,16 @@ class Rollout(TypedDict):
     step_at: float
     ended_at: float | None
     pause: str
+    sampled_candidate: float
+    sampled_control: float
+
+
+class AssignedRequests(TypedDict):
+    """How many requests a rollout has put into an arm in one of its steps, sampled or not."""
+
+    step: int
+    arm: Literal["control", "candidate"]
+    requests: int
 
 
 class RolloutDecision(TypedDict):
@@ -603,5 +613,6 @@ class RolloutReport(TypedDict):
     e_value_limit: float
     totals: dict[Literal["control", "candidate"], ArmTotals]
     per_protocol: dict[Literal["control", "candidate"], ArmTotals]
+    assigned: list[AssignedRequests]
     uncounted: bool
     decisions: list[RolloutDecision]

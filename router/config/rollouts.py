@@ -71,7 +71,7 @@ class RolloutJudge(Section, frozen=True, kw_only=True):
     Attributes:
         metric: a metric of a judge that scores one answer, as in a run document; its first output
             is what counts. The route's `share_bodies_with` names the providers of its judges.
-        sample: share of the rollout's requests, drawn by a hash of their record's id.
+        sample: share of the requests in the rollout's sample, drawn by a hash of their record's id.
         limits: as a shadow's. `usd_per_day` holds for all processes; `rps`, `concurrency` and
             `waiting` for each.
         exclude_keys: names of keys whose requests are never sent.

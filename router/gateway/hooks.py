@@ -9,28 +9,32 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from router.config.routes import Route
-from router.records import Arm, Record, Target
+from router.records import AssignedArm, Record, Target
 
 
 class Assignment(NamedTuple):
     """Which side of a rollout a request is on.
 
     Attributes:
-        rollout: the rollout's id.
-        arm: the side.
+        assigned: the rollout, its step and the arm.
         unit: a hash of whom the choice sticks to.
-        step: the position in the rollout's steps.
+        sampled: whether the request is in the sample of which the rollout's evidence is made.
         target: the target to try before those of the plan; None for the plan as it is.
         candidate, weight: the rollout's candidate, and the share of requests that try it first.
     """
 
-    rollout: str
-    arm: Arm
+    assigned: AssignedArm
     unit: str
-    step: int
+    sampled: bool
     target: Target | None
     candidate: Target
     weight: float
+
+    def note(self, record: Record) -> None:
+        """Note in a request's record where the request has been put."""
+        record.assigned, record.unit = self.assigned, self.unit
+        if self.sampled:
+            record.rollout, record.step, record.arm = self.assigned
 
 
 class TargetChooser(Protocol):
@@ -81,27 +85,50 @@ class AnswerHook(Protocol):
 
 
 class AnswerHooks:
-    """Several hooks, each of which gets what it wants.
+    """Several hooks, each of which gets what it wants. A record has one bit for each.
 
     Args:
-        hooks: a record has one bit for each.
+        hooks: may want any request.
+        sample_hooks: may want those that are in the sample of a rollout, once that is known.
     """
 
-    def __init__(self, hooks: Sequence[AnswerHook]) -> None:
-        self._hooks = [(1 << n, hook) for n, hook in enumerate(hooks)]
+    def __init__(
+        self, hooks: Sequence[AnswerHook], sample_hooks: Sequence[AnswerHook] = ()
+    ) -> None:
+        self._hooks = [(1 << n, hook) for n, hook in enumerate((*hooks, *sample_hooks))]
+        self._of_all = self._hooks[: len(hooks)]
+        self._of_samples = self._hooks[len(hooks) :]
 
     def wants(
         self, route_name: str, route: Route, record_id: str, *, key_id: str, stored: bool
     ) -> int:
         """Return which hooks want a request, one bit for each; see `AnswerHook.wants`."""
-        bits = 0
-        for bit, hook in self._hooks:
-            if hook.wants(route_name, route, record_id, key_id=key_id, stored=stored):
-                bits |= bit
-        return bits
+        return _bits(self._of_all, route_name, route, record_id, key_id=key_id, stored=stored)
+
+    def wants_sampled(
+        self, route_name: str, route: Route, record_id: str, *, key_id: str, stored: bool
+    ) -> int:
+        """Return which more want a request that is in the sample of a rollout."""
+        return _bits(self._of_samples, route_name, route, record_id, key_id=key_id, stored=stored)
 
     def after(self, record: Record) -> None:
         """Pass a request to the hooks that wanted it."""
         for bit, hook in self._hooks:
             if record.hooks & bit:
                 hook.after(record)
+
+
+def _bits(
+    hooks: Sequence[tuple[int, AnswerHook]],
+    route_name: str,
+    route: Route,
+    record_id: str,
+    *,
+    key_id: str,
+    stored: bool,
+) -> int:
+    bits = 0
+    for bit, hook in hooks:
+        if hook.wants(route_name, route, record_id, key_id=key_id, stored=stored):
+            bits |= bit
+    return bits

@@ -2,26 +2,31 @@
 
     assignments = Assignments(store, routes, providers)
     await assignments.follow()                     # what other processes have decided
-    assignments.choose("summarizer", route, key)   # Assignment(arm="candidate", ...), or None
+    assignments.choose("summarizer", route, key)   # Assignment(...), or None
 
 A user's position is a hash of the rollout and of what names the user, from 0 to 1; positions below
 the candidate's share are the candidate's. So shares are nested: a user who has come to the
 candidate stays there while the share grows, one who has not stays with the control, and each
 rollout draws anew. A request whose user is not known has a position of its own.
+
+Other digits of the same hash say whether the user is in the step's sample (`rollout_sample.py`).
+Only requests of the sample are stored as evidence; all others cost this one hash.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import Collection, Mapping
+import math
+import time
+from collections.abc import Callable, Collection, Mapping
+from hashlib import blake2b
 
 from router.config.routes import Route
 from router.gateway.hooks import Assignment
 from router.gateway.route_table import Routes
 from router.gateway.routing import position_of
 from router.loop.rollout_routes import is_unchanged, sticky_of
-from router.records import Target
+from router.records import Arm, AssignedArm, Target
 from router.store.changes import follow_changes
 from router.store.rollouts import Rollout, RolloutStore
 
@@ -29,6 +34,14 @@ log = logging.getLogger("evalrouter")
 
 POLL_S = 1.0
 MAX_ACTIVE = 1000
+# A process takes no more requests of a rollout into the sample, in either arm, when its traffic has
+# grown so much since the step began: so many a second, and at once so many as come in a minute.
+MAX_SAMPLED_PER_S = 100.0
+MAX_SAMPLED_AT_ONCE = 60 * MAX_SAMPLED_PER_S
+# A hash has 64 bits. The upper ones are the position, which a float holds exactly, so that it never
+# rounds up to 1. The lower ones draw the sample; no weight is so fine that it depends on them too.
+_POSITIONS, _REST_BITS = 1 << 53, 11
+_SAMPLES = 1 << 32
 
 
 def unit_of(rollout_id: str, key: str) -> str:
@@ -36,9 +49,11 @@ def unit_of(rollout_id: str, key: str) -> str:
 
     It does not tell who the user is, and is another one in every rollout.
     """
-    return hashlib.blake2b(
-        key.encode("utf-8", "surrogatepass"), digest_size=8, key=rollout_id.encode()
-    ).hexdigest()
+    return _hash_of(rollout_id.encode(), key).hex()
+
+
+def _hash_of(rollout_id: bytes, key: str) -> bytes:
+    return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8, key=rollout_id).digest()
 
 
 class Assignments:
@@ -48,12 +63,21 @@ class Assignments:
         store: has the rollouts.
         routes: the routes as they stand.
         providers: the names of the configured providers.
+        clock: tells seconds, for the limit on the sample.
 
     Attributes:
         active: each route's rollout that has not ended.
     """
 
-    def __init__(self, store: RolloutStore, routes: Routes, providers: Collection[str]) -> None:
+    def __init__(
+        self,
+        store: RolloutStore,
+        routes: Routes,
+        providers: Collection[str],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._store = store
         self._routes = routes
         self._providers = providers
@@ -73,7 +97,7 @@ class Assignments:
         self.active = {rollout.route: rollout for rollout in rollouts}
         # A candidate whose provider this process does not have could only fail.
         self._sides = {
-            name: _Side(rollout)
+            name: _Side(rollout, self._clock)
             for name, rollout in self.active.items()
             if Target.parse(rollout.candidate).provider in self._providers
         }
@@ -113,29 +137,51 @@ class _Side:
         sticky: what keeps a user in one arm; "" for the user, or else the conversation.
     """
 
-    def __init__(self, rollout: Rollout) -> None:
+    def __init__(self, rollout: Rollout, clock: Callable[[], float]) -> None:
         self._rollout = rollout
+        self._clock = clock
         self.sticky = sticky_of(rollout)
-        self._target = Target.parse(rollout.candidate)
+        self._id = rollout.id.encode()
+        # A hash below is the candidate's.
+        self._end = math.ceil(rollout.weight * _POSITIONS) << _REST_BITS
+        self._candidate = Target.parse(rollout.candidate)
+        self._arms = (
+            _arm_of(rollout, "control", rollout.sampled_control, None),
+            _arm_of(rollout, "candidate", rollout.sampled_candidate, self._candidate),
+        )
+        # How many requests may still be sampled at once, and when that was so.
+        self._left, self._left_at = MAX_SAMPLED_AT_ONCE, clock()
         # The route that was last compared with the control, and the result.
         self._compared: Route | None = None
         self._is_control = False
 
     def choose(self, route: Route, key: str) -> Assignment | None:
-        rollout = self._rollout
         if route is not self._compared:
-            self._is_control = is_unchanged(rollout, route)
+            self._is_control = is_unchanged(self._rollout, route)
             self._compared = route
         if not self._is_control:
             return None
-        unit = unit_of(rollout.id, key)
-        is_candidate = position_of(unit) < rollout.weight
+        digest = _hash_of(self._id, key)
+        number = int.from_bytes(digest)
+        assigned, target, end = self._arms[number < self._end]
+        sampled = number % _SAMPLES < end and self._may_sample()
         return Assignment(
-            rollout.id,
-            "candidate" if is_candidate else "control",
-            unit,
-            rollout.step,
-            self._target if is_candidate else None,
-            self._target,
-            rollout.weight,
+            assigned, digest.hex(), sampled, target, self._candidate, self._rollout.weight
         )
+
+    def _may_sample(self) -> bool:
+        """Return whether another request may be sampled now, and count it."""
+        now = self._clock()
+        more = (now - self._left_at) * MAX_SAMPLED_PER_S
+        self._left, self._left_at = min(MAX_SAMPLED_AT_ONCE, self._left + more), now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+def _arm_of(
+    rollout: Rollout, arm: Arm, share: float, target: Target | None
+) -> tuple[AssignedArm, Target | None, int]:
+    """Return an arm with the target that is tried first, and where the draws of its sample end."""
+    return AssignedArm(rollout.id, rollout.step, arm), target, math.ceil(share * _SAMPLES)

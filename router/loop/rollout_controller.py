@@ -35,6 +35,7 @@ from router.loop.rollout_plan import (
     settings_of,
 )
 from router.loop.rollout_rules import Batch, Decision, Observation, RolloutRules, SignalReading
+from router.loop.rollout_sample import RolloutSample, sample_of
 from router.loop.rollout_statistics import Statistics, statistics_of, text_of
 from router.loop.rollouts import Rollouts, changed
 from router.rounds import Rounds
@@ -50,6 +51,8 @@ AT_ONCE = 2000
 BYTES_PER_S = 64 * 1024
 # Nothing new is noted so often, for the time of a step.
 IDLE_S = 10.0
+# A step's traffic is taken over this time at least, so that a burst is not a rate.
+MIN_RATE_S = 60.0
 # Time that passes while no process looks is not part of a step: nobody knows what happened then.
 MAX_UNSEEN_S = 60.0
 
@@ -176,11 +179,13 @@ class RolloutController:
             rules = RolloutRules(plan_of(settings))
             statistics = Statistics(until=before, rules=rules.state())
         statistics.rules.status, statistics.rules.step = rollout.state, rollout.step
-        # On a thread: units are told apart by packed sets, which take milliseconds.
-        decision, after = await asyncio.to_thread(
-            _observed, settings, statistics, _observations(seen, settings), now
+        statistics.rules.sample = RolloutSample(
+            candidate=rollout.sampled_candidate, control=rollout.sampled_control
         )
-        change = self._change(rollout, statistics.rule, decision)
+        # On a thread: units are told apart by packed sets, which take milliseconds.
+        batch = _batch(seen, settings, statistics.until, now)
+        decision, after = await asyncio.to_thread(_observed, settings, statistics, batch)
+        change = self._change(rollout, statistics.rule, decision, _rate(seen, rollout, now))
         is_idle = change is None and not seen.requests and not seen.scores
         if is_idle and now - statistics.until < IDLE_S:
             return None
@@ -193,8 +198,13 @@ class RolloutController:
             return None
         return changed(rollout, change)
 
-    def _change(self, rollout: Rollout, rule: str, decision: Decision) -> RolloutChange | None:
-        """Return what a decision changes; None where it goes on as before, for the same reason."""
+    def _change(
+        self, rollout: Rollout, rule: str, decision: Decision, requests_per_s: float
+    ) -> RolloutChange | None:
+        """Return what a decision changes; None where it goes on as before, for the same reason.
+
+        The sample of a new step is chosen by the traffic of the present one.
+        """
         if decision.rule == "status":
             return None
         is_same = decision.status == rollout.state and decision.rule in (rule, "min_time")
@@ -205,7 +215,13 @@ class RolloutController:
         )
         changes: dict[str, Any] = {"state": decision.status, "weight": decision.to_weight}
         if decision.action == "step_up":
-            changes |= {"step": decision.next_step, "step_at": self._clock()}
+            sample = sample_of(decision.to_weight, requests_per_s=requests_per_s)
+            changes |= {
+                "step": decision.next_step,
+                "step_at": self._clock(),
+                "sampled_candidate": sample.candidate,
+                "sampled_control": sample.control,
+            }
         if decision.action == "pause":
             changes |= {"pause": "imbalance", "weight": rollout.weight}
         if decision.action == "abort":
@@ -221,33 +237,47 @@ class RolloutController:
             low=None if first is None else first.low,
             high=None if first is None else first.high,
             seen={
+                "sample": {
+                    "candidate": rollout.sampled_candidate,
+                    "control": rollout.sampled_control,
+                },
                 "signals": msgspec.to_builtins(decision.readings),
                 "imbalance": decision.imbalance,
             },
         )
 
 
-def _observations(seen: Uncounted, settings: RolloutSettings) -> list[Observation]:
-    return [
+def _batch(seen: Uncounted, settings: RolloutSettings, until: float, now: float) -> Batch:
+    """Return what was read as the rules observe it, of the time since the last batch."""
+    began = max(until, now - MAX_UNSEEN_S)
+    observations: list[Observation] = [
         *(observation_of(request, settings) for request in seen.requests),
         *(observation_of_score(score, settings) for score in seen.scores),
     ]
+    return Batch(
+        began=began,
+        until=max(began, now),
+        observations=observations,
+        candidate_requests=sum(each.requests for each in seen.assigned if each.arm == "candidate"),
+    )
+
+
+def _rate(seen: Uncounted, rollout: Rollout, now: float) -> float:
+    """Return how many requests a second have come since the present step began."""
+    requests = sum(each.requests for each in seen.assigned if each.step == rollout.step)
+    return requests / max(MIN_RATE_S, now - rollout.step_at)
 
 
 def _observed(
-    settings: RolloutSettings,
-    before: Statistics,
-    observations: Sequence[Observation],
-    now: float,
+    settings: RolloutSettings, before: Statistics, batch: Batch
 ) -> tuple[Decision, Statistics]:
     """Let the rules observe and decide; return the decision, and the statistics after it."""
     rules = RolloutRules(plan_of(settings), before.rules)
-    began = max(before.until, now - MAX_UNSEEN_S)
-    rules.observe(Batch(began=began, until=max(began, now), observations=observations))
+    rules.observe(batch)
     decision = rules.decide()
     rules.apply(decision)
     return decision, Statistics(
-        until=max(began, now),
+        until=batch.until,
         rules=rules.state(),
         rule=decision.rule,
         readings=decision.readings,

@@ -23,6 +23,7 @@ import numpy as np
 from evaluators.stats.randomised import MULTIPLES, RATIOS, Differences, bets, bounds, ratio_logs
 from evaluators.stats.resampling import Floats
 from router.loop.rollout_rules import DAY, RolloutPlan, Signal
+from router.loop.rollout_sample import RolloutSample, sample_of
 
 LONGEST_DAYS = 90.0
 """A rollout that needs more is called impossible with its traffic, unless the plan has a limit."""
@@ -102,6 +103,7 @@ class StepForecast(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         weight: the candidate's share of units.
+        sample: which users are observed in it, at this traffic.
         signal: what it waits for; "" for the minimum time.
         units: with the signal, that the step compares.
         requests: of the route in that time.
@@ -109,6 +111,7 @@ class StepForecast(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     weight: float
+    sample: RolloutSample
     signal: str
     units: int
     requests: int | None
@@ -332,24 +335,27 @@ def _step(
     chance: float,
 ) -> StepForecast:
     """Return how long a step takes with this chance, for each goal."""
-    weight = plan.steps[number]
-    before = plan.steps[number - 1] if plan.sticky and number else 0.0
-    probability = (weight - before) / (1 - before)
+    weight, before = plan.steps[number], plan.before(number)
+    sample = sample_of(weight, requests_per_s=traffic.requests_per_day / DAY)
+    probability = sample.probability(before=before, weight=weight)
+    compared = (1 - before) * sample.share(before=before, weight=weight)
     longest, slowest, units = plan.step_s / DAY, "", 0.0
     for signal in plan.signals:
         values = expected.get(signal.name, Expectation())
         needed = 0.0
         if signal.role == "goal":
             needed = units_to_show(signal, values, probability, alpha=plan.alpha, chance=chance)
-        smaller_arm = min(weight, 1 - weight) * values.share * traffic.requests_per_day
+        smaller_arm = min(weight * sample.candidate, (1 - weight) * sample.control)
+        smaller_arm *= values.share * traffic.requests_per_day
         days = max(
-            traffic.days(needed / ((1 - before) * _unit_share(values, traffic, plan))),
+            traffic.days(needed / (compared * _unit_share(values, traffic, plan))),
             signal.min_values / smaller_arm if smaller_arm > 0 else math.inf,
         )
         if days > longest:
             longest, slowest, units = days, signal.name, needed
     return StepForecast(
         weight=weight,
+        sample=sample,
         signal=slowest,
         units=math.ceil(min(units, 1e15)),
         requests=_requests(longest, traffic) if longest < math.inf else None,
@@ -386,6 +392,8 @@ def _detection(
 ) -> Detection:
     """Say when twice the margin is found, or twice the events where there is no margin."""
     values = expected.get(signal.name, Expectation())
+    first = plan.steps[0]
+    sample = sample_of(first, requests_per_s=traffic.requests_per_day / DAY)
     bad = -1 if signal.good_is_high else 1
     margin = abs(signal.margin)
     if margin:
@@ -397,11 +405,12 @@ def _detection(
     units = units_to_detect(
         signal,
         msgspec.structs.replace(values, difference=bad * worse),
-        plan.steps[0],
+        sample.probability(before=0.0, weight=first),
         limit=len(plan.signals) / plan.alpha,
         chance=_DETECTED,
     )
-    days = traffic.days(units / _unit_share(values, traffic, plan))
+    observed = sample.share(before=0.0, weight=first) * _unit_share(values, traffic, plan)
+    days = traffic.days(units / observed)
     return Detection(
         signal=signal.name,
         harm=words,

@@ -6,10 +6,10 @@
     judging.after(record)                          # later: it has ended, and here are its bodies
     await judging.close()
 
-Which requests are scored is drawn by a hash of their ids, whichever arm they are in, and the judge
-sees the conversation and the answer alone. A score reaches the rules as feedback does: as a value
-of its request that came later. Each process scores the requests that it has served; what waits
-when a process ends has no score.
+Which requests of the rollout's sample are scored is drawn by a hash of their ids, whichever arm
+they are in, and the judge sees the conversation and the answer alone. A score reaches the rules as
+feedback does: as a value of its request that came later. Each process scores the requests that it
+has served; what waits when a process ends has no score.
 
 Texts wait in memory, for a minute at most, and go to the judge only while the store has their
 request, so that what was deleted is not sent.
@@ -219,7 +219,7 @@ class RolloutJudging:
     def wants(
         self, route_name: str, _: Route, record_id: str, *, key_id: str, stored: bool
     ) -> bool:
-        """Return whether a request is drawn."""
+        """Return whether a request of the rollout's sample is drawn."""
         active = self._active.get(route_name)
         return (
             active is not None

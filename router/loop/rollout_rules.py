@@ -9,10 +9,11 @@ What people decide, and what brings a decision into effect, is in `rollouts.py`.
 
 The unit is whatever the route's sticky key names: a user, a conversation, or the request where it
 has none. Units are assigned by their position, a hash from 0 to 1: the candidate's are those below
-the step's weight. Each step compares the units that it moves with those that stay. No coin was
-thrown for the units that were the candidate's before it, so they are left out. Within a step a unit
-counts once in each test: with its first event, or with its mean over `unit_window_s`. So units with
-many requests weigh no more than others, and no error rate depends on how many there are.
+the step's weight. Of each arm, a sample of the units is observed (`rollout_sample.py`). Each step
+compares the units that it moves with those that stay. No coin was thrown for the units that were
+the candidate's before it, so they are left out. Within a step a unit counts once in each test: with
+its first event, or with its mean over `unit_window_s`. So units with many requests weigh no more
+than others, and no error rate depends on how many there are.
 
 docs/explanation/rollouts.md has the tests, their sources and the simulations.
 """
@@ -38,6 +39,7 @@ from evaluators.stats.randomised import (
     rejected,
 )
 from evaluators.stats.recent_quantile import RecentQuantile, class_of
+from router.loop.rollout_sample import RolloutSample
 
 Role: TypeAlias = Literal["guardrail", "goal"]
 SignalKind: TypeAlias = Literal["event", "above_p95", "score", "paired_score"]
@@ -189,6 +191,10 @@ class RolloutPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """Return the seconds that the whole rollout takes at least."""
         return self.step_s * (len(self.steps) - 1)
 
+    def before(self, step: int) -> float:
+        """Return the share of units that are the candidate's since before a step."""
+        return self.steps[step - 1] if self.sticky and step else 0.0
+
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of one request, or came to be known of it later.
@@ -221,11 +227,14 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True):
         began: seconds since the epoch.
         until: of its end, not before `began`.
         observations: in the order in which they came to be known.
+        candidate_requests: how many requests have gone to the candidate since the start, observed
+            or not; None where all of them are observed.
     """
 
     began: float
     until: float
     observations: Sequence[Observation] = ()
+    candidate_requests: int | None = None
 
 
 class ArmValues(msgspec.Struct, kw_only=True):
@@ -311,7 +320,8 @@ class RolloutState(msgspec.Struct, kw_only=True):
         balance: the test of the assignment.
         assigned: units compared in this step, of the candidate and of the control.
         units: which units have been counted as assigned in this step, compressed.
-        candidate_requests: that went to the candidate since the start.
+        candidate_requests: that went to the candidate since the start, observed or not.
+        sample: of the present step's units, those that are observed.
         late: observations of an earlier step, which are not used.
     """
 
@@ -324,6 +334,7 @@ class RolloutState(msgspec.Struct, kw_only=True):
     assigned: tuple[int, int] = (0, 0)
     units: bytes = b""
     candidate_requests: int = 0
+    sample: RolloutSample = RolloutSample()
     late: int = 0
 
 
@@ -432,7 +443,7 @@ class _Arms(NamedTuple):
 
     Attributes:
         before: units at positions below are the candidate's since an earlier step.
-        probability: that any other unit is the candidate's.
+        probability: that any other unit which is observed is the candidate's.
     """
 
     before: float
@@ -495,7 +506,10 @@ class RolloutRules:
         current = [item for item in batch.observations if item.step == state.step]
         state.late += len(batch.observations) - len(current)
         first = [item for item in batch.observations if not item.later]
-        state.candidate_requests += sum(item.candidate for item in first)
+        if batch.candidate_requests is None:
+            state.candidate_requests += sum(item.candidate for item in first)
+        else:
+            state.candidate_requests = max(state.candidate_requests, batch.candidate_requests)
         arms = self._arms()
         self._assign([item for item in current if not item.later], arms)
         for signal in self.plan.signals:
@@ -632,12 +646,9 @@ class RolloutRules:
                 memory.mean.restart()
 
     def _arms(self) -> _Arms:
-        step = self._state.step
-        weight = self.plan.steps[step]
-        if not self.plan.sticky or step == 0:
-            return _Arms(0.0, weight)
-        before = self.plan.steps[step - 1]
-        return _Arms(before, (weight - before) / (1 - before))
+        step, sample = self._state.step, self._state.sample
+        before = self.plan.before(step)
+        return _Arms(before, sample.probability(before=before, weight=self.plan.steps[step]))
 
     def _compared(self, item: Observation, arms: _Arms) -> bool:
         return not self.plan.sticky or item.position >= arms.before

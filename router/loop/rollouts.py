@@ -169,6 +169,7 @@ class Rollouts:
             e_value_limit=len(settings.signals) / settings.alpha,
             totals=await self._store.rollout_totals(rollout.id),
             per_protocol=await self._store.rollout_totals(rollout.id, per_protocol=True),
+            assigned=waiting.assigned,
             uncounted=bool(waiting.requests or waiting.scores),
             judged=await self._store.judged(rollout.id),
             decisions=await self._store.rollout_decisions(rollout.id),
@@ -230,6 +231,7 @@ class Rollouts:
         now = self.now()
         settings = _settings(request)
         forecast = await self._forecast(name, settings, now)
+        sample = forecast.steps[0].sample
         if not request.force and not forecast.possible:
             raise ConflictError(
                 f"{forecast.reason} To start it all the same, use force (`--force`; "
@@ -256,6 +258,8 @@ class Rollouts:
             started_by=actor,
             created_at=now,
             step_at=now,
+            sampled_candidate=sample.candidate,
+            sampled_control=sample.control,
         )
         decision = RolloutDecision(
             rollout=rollout.id,

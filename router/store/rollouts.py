@@ -1,10 +1,10 @@
 """Rollouts: a candidate that gets a growing share of a route's requests, and what was decided.
 
-A request that is part of a rollout leaves a row here, in the transaction that stores its record.
-One process at a time reads the rows that have not been counted, and `count_requests` writes in one
-transaction that they are, the statistics that they are in now, and what was decided. So nothing is
-counted twice, and nothing is missed, wherever that process is killed, and in whatever order other
-processes commit.
+A request of a rollout's sample leaves a row here, in the transaction that stores its record, which
+also adds up how many requests of all went to each arm. One process at a time reads the rows that
+have not been counted, and `count_requests` writes in one transaction that they are, the statistics
+that they are in now, and what was decided. So nothing is counted twice, and nothing is missed,
+wherever that process is killed, and in whatever order other processes commit.
 
 Every change of a rollout is a decision, with a row. `revision` is their number: a change names the
 revision that it is of, and is refused where another came first.
@@ -60,6 +60,8 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
         ended_at: when it ended; None while it has not.
         pause: why it is paused: `person`, `route` where the route was changed, `imbalance` where
             users are not assigned as planned; "" otherwise.
+        sampled_candidate, sampled_control: the shares of each arm's users whose requests are the
+            evidence of this step, 0 to 1.
     """
 
     id: str
@@ -79,6 +81,8 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     step_at: float
     ended_at: float | None = None
     pause: Literal["", "person", "route", "imbalance"] = ""
+    sampled_candidate: float = 1.0
+    sampled_control: float = 1.0
 
     @property
     def is_active(self) -> bool:
@@ -124,8 +128,22 @@ class RolloutDecision(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class AssignedRequests(msgspec.Struct, frozen=True, kw_only=True):
+    """How many requests a rollout has put into an arm in one of its steps, sampled or not.
+
+    Attributes:
+        step: the position in the steps.
+        arm: the arm.
+        requests: how many have ended and are stored.
+    """
+
+    step: int
+    arm: Arm
+    requests: int
+
+
 class RolloutRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A request of a rollout, as it was when its answer ended.
+    """A request of a rollout's sample, as it was when its answer ended.
 
     Attributes:
         number: of its row, which grows.
@@ -222,6 +240,8 @@ class Uncounted(msgspec.Struct, frozen=True, kw_only=True):
         statistics: of what was counted before, as `count_requests` stored it; "" at first.
         batch: how often that was, so that two processes cannot both go on from there.
         revision: the rollout's.
+        assigned: the requests of each step and arm so far, in this order, sampled or not. They are
+            exact, and stay when the requests are deleted.
     """
 
     requests: tuple[RolloutRequest, ...]
@@ -229,6 +249,7 @@ class Uncounted(msgspec.Struct, frozen=True, kw_only=True):
     statistics: str
     batch: int
     revision: int
+    assigned: tuple[AssignedRequests, ...] = ()
 
 
 class ArmTotals(msgspec.Struct, frozen=True, kw_only=True):

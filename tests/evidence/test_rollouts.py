@@ -35,8 +35,11 @@ RULES = RolloutPlan(
 )
 
 
-def observations(drawn, step, prefix):
-    """Requests that add up to the counts of a look, of users who are compared."""
+def observations(drawn, plan, step, prefix):
+    """Requests that add up to the counts of a look, of users who are compared.
+
+    Of their names, no two have the same bit in the rules' set of units.
+    """
     for arm, candidate in ((0, True), (1, False)):
         requests = int(drawn["requests"][arm][0, 1])
         errors = int(drawn["error_rate"][arm][0, 0])
@@ -44,10 +47,10 @@ def observations(drawn, step, prefix):
         for place in range(requests):
             error = float(place < errors)
             yield Observation(
-                unit=f"{prefix}-{candidate}-{place}",
+                unit=f"{prefix}.{candidate}.{place}",
                 candidate=candidate,
                 step=step,
-                position=RULES.steps[step] - 1e-6 if candidate else RULES.steps[step],
+                position=plan.steps[step] - 1e-6 if candidate else plan.steps[step],
                 values={
                     "error_rate": error,
                     "errors": error,
@@ -56,14 +59,22 @@ def observations(drawn, step, prefix):
             )
 
 
-@pytest.mark.parametrize("sticky", [False, True])
-def test_rollouts_by_counts_are_those_of_the_rules(sticky):
+@pytest.mark.parametrize(
+    ("sticky", "first_step", "per_day"),
+    [(False, 0.2, 20_000), (True, 0.2, 20_000), (True, 0.05, 60_000)],
+)
+def test_rollouts_by_counts_are_those_of_the_rules(sticky, first_step, per_day):
     # With no window, users' means count at once.
-    plan = msgspec.structs.replace(RULES, sticky=sticky, unit_window_s=0)
-    rollouts = Rollouts(Route("few", 20_000, plan), Truth(), rollouts=1, seed=3)
+    plan = msgspec.structs.replace(
+        RULES, steps=(first_step, 0.5, 1.0), sticky=sticky, unit_window_s=0
+    )
+    route = Route("few", per_day, plan)
+    rollouts = Rollouts(route, Truth(), rollouts=1, seed=3)
     rules = RolloutRules(plan)
     for number in range(8):
-        step = rules.state().step
+        state = rules.state()
+        step, state.sample = state.step, route.sample(plan.steps[state.step])
+        rules = RolloutRules(plan, state)
         assert len(rollouts.number) == 1
         assert step == rollouts.step[0]
         before = {name: test.gains.copy() for name, test in rollouts.means.items()}
@@ -72,7 +83,7 @@ def test_rollouts_by_counts_are_those_of_the_rules(sticky):
             Batch(
                 began=number * BIN,
                 until=(number + 1) * BIN,
-                observations=list(observations(drawn, step, number)),
+                observations=list(observations(drawn, plan, step, number)),
             )
         )
         state = rules.state()

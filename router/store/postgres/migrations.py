@@ -958,6 +958,21 @@ CREATE TABLE timetables (
 );
 """)
 
+_M048 = _step("""
+ALTER TABLE rollouts
+    ADD COLUMN sampled_candidate DOUBLE PRECISION NOT NULL DEFAULT 1,
+    ADD COLUMN sampled_control DOUBLE PRECISION NOT NULL DEFAULT 1;
+CREATE TABLE rollout_assigned (
+    rollout TEXT NOT NULL,
+    step BIGINT NOT NULL,
+    arm TEXT NOT NULL,
+    requests BIGINT NOT NULL,
+    PRIMARY KEY (rollout, step, arm)
+);
+INSERT INTO rollout_assigned (rollout, step, arm, requests)
+    SELECT rollout, step, arm, count(*) FROM rollout_requests GROUP BY rollout, step, arm;
+""")
+
 STEPS = {
     "m029_label_scores": _M029,
     "m030_traffic_index": _M030,
@@ -978,4 +993,5 @@ STEPS = {
     "m045_rollout_judging": _M045,
     "m046_review_pages": _M046,
     "m047_occurrences": _M047,
+    "m048_rollout_samples": _M048,
 }

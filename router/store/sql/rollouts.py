@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from providers.errors import ConflictError, NotFoundError
-from router.records import Arm, Record
+from router.records import Arm, AssignedArm, Record
 from router.store.columns.rollouts import (
     DECISION_FIELDS,
     REQUEST_COLUMNS,
@@ -24,6 +25,7 @@ from router.store.columns.values import readable
 from router.store.rollouts import (
     ACTIVE,
     ArmTotals,
+    AssignedRequests,
     FeedbackBaseline,
     JudgedRequests,
     Rollout,
@@ -96,6 +98,11 @@ _ADD_JUDGED = """
     ON CONFLICT (rollout, day, outcome) DO UPDATE SET
         requests = rollout_judging.requests + excluded.requests,
         usd = rollout_judging.usd + excluded.usd
+"""
+_ADD_ASSIGNED = """
+    INSERT INTO rollout_assigned (rollout, step, arm, requests) VALUES (?, ?, ?, ?)
+    ON CONFLICT (rollout, step, arm) DO UPDATE SET
+        requests = rollout_assigned.requests + excluded.requests
 """
 
 
@@ -224,13 +231,21 @@ class SqlRollouts(SqlPart, RolloutStore):
 
 
 def insert_requests(db: Connection, records: Sequence[Record]) -> None:
-    """Insert those requests that are part of a rollout."""
-    assigned = [record for record in records if record.rollout]
-    if assigned:
+    """Insert those requests that are in a rollout's sample, and count all that are assigned."""
+    sampled = [record for record in records if record.rollout]
+    if sampled:
         # Not those of their records, which are given again once all records are deleted.
-        numbers = db.new_numbers("rollout_requests", len(assigned))
-        rows = list(map(request_columns, numbers, assigned))
+        numbers = db.new_numbers("rollout_requests", len(sampled))
+        rows = list(map(request_columns, numbers, sampled))
         db.insert_rows("rollout_requests", REQUEST_COLUMNS, rows)
+    assigned = Counter([record.assigned for record in records if record.assigned is not None])
+    if assigned:
+        _add_assigned(db, assigned)
+
+
+def _add_assigned(db: Connection, assigned: Counter[AssignedArm]) -> None:
+    # In order, and last in their transaction: other processes wait for these rows.
+    db.executemany(_ADD_ASSIGNED, [(*arm, number) for arm, number in sorted(assigned.items())])
 
 
 def forget_requests_of(db: Connection, numbers: Sequence[int]) -> None:
@@ -369,6 +384,7 @@ def _uncounted(db: Connection, rollout_id: str, limit: int) -> Uncounted:
         statistics=statistics,
         batch=counted,
         revision=revision,
+        assigned=tuple(_assigned(db, rollout_id)),
     )
 
 
@@ -459,6 +475,14 @@ def _judged(db: Connection, rollout_id: str) -> list[JudgedRequests]:
         JudgedRequests(day=day, outcome=outcome, requests=requests, usd=usd)
         for day, outcome, requests, usd in rows
     ]
+
+
+def _assigned(db: Connection, rollout_id: str) -> list[AssignedRequests]:
+    rows = db.execute(
+        "SELECT step, arm, requests FROM rollout_assigned WHERE rollout = ? ORDER BY step, arm",
+        (rollout_id,),
+    )
+    return [AssignedRequests(step=step, arm=arm, requests=requests) for step, arm, requests in rows]
 
 
 def _totals(db: Connection, rollout_id: str, per_protocol: bool) -> dict[Arm, ArmTotals]:

@@ -38,8 +38,8 @@ The tables are shaped so that a million answers stay small and the pages of a ru
     rollouts  (id); rollout_changes counts changes of them; rollout_decisions (rollout, revision);
               rollout_requests: each request of one, by `number`; rollout_scores: values that
               came later; rollout_units (rollout, unit): the arms that a user was seen in;
-              rollout_statistics (rollout) and rollout_judging (rollout, day, outcome): see
-              `rollouts.py`
+              rollout_statistics (rollout), rollout_judging (rollout, day, outcome) and
+              rollout_assigned (rollout, step, arm): see `rollouts.py`
 
 Times are seconds since the epoch; columns that hold JSON are text.
 """
@@ -1269,6 +1269,27 @@ def m047_occurrences(db: Database) -> None:
     )
 
 
+def m048_rollout_samples(db: Database) -> None:
+    """Add which requests of rollouts are evidence, and how many there are of all."""
+    for arm in ("candidate", "control"):
+        db.execute(f"ALTER TABLE rollouts ADD COLUMN sampled_{arm} REAL NOT NULL DEFAULT 1")
+    db.execute(
+        """
+        CREATE TABLE rollout_assigned (
+            rollout TEXT NOT NULL,
+            step INTEGER NOT NULL,
+            arm TEXT NOT NULL,
+            requests INTEGER NOT NULL,
+            PRIMARY KEY (rollout, step, arm)
+        ) WITHOUT ROWID
+        """
+    )
+    db.execute(
+        "INSERT INTO rollout_assigned (rollout, step, arm, requests)"
+        " SELECT rollout, step, arm, count(*) FROM rollout_requests GROUP BY rollout, step, arm"
+    )
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -1312,4 +1333,5 @@ STEPS = (
     m045_rollout_judging,
     m046_review_pages,
     m047_occurrences,
+    m048_rollout_samples,
 )

@@ -114,7 +114,7 @@ async def send(parts, users, *, stored=True, key_id="", text=None, **fields):
     route, records, drawn = parts.routes.table.routes["r"], [], []
     for user in users:
         side = parts.assignments.choose("r", route, f"user {user}")
-        words = text or ("new answer" if side.arm == "candidate" else "old answer")
+        words = text or ("new answer" if side.target else "old answer")
         message = {"role": "assistant", "content": words}
         choice = {"index": 0, "finish_reason": "stop", "message": message}
         asked = [{"role": "user", "content": f"Question {user}"}]
@@ -127,16 +127,13 @@ async def send(parts, users, *, stored=True, key_id="", text=None, **fields):
                 "key_id": key_id,
                 "stored": stored,
                 "target": side.target or Target("up", "old"),
-                "rollout": side.rollout,
-                "arm": side.arm,
-                "unit": side.unit,
-                "step": side.step,
                 "request": msgspec.json.encode({"model": "r", "messages": asked}),
                 "response": msgspec.json.encode({"id": "a", "choices": [choice]}),
                 "settled": True,
             }
             | fields
         )
+        side.note(record)
         if parts.judging.wants("r", route, record.id, key_id=key_id, stored=stored):
             parts.judging.after(record)
             drawn.append(record.id)

@@ -22,6 +22,7 @@ from router.loop.rollout_rules import (
     Signal,
     UnitSet,
 )
+from router.loop.rollout_sample import RolloutSample
 
 ERRORS = Signal(name="error_rate", min_values=1)
 QUALITY = Signal(name="quality", kind="score", role="goal", margin=0.1, min_values=1)
@@ -454,6 +455,45 @@ def test_the_exposure_budget_ends_a_rollout():
     )
     rules.apply(decision)
     assert rules.weight == 0
+
+
+def test_the_exposure_budget_counts_what_is_not_observed():
+    rules = RolloutRules(plan(max_candidate_requests=100))
+    for requests_so_far, action in ((99, "hold"), (99, "hold"), (100, "abort")):
+        batch = Batch(
+            began=0.0,
+            until=60.0,
+            observations=both(9, 81, error_rate=0),
+            candidate_requests=requests_so_far,
+        )
+        rules.observe(batch)
+        assert rules.state().candidate_requests == requests_so_far
+        assert rules.decide().action == action
+    # What is deleted has gone to the candidate all the same.
+    rules.observe(Batch(began=60.0, until=60.0, candidate_requests=3))
+    assert rules.state().candidate_requests == 100
+
+
+def test_arms_are_compared_by_their_shares_of_the_sample():
+    sample = RolloutSample(candidate=0.5, control=0.125)
+    fewer = msgspec.structs.replace(RolloutRules(plan()).state(), sample=sample)
+    rules = RolloutRules(plan(steps=(0.2, 0.6, 1.0), sticky=True), fewer)
+    # As many of each arm as are sampled of two in ten.
+    observed(rules, both(100, 100, error_rate=1))
+    state = rules.state()
+    assert state.balance.e_value() < 1
+    [reading] = rules.readings()
+    assert reading.estimate == pytest.approx(1.0)
+    rules.apply(rules.decide())
+    # Of eight in ten that stay, two step up: 0.4 of 0.8 times 0.5, beside 0.4 times 0.125.
+    moved = [
+        msgspec.structs.replace(item, position=0.5 if item.candidate else 0.9)
+        for item in both(400, 100, step=1, error_rate=1)
+    ]
+    observed(rules, moved)
+    [reading] = rules.readings()
+    assert reading.estimate == pytest.approx(1.0)
+    assert rules.state().balance.e_value() < 1
 
 
 def test_a_rollout_that_shows_nothing_ends_at_its_time_limit():

@@ -78,9 +78,9 @@ async def send(services, users, *, failing=lambda _: False, route="r"):
         record = Record(id=f"rec_{number}", at=time.time(), route=route, status=200)
         record.target = Target.parse(plain.targets[0].model)
         if side is not None:
-            record.rollout, record.arm, record.unit, record.step, target, *_ = side
-            record.target = target or record.target
-            record.status = 500 if side.arm == "candidate" and failing(user) else 200
+            side.note(record)
+            record.target = side.target or record.target
+            record.status = 500 if side.target and failing(user) else 200
         records.append(record)
     await services.store.keep_traffic(records)
 
@@ -259,6 +259,68 @@ async def test_deleting_requests_deletes_them_from_rollouts(services):
     assert counted
 
 
+# the sample
+
+
+async def test_what_is_not_sampled_is_counted_and_leaves_nothing_else(services):
+    rollout = await start(services, wanted(steps=(1.0, 50.0)))
+    assert (rollout.sampled_candidate, rollout.sampled_control) == (1.0, pytest.approx(0.1 / 0.99))
+    await send(services, range(2000))
+    await services.rollout_controller.run_once()
+    report = await services.rollouts.report("r")
+    assigned = {each.arm: each.requests for each in report.assigned}
+    assert sum(assigned.values()) == 2000
+    assert 5 < assigned["candidate"] < 50
+    assert report.totals["candidate"].requests == assigned["candidate"]
+    assert 150 < report.totals["control"].requests < 260
+    assert report.imbalance < 20
+    stored = await services.store.traffic(TrafficFilter(rollout=rollout.id), limit=500)
+    assert len(stored) == sum(totals.requests for totals in report.totals.values())
+    assert len(await services.store.traffic(TrafficFilter(route="r"), limit=5000)) == 2000
+
+
+async def test_the_exposure_budget_counts_requests_that_are_not_sampled(services):
+    rollout = await start(services, wanted(steps=(90.0, 95.0), max_requests=300))
+    assert rollout.sampled_candidate == pytest.approx(1.0)
+    sampled = {"sampled_candidate": 0.01, "sampled_control": 0.1}
+    change = services.rollouts.decided(rollout, sampled, rule="person", actor="a", reason="b")
+    await services.store.change_rollout(change)
+    await services.assignments.follow()
+    await send(services, range(200))
+    await services.rollout_controller.run_once()
+    assert (await services.rollouts.find("r")).is_active
+    await send(services, range(200, 400))
+    await services.rollout_controller.run_once()
+    aborted = await services.rollouts.find("r")
+    assert aborted.state == "aborted"
+    assert "the budget is 300" in aborted.reason
+    report = await services.rollouts.report("r")
+    assert report.totals["candidate"].requests < 30
+
+
+async def test_a_busy_step_is_followed_by_one_with_a_smaller_sample(services, tmp_path):
+    await start(services)
+    # A hundred a second, as that of a minute at least.
+    await send(services, range(6000))
+    await services.rollout_controller.run_once()
+    rollout = await services.rollouts.find("r")
+    assert (rollout.step, rollout.weight) == (1, 0.5)
+    assert rollout.sampled_candidate == pytest.approx(0.5)
+    assert rollout.sampled_control == pytest.approx(0.5)
+    async with opened(tmp_path) as other:
+        for process in (services, other):
+            route = process.routes.table.routes["r"]
+            users = [process.assignments.choose("r", route, f"user {n}") for n in range(1000)]
+            assert 400 < sum(user.sampled for user in users) < 600
+    await send(services, range(6000, 6400))
+    await services.rollout_controller.run_once()
+    taken = (await services.rollouts.report("r")).decisions[-1]
+    assert taken.seen["sample"] == {
+        "candidate": rollout.sampled_candidate,
+        "control": rollout.sampled_control,
+    }
+
+
 # which arm a request is on
 
 
@@ -271,7 +333,7 @@ async def test_users_stay_where_they_are_while_the_share_grows(services, tmp_pat
         return {
             user
             for user in users
-            if process.assignments.choose("r", route, user).arm == "candidate"
+            if process.assignments.choose("r", route, user).assigned.arm == "candidate"
         }
 
     first = candidates(services)
@@ -294,7 +356,7 @@ async def test_another_rollout_draws_anew(services):
     drawn = []
     for _ in range(2):
         await start(services)
-        arms = [services.assignments.choose("r", route, f"user {n}").arm for n in range(100)]
+        arms = [services.assignments.choose("r", route, f"user {n}")[0].arm for n in range(100)]
         drawn.append(arms)
         await services.rollouts.act("r", "rollback", because(), actor="a")
     assert drawn[0] != drawn[1]
@@ -391,7 +453,7 @@ async def test_another_process_brings_about_what_a_killed_one_decided(
     await services.store.change_rollout(decided)
     await services.assignments.follow()
     route = services.routes.table.routes["r"]
-    arms = {services.assignments.choose("r", route, f"user {n}").arm for n in range(50)}
+    arms = {services.assignments.choose("r", route, f"user {n}")[0].arm for n in range(50)}
     assert arms == {"candidate" if action == "promote" else "control"}
     async with opened(tmp_path) as other:
         await other.rollout_controller.run_once()

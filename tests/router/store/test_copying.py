@@ -17,7 +17,7 @@ from stores import a_run, answered, some_samples, sqlite_store
 from evaluators.base import Answer, Cell, Judgement, Sample, Score
 from providers.errors import ConflictError, InputError, StoreError
 from router.config.storage import Storage
-from router.records import Record, Target
+from router.records import AssignedArm, Record, Target
 from router.store.copying import copy, tables_in_order
 from router.store.datasets import DatasetRow
 from router.store.feedback import FeedbackRow, NewFeedback
@@ -91,6 +91,7 @@ async def fill(store):
             Record(id=f"req_{n}", at=float(n), route="ab"[n % 2], key_id="key_1", keep="full",
                    user=["", f"user {n % 50}"][n % 2],
                    rollout="ro_1" if n == 7 else "", arm="control", unit="ab",
+                   assigned=AssignedArm("ro_1", 0, "control") if n == 8 else None,
                    target=Target("p", "m"), request=b"\0\xff", status=200)
             for n in range(5000)
         ]

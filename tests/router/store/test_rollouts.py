@@ -8,15 +8,17 @@ import msgspec
 import pytest
 
 from providers.errors import ConflictError, NotFoundError
-from router.records import Record, Target
+from router.records import AssignedArm, Record, Target
 from router.store.feedback import FeedbackRow, NewFeedback
 from router.store.rollouts import (
+    AssignedRequests,
     JudgedRequests,
     Rollout,
     RolloutChange,
     RolloutDecision,
     RolloutScore,
 )
+from router.store.traffic import TrafficFilter
 
 
 def a_rollout(rollout_id="ro_1", **fields):
@@ -161,6 +163,35 @@ async def test_requests_are_counted_once_with_what_their_users_saw_before(store)
     assert again.statistics == await store.rollout_statistics("ro_1") == "first"
     assert [row.id for row in again.requests] == ["rec_5", "rec_6"]
     assert [row.seen for row in again.requests] == [{"control"}, {"candidate"}]
+
+
+async def test_all_assigned_requests_are_counted_and_stay_so(store):
+    await store.add_rollout(a_rollout(), start())
+    control, candidate = AssignedArm("ro_1", 0, "control"), AssignedArm("ro_1", 0, "candidate")
+    later = AssignedArm("ro_1", 1, "candidate")
+
+    def outside(number, assigned):
+        return a_request(number, rollout="", unit="", assigned=assigned)
+
+    await store.keep_traffic(
+        [
+            outside(1, control),
+            outside(2, control),
+            outside(3, candidate),
+            outside(4, AssignedArm("ro_2", 0, "control")),
+            a_request(5, rollout=""),
+        ]
+    )
+    await store.keep_traffic([outside(6, control), outside(7, later)])
+    assigned = [
+        AssignedRequests(step=0, arm="candidate", requests=1),
+        AssignedRequests(step=0, arm="control", requests=3),
+        AssignedRequests(step=1, arm="candidate", requests=1),
+    ]
+    seen = await store.uncounted("ro_1", 9)
+    assert (seen.requests, seen.assigned) == ((), tuple(assigned))
+    await store.forget_traffic(TrafficFilter(), 100)
+    assert (await store.uncounted("ro_1", 9)).assigned == tuple(assigned)
 
 
 async def test_of_two_processes_that_count_the_same_requests_one_does(store):

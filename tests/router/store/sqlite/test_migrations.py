@@ -13,6 +13,7 @@ from stores import a_run, answered, everything, some_samples, sqlite_store
 from evaluators.base import Cell
 from providers.errors import StoreError
 from router.store.keys import KeyRow
+from router.store.rollouts import AssignedRequests, Rollout
 from router.store.sqlite import SqliteStore
 from router.store.sqlite.migrations import STEPS, migrate
 
@@ -140,6 +141,38 @@ async def test_labels_with_a_mean_become_labels_with_scores(tmp_path):
         first, second = await store.labels("run_1")
         assert (first.cell, first.scores, first.chance) == (Cell("r", "s0", 0), (3.5,), 0.5)
         assert (second.scores, second.mean) == ((), None)
+
+
+async def test_all_requests_of_an_older_rollout_are_its_sample(tmp_path):
+    path = tmp_path / "a.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        db = Database(connection)
+        migrate(db, stop_before="m048_rollout_samples")
+        rollout = msgspec.to_builtins(a_rollout())
+        for name in ("sampled_candidate", "sampled_control"):
+            del rollout[name]
+        for name in ("settings", "base", "override", "forecast"):
+            rollout[name] = msgspec.json.encode(rollout[name]).decode()
+        db.table("rollouts").insert(rollout)
+        db.table("rollout_statistics").insert({"rollout": "ro_1", "statistics": "", "counted": 0})
+        db.table("rollout_requests").insert_all(
+            {"number": n, "rollout": "ro_1", "id": f"rec_{n}", "at": 1.0, "unit": "a", "step": 2,
+             "arm": arm, "failed": 0, "target": "", "total_s": 1.0, "finish_reason": ""}
+            for n, arm in enumerate(["control", "candidate", "control"])
+        )  # fmt: skip
+    async with sqlite_store(path) as store:
+        assert await store.rollout("ro_1") == a_rollout()
+        seen = await store.uncounted("ro_1", 9)
+        assert seen.assigned == (
+            AssignedRequests(step=2, arm="candidate", requests=1),
+            AssignedRequests(step=2, arm="control", requests=2),
+        )
+
+
+def a_rollout():
+    return Rollout(id="ro_1", route="r", candidate="p/n", state="running", reason="", step=2,
+                   weight=0.1, revision=1, settings={"steps": [1]}, base={}, override=None,
+                   forecast={}, started_by="a", created_at=1.0, step_at=1.0)  # fmt: skip
 
 
 async def test_a_file_of_a_newer_version_is_refused_and_untouched(tmp_path):

@@ -24,7 +24,6 @@ from hashlib import blake2b
 from router.config.routes import Route
 from router.gateway.hooks import Assignment
 from router.gateway.route_table import Routes
-from router.gateway.routing import position_of
 from router.loop.rollout_routes import is_unchanged, sticky_of
 from router.records import Arm, AssignedArm, Target
 from router.store.changes import follow_changes

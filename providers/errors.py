@@ -119,6 +119,12 @@ class RunDocumentError(InputError):
     code = "invalid_run"
 
 
+class EvidenceError(InputError):
+    """A bundle of evidence, or a key to sign it with, cannot be used."""
+
+    code = "invalid_evidence"
+
+
 class MissingExtraError(InputError):
     """An optional package is not installed; the message says which extra brings it."""
 

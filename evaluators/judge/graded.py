@@ -14,10 +14,12 @@ import math
 import statistics
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
-from evaluators.base import Answer, AskJudge, Output, Sample, Scorable, Score
-from evaluators.judge.panel import Panel, PanelRequest, PanelResult, Read, poll
+import msgspec
+
+from evaluators.base import Answer, AskJudge, Judgement, Output, Sample, Scorable, Score
+from evaluators.judge.panel import Combine, Panel, PanelRequest, PanelResult, Read, Reading, poll
 from evaluators.judge.people_scores import people_scores
 from evaluators.stats.agreement import (
     alpha_of_sums,
@@ -98,6 +100,35 @@ class CorrectedGrading(NamedTuple):
     score_name: str
 
 
+class GradedDeclaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What has to be known of a Graded to read its scores, without its prompt: it is only data.
+
+    Attributes:
+        metric: the metric's name in run documents, without the score's.
+        name, low, high, higher_is_better, description, source, signature, needs_reference,
+            categories, columns: as in Grading.
+        judges, repeats, retries, combine: as in Panel.
+        people: the columns of PeopleColumns; None where the run has none.
+    """
+
+    metric: str
+    name: str
+    low: float
+    high: float
+    higher_is_better: bool | None
+    description: str
+    source: str
+    signature: str
+    needs_reference: bool
+    categories: tuple[float, ...]
+    columns: str
+    judges: tuple[str, ...]
+    repeats: int
+    retries: int
+    combine: Combine
+    people: tuple[str, str | None] | None
+
+
 class UnjudgeableError(Exception):
     """A sample lacks something that the prompt needs; the message names it."""
 
@@ -126,6 +157,55 @@ class Graded:
         self._grading = grading
         self._panel = panel
         self._people = people
+
+    def declaration(self) -> GradedDeclaration:
+        """Return what `declared` takes."""
+        grading, panel = self._grading, self._panel
+        return GradedDeclaration(
+            metric=self.name.removesuffix(f":{grading.name}"),
+            name=grading.name,
+            low=grading.low,
+            high=grading.high,
+            higher_is_better=grading.higher_is_better,
+            description=grading.description,
+            source=grading.source,
+            signature=grading.signature,
+            needs_reference=grading.needs_reference,
+            categories=grading.categories,
+            columns=grading.columns,
+            judges=panel.judges,
+            repeats=panel.repeats,
+            retries=panel.retries,
+            combine=panel.combine,
+            people=None if self._people is None else tuple(self._people),
+        )
+
+    @classmethod
+    def declared(cls, declaration: GradedDeclaration) -> Self:
+        """Return a metric whose scores can be read, and that can judge nothing."""
+        grading = Grading(
+            name=declaration.name,
+            low=declaration.low,
+            high=declaration.high,
+            higher_is_better=declaration.higher_is_better,
+            description=declaration.description,
+            source=declaration.source,
+            signature=declaration.signature,
+            ask=_refuse,
+            read=_unread,
+            parameters={},
+            needs_reference=declaration.needs_reference,
+            categories=declaration.categories,
+            columns=declaration.columns,
+        )
+        panel = Panel(
+            judges=declaration.judges,
+            repeats=declaration.repeats,
+            retries=declaration.retries,
+            combine=declaration.combine,
+        )
+        people = None if declaration.people is None else PeopleColumns(*declaration.people)
+        return cls(declaration.metric, grading, panel, people)
 
     @property
     def score_name(self) -> str:
@@ -241,6 +321,17 @@ class Graded:
             return Score(output=name, value=None, error=f"people's scores: {error}")
         unit = item.sample.cluster or item.sample.id
         return corrected_score(name, result.value, people, unit=unit, chance=chance)
+
+
+_NO_PROMPT = "the metric is only declared, without its prompt"
+
+
+def _refuse(_sample: Sample, _answer: Answer) -> str:
+    raise UnjudgeableError(_NO_PROMPT)
+
+
+def _unread(_judgement: Judgement, _judge: str) -> Reading:
+    return None, _NO_PROMPT
 
 
 def corrected_name(score_name: str) -> str:

@@ -94,6 +94,14 @@ def read_answer(answer: Answer, rules: AnswerRules) -> Answer:
     )
 
 
+def read_for_scoring(answer: Answer, rules: AnswerRules, on_truncated: OnTruncated) -> Answer:
+    """Return the answer as metrics score it; one that is to score zero has an empty text."""
+    read = read_answer(answer, rules)
+    if on_truncated == "zero" and read.shortfall:
+        return msgspec.structs.replace(read, text="")
+    return read
+
+
 def shortfall_of(answer: Answer) -> str:
     """Return what an answer falls short of, going by what its host reports; "" for nothing."""
     reason = answer.finish_reason.lower()

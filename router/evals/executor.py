@@ -30,7 +30,7 @@ from evaluators.execution.scoring import Scorer
 from evaluators.execution.worker_pool import Scores, WorkerPool
 from evaluators.metrics.registry import routes_of
 from evaluators.stats.sequential import StopRule
-from evaluators.text.answers import SHORTFALLS, read_answer, reads_text
+from evaluators.text.answers import SHORTFALLS, read_answer, read_for_scoring, reads_text
 from router.config.section import IN_PLACE
 from router.evals.cluster import Cluster
 from router.evals.concurrency import TRIES
@@ -535,14 +535,8 @@ class _Scorers:
         return scores
 
     def _read(self, answers: Sequence[Answer]) -> list[Answer]:
-        """Read answers by the run's rules; those that score zero get an empty text."""
-        read = [read_answer(answer, self._rules) for answer in answers]
-        if self._on_truncated != "zero":
-            return read
-        return [
-            msgspec.structs.replace(answer, text="") if answer.shortfall else answer
-            for answer in read
-        ]
+        """Read answers by the run's rules."""
+        return [read_for_scoring(answer, self._rules, self._on_truncated) for answer in answers]
 
     def _excluded(self, indexes: tuple[int, ...], shortfall: str) -> tuple[Score, ...]:
         """Return scores without a value for the metrics that would read the text."""

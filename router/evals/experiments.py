@@ -22,6 +22,7 @@ from evaluators.reports.scores import OutputInfo
 from evaluators.stats.comparison import ALPHA, Verdict
 from providers.errors import ConflictError, InputError, NotFoundError, closest
 from providers.names import check_name
+from router.evals.looks import looks_at
 from router.evals.results import outcome
 from router.evals.stored_runs import stored_document
 from router.evals.validation import build_metrics
@@ -244,7 +245,8 @@ class Experiments:
             try:
                 document = stored_document(run)
                 metrics = build_metrics(document)
-                report = (await outcome(self._store, run, document, metrics)).report
+                looks = await looks_at(self._store, run, document)
+                report = (await outcome(self._store, run, document, metrics, looks)).report
             except InputError as error:
                 # A metric that was uninstalled since, say: the other runs still have theirs.
                 return None, error.message

@@ -27,6 +27,7 @@ from router.evals.looks import looked_at_warning, looks_at
 from router.evals.stored_runs import stored_document
 from router.evals.validation import build_metrics, outputs_of, parse_gates
 from router.store.protocol import Store
+from router.store.reports import ReportStore
 from router.store.results import ScoredAnswer
 from router.store.runs import ENDED, Run
 from router.store.usage import EmbeddingUse
@@ -99,7 +100,8 @@ class Outcomes:
         began = clock()
         document = stored_document(run)
         metrics = build_metrics(document)
-        read = await outcome(self._store, run, document, metrics)
+        looks = await looks_at(self._store, run, document)
+        read = await outcome(self._store, run, document, metrics, looks)
         # What is known of judges grows after a run has ended: calibrations, and people's labels.
         if not any(isinstance(metric, JudgeMetric) for metric in metrics):
             for old in [known for known in self._cached if known[0] == run.id]:
@@ -120,7 +122,11 @@ def _language_warnings(document: RunDocument) -> list[str]:
 
 
 async def outcome(
-    store: Store, run: Run, document: RunDocument, metrics: Sequence[AnyMetric]
+    store: ReportStore,
+    run: Run,
+    document: RunDocument,
+    metrics: Sequence[AnyMetric],
+    looks: tuple[str, ...],
 ) -> Outcome:
     """Return a run with its report as far as it has got, and its gates.
 
@@ -129,8 +135,9 @@ async def outcome(
         run: the run.
         document: the run's.
         metrics: the document's, built.
+        looks: why its numbers have to hold whenever one looks; see `looks_at`.
     """
-    scores, report, errors = await _reported(store, run, document, metrics)
+    scores, report, errors = await _reported(store, run, document, metrics, looks)
     # The scores were made by what was installed then, not by what is now.
     judges, warnings = await judge_reports(store, run, metrics, report.routes)
     report = msgspec.structs.replace(
@@ -157,16 +164,20 @@ async def stop_reason_of(
     when = document.stop_when
     assert when is not None, "there is a rule"
     output = check_stop(when, outputs_of(metrics), baseline=document.baseline)
-    _, report, _ = await _reported(store, run, document, metrics)
+    looks = await looks_at(store, run, document)
+    _, report, _ = await _reported(store, run, document, metrics, looks)
     return stop_reason(report, when, output.name)
 
 
 async def _reported(
-    store: Store, run: Run, document: RunDocument, metrics: Sequence[AnyMetric]
+    store: ReportStore,
+    run: Run,
+    document: RunDocument,
+    metrics: Sequence[AnyMetric],
+    looks: tuple[str, ...],
 ) -> _Reported:
     """Return the run's rows and their report, with what there is to say of looks and judges."""
     scores = await _accumulated(store, run, document, metrics)
-    looks = await looks_at(store, run, document)
     errors, reasons = await errors_elsewhere(store, metrics, scores.metrics)
     report = await asyncio.to_thread(
         _summarised, scores, document, errors, always_valid=bool(looks)
@@ -192,7 +203,7 @@ def _summarised(
 
 
 async def _accumulated(
-    store: Store,
+    store: ReportStore,
     run: Run,
     document: RunDocument,
     metrics: Sequence[AnyMetric],
@@ -223,7 +234,7 @@ async def _accumulated(
 
 
 async def _gates(
-    store: Store,
+    store: ReportStore,
     run: Run,
     document: RunDocument,
     metrics: Sequence[AnyMetric],

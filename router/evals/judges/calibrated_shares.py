@@ -16,11 +16,11 @@ from evaluators.stats.intervals import Interval
 from evaluators.stats.judge_errors import JudgeErrors
 from router.evals.judges.report import newest_calibration
 from router.evals.judges.studies import items_of
-from router.store.studies import StudyStore
+from router.store.reports import ReportStore
 
 
 async def errors_elsewhere(
-    store: StudyStore, metrics: Sequence[AnyMetric], shown: Sequence[Measured]
+    store: ReportStore, metrics: Sequence[AnyMetric], shown: Sequence[Measured]
 ) -> tuple[dict[str, JudgeErrors], list[str]]:
     """Return the errors of judges whose shares can be corrected, and what a reader has to know.
 

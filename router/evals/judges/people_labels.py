@@ -37,6 +37,7 @@ from router.evals.judges.label_plans import CHANCE, SCORES, answer_hash, one_of
 from router.evals.stored_runs import find_run, stored_document
 from router.store.people_labels import PeopleLabel
 from router.store.protocol import Store
+from router.store.reports import ReportStore
 from router.store.results import ScoredAnswer
 from router.store.runs import Run
 
@@ -278,7 +279,7 @@ class RunLabels(NamedTuple):
 
     @classmethod
     async def of(
-        cls, store: Store, run: Run, metrics: Sequence[AnyMetric], clusters: Mapping[str, str]
+        cls, store: ReportStore, run: Run, metrics: Sequence[AnyMetric], clusters: Mapping[str, str]
     ) -> Self:
         """Read the labels of the judges' scores that the run has."""
         labels: dict[str, dict[Cell, PeopleLabel]] = {}

@@ -11,7 +11,7 @@ from evaluators.judge.calibration import Calibration, findings
 from evaluators.judge.family import family
 from evaluators.reports.report import RouteReport
 from router.store.judgements import JudgeUse
-from router.store.protocol import Store
+from router.store.reports import ReportStore
 from router.store.runs import Run
 from router.store.studies import Study
 
@@ -34,7 +34,7 @@ class JudgeReport(JudgeUse, frozen=True, kw_only=True):
 
 
 async def judge_reports(
-    store: Store, run: Run, metrics: Sequence[AnyMetric], routes: Sequence[RouteReport]
+    store: ReportStore, run: Run, metrics: Sequence[AnyMetric], routes: Sequence[RouteReport]
 ) -> tuple[list[JudgeReport], list[str]]:
     """Return the reports on a run's judges, and the warnings that a reader needs."""
     gradings = {

@@ -6,6 +6,7 @@ Catch the branch you can act on:
     ├── InputError                    the caller has to change something
     │   ├── ConfigError               the config file (path inside it, closest key)
     │   ├── DatasetError              a dataset file (path, line)
+    │   ├── EvidenceError             a bundle of evidence, or a key for one
     │   ├── RunDocumentError          an eval run document (path inside it)
     │   ├── MissingExtraError         an optional package is needed; says how to install it
     │   └── RequestError              an HTTP request

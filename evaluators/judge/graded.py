@@ -160,7 +160,7 @@ class Graded:
 
     def declaration(self) -> GradedDeclaration:
         """Return what `declared` takes."""
-        grading, panel = self._grading, self._panel
+        grading, panel, people = self._grading, self._panel, self._people
         return GradedDeclaration(
             metric=self.name.removesuffix(f":{grading.name}"),
             name=grading.name,
@@ -177,7 +177,7 @@ class Graded:
             repeats=panel.repeats,
             retries=panel.retries,
             combine=panel.combine,
-            people=None if self._people is None else tuple(self._people),
+            people=None if people is None else (people.scores, people.chance),
         )
 
     @classmethod
@@ -331,7 +331,7 @@ def _refuse(_sample: Sample, _answer: Answer) -> str:
 
 
 def _unread(_judgement: Judgement, _judge: str) -> Reading:
-    return None, _NO_PROMPT
+    return Reading(None, _NO_PROMPT)
 
 
 def corrected_name(score_name: str) -> str:

@@ -98,8 +98,8 @@ class Archive:
         total = sum(info.file_size for info in infos)
         if total > MAX_UNPACKED_BYTES:
             raise EvidenceError(
-                f"{where}: its entries say that they are {total:,} bytes, and {MAX_UNPACKED_BYTES:,} "
-                "is the limit"
+                f"{where}: its entries say that they are {total:,} bytes; the limit is "
+                f"{MAX_UNPACKED_BYTES:,}"
             )
         if sum(info.compress_size for info in infos) > self.bytes:
             raise EvidenceError(f"{where}: entries of the archive overlap")
@@ -195,7 +195,13 @@ class Archive:
                     yield chunk
                 if entry.read(1):
                     raise EvidenceError(f"{self._where}: {name} is longer than it says")
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            EOFError,
+            NotImplementedError,
+            RuntimeError,
+        ) as error:
             raise EvidenceError(f"{self._where}: {name} is damaged: {error}") from error
 
 
@@ -214,7 +220,7 @@ def _check_end(file: IO[bytes], size: int, where: str) -> None:
     _, disk, first_disk, here, entries, directory, offset, comment = _END.unpack(end)
     if comment or disk or first_disk or here != entries:
         raise EvidenceError(f"{where}: not a bundle of evidence: the archive has several parts")
-    if tail[:-_END.size].startswith(_LARGE_LOCATOR) or entries > MAX_ENTRIES:
+    if tail[: -_END.size].startswith(_LARGE_LOCATOR) or entries > MAX_ENTRIES:
         raise EvidenceError(f"{where}: the archive has more than {MAX_ENTRIES} entries")
     if directory > _MAX_DIRECTORY_BYTES or offset + directory + _END.size != size:
         raise EvidenceError(f"{where}: not a bundle of evidence: the archive's directory is odd")

@@ -16,7 +16,7 @@ from evaluators.judge.graded import GradedDeclaration
 from evaluators.reports.gates import GateResult
 from evaluators.reports.report import Report
 from router.evals.judges.report import JudgeReport
-from router.store.judgements import JudgeUse
+from router.store.judgements import JudgementRow, JudgeUse
 from router.store.results import ScoredAnswer
 from router.store.usage import EmbeddingUse
 
@@ -202,11 +202,13 @@ class BundledResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         result: the answer, with its texts as the bundle has them, and its scores as they were.
         changed: whether one of the texts was replaced.
         sha256: of the answer's text as it was; only in a bundle of hashes.
+        judgements: what judges answered about it: those that its scores are made of.
     """
 
     result: ScoredAnswer
     changed: bool = False
     sha256: str = ""
+    judgements: tuple[JudgementRow, ...] = ()
 
 
 class Stated(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,0 +1,446 @@
+"""Writes bundles: `export_run_bundle` and `export_rollout_bundle`.
+
+    exported = await export_run_bundle(store, run, path, options)
+
+The entries are written into a temporary folder first. The numbers of a run's bundle are made of
+these entries by what verifies them, and are compared with those of the database, so that no bundle
+is written whose numbers others could not recompute.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import platform
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing, suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+from uuid import uuid4
+
+import msgspec
+
+from evaluators.base import AnyMetric
+from providers.errors import ArtifactError, ConflictError, StoreError
+from router.config.review import PersonalData
+from router.config.routes import Route
+from router.datasets.artifacts import temporary_folder
+from router.evals.looks import looks_at
+from router.evals.results import outcome
+from router.evals.stored_runs import stored_document
+from router.evals.validation import build_metrics
+from router.loop.bundles.archive import open_archive, write_archive
+from router.loop.bundles.bodies import BundledTexts, bodies_of
+from router.loop.bundles.bundled_run import BundledRun, numbers_of
+from router.loop.bundles.contents import (
+    ENTRIES,
+    JUDGEMENTS,
+    LABELS,
+    MANIFEST,
+    METRICS,
+    NUMBERS,
+    PUBLIC_KEY,
+    README,
+    RESULTS,
+    ROUTES,
+    RUN,
+    SAMPLES,
+    SIGNATURE,
+    STATED,
+    STUDIES,
+    Bodies,
+    BundledDataset,
+    BundledRoutes,
+    BundleEntry,
+    Kind,
+    Manifest,
+    RunNumbers,
+    Source,
+    Stated,
+    canonical,
+)
+from router.loop.bundles.differences import differences
+from router.loop.bundles.run_rows import (
+    ResultRows,
+    bundled_run,
+    calibrations,
+    declarations,
+    judged_results,
+    judgement_row,
+    sample_row,
+)
+from router.loop.bundles.signatures import SigningKey, fingerprint
+from router.loop.rollout_routes import as_stored, route_version
+from router.store.protocol import Store
+from router.store.runs import Run
+
+# What the numbers depend on, beside evalrouter itself.
+_LIBRARIES = ("cryptography", "msgspec", "numpy", "rouge-score-rs", "sacrebleu", "scipy")
+_SAMPLES_AT_ONCE = 200
+# The seed of all resampling in reports; see `evaluators.reports.report.summarise`.
+SEEDS = {"resampling": 0}
+
+ProgressCallback = Callable[[str, int], None]
+
+
+class BundleOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How a bundle is written.
+
+    Attributes:
+        bodies: what becomes of texts.
+        personal_data: what is searched for in texts.
+        key: signs the bundle; None for one without a signature.
+        routes: the routes as they are defined now.
+        progress: is told the entry that is written, and how many rows it has so far.
+    """
+
+    bodies: Bodies = "masked"
+    personal_data: PersonalData = PersonalData()
+    key: SigningKey | None = None
+    routes: Mapping[str, Route] = {}
+    progress: ProgressCallback = lambda _entry, _rows: None
+
+
+class ExportedBundle(msgspec.Struct, frozen=True, kw_only=True):
+    """A bundle that was written.
+
+    Attributes:
+        kind, subject, name: of what it is evidence.
+        bodies: what became of texts.
+        changed_rows: rows in which a text was replaced.
+        size: bytes of the file.
+        sha256: of the file, hex.
+        manifest: SHA-256 of the manifest, which is the same for the same evidence, hex.
+        signed_by: the fingerprint of the key; "" without a signature.
+    """
+
+    kind: Kind
+    subject: str
+    name: str
+    bodies: Bodies
+    changed_rows: int
+    size: int
+    sha256: str
+    manifest: str
+    signed_by: str
+
+
+class EntryWriter:
+    """Writes the entries of a bundle into a folder, and counts their bytes and rows.
+
+    Args:
+        folder: an empty folder.
+        progress: is told how many rows an entry has.
+    """
+
+    def __init__(self, folder: Path, progress: ProgressCallback) -> None:
+        self.folder = folder
+        self._progress = progress
+        self._files: dict[str, BinaryIO] = {}
+        self._digests: dict[str, Any] = {}
+        self._rows: dict[str, int] = {}
+        self.entries: list[BundleEntry] = []
+
+    def add(self, name: str, rows: Iterable[Any]) -> None:
+        """Write rows to the end of an entry that is in lines. Blocks."""
+        if name not in self._files:
+            self._files[name] = (self.folder / name).open("wb")
+            self._digests[name] = hashlib.sha256()
+            self._rows[name] = 0
+        for row in rows:
+            line = canonical(row) + b"\n"
+            self._files[name].write(line)
+            self._digests[name].update(line)
+            self._rows[name] += 1
+        self._progress(name, self._rows[name])
+
+    def whole(self, name: str, content: bytes) -> None:
+        """Write an entry that is not in lines. Blocks."""
+        (self.folder / name).write_bytes(content)
+        digest = hashlib.sha256(content).hexdigest()
+        self.entries.append(BundleEntry(name=name, size=len(content), sha256=digest))
+
+    def close(self) -> None:
+        """Complete the entries in lines."""
+        for name, file in self._files.items():
+            size = file.tell()
+            file.close()
+            self.entries.append(
+                BundleEntry(
+                    name=name,
+                    size=size,
+                    sha256=self._digests[name].hexdigest(),
+                    rows=self._rows[name],
+                )
+            )
+        self._files.clear()
+
+
+class Subject(NamedTuple):
+    """What a bundle is evidence of, for its manifest."""
+
+    kind: Kind
+    id: str
+    name: str
+    dataset: BundledDataset | None
+    seeds: dict[str, int]
+    versions: dict[str, str]
+    sources: tuple[Source, ...]
+
+
+async def export_run_bundle(
+    store: Store, run: Run, path: Path, options: BundleOptions
+) -> ExportedBundle:
+    """Write the evidence of a run into a new file.
+
+    Args:
+        store: has the run.
+        run: the run; no process may be executing it.
+        path: the file; one that is there is replaced.
+        options: how.
+
+    Raises:
+        ConflictError: a process is executing the run.
+        RunDocumentError: the run's metrics cannot be built here.
+        EvidenceError: it is too large.
+        ArtifactError: the file or a temporary one cannot be written.
+        StoreError: the run changed meanwhile.
+    """
+    if run.state in {"queued", "running"}:
+        raise ConflictError(f"{run.id} is {run.state}; wait for its end, or pause it")
+    texts = bodies_of(options.bodies, options.personal_data)
+    with temporary_folder() as folder:
+        try:
+            writer = EntryWriter(folder, options.progress)
+            try:
+                await _write_run(store, run, texts, writer, options)
+            finally:
+                await asyncio.to_thread(writer.close)
+            numbers = await _numbers(writer, build_metrics(stored_document(run)))
+            await _check_numbers(store, run, numbers)
+            writer.whole(NUMBERS, canonical(numbers))
+            return await asyncio.to_thread(
+                complete, path, writer, _subject(run), texts, options.key
+            )
+        except OSError as error:
+            raise ArtifactError(f"cannot write the evidence of {run.id}: {error}") from error
+
+
+async def _write_run(
+    store: Store, run: Run, texts: BundledTexts, writer: EntryWriter, options: BundleOptions
+) -> None:
+    document = stored_document(run)
+    metrics = build_metrics(document)
+    judges = await store.judge_use(run.id)
+    batch = []
+    async with aclosing(store.samples(run.id)) as samples:
+        async for sample in samples:
+            batch.append(sample)
+            if len(batch) == _SAMPLES_AT_ONCE:
+                await asyncio.to_thread(
+                    writer.add, SAMPLES, [sample_row(sample, texts) for sample in batch]
+                )
+                batch = []
+    await asyncio.to_thread(writer.add, SAMPLES, [sample_row(sample, texts) for sample in batch])
+    rows = ResultRows(texts, await store.labels(run.id))
+    writer.add(RESULTS, ())
+    writer.add(JUDGEMENTS, ())
+    async with aclosing(judged_results(store, run.id, judged=bool(judges))) as batches:
+        async for results, others in batches:
+            await asyncio.to_thread(
+                writer.add, RESULTS, (rows.row(result, judged) for result, judged in results)
+            )
+            await asyncio.to_thread(
+                writer.add, JUDGEMENTS, (judgement_row(row, texts) for row in others)
+            )
+    writer.add(LABELS, rows.labels)
+    writer.add(STUDIES, await calibrations(store, metrics, texts))
+    defined = {name: options.routes[name] for name in document.routes if name in options.routes}
+    writer.whole(README, _readme("run"))
+    writer.whole(RUN, canonical(bundled_run(run, texts)))
+    writer.whole(METRICS, canonical(declarations(metrics, run.metrics)))
+    stated = Stated(
+        looks=await looks_at(store, run, document),
+        judges=judges,
+        embeddings=await store.embedding_use(run.id),
+    )
+    writer.whole(STATED, canonical(stated))
+    routes = BundledRoutes(
+        answered_by=rows.versions(),
+        defined={name: as_stored(route) for name, route in defined.items()},
+        versions={name: route_version(route) for name, route in defined.items()},
+    )
+    writer.whole(ROUTES, canonical(routes))
+
+
+async def _numbers(writer: EntryWriter, metrics: Sequence[AnyMetric]) -> RunNumbers:
+    """Return the numbers that can be made of the entries, as whoever verifies them makes them."""
+    path = writer.folder / "entries.zip"
+    names = {entry.name: writer.folder / entry.name for entry in writer.entries}
+    await asyncio.to_thread(write_archive, path, names)
+    with open_archive(path) as archive:
+        bundled = await asyncio.to_thread(BundledRun, archive)
+        numbers = await numbers_of(bundled, metrics)
+    path.unlink()
+    return numbers
+
+
+async def _check_numbers(store: Store, run: Run, made: RunNumbers) -> None:
+    """Compare the numbers of a bundle with those of the database. Raises StoreError."""
+    document = stored_document(run)
+    metrics = build_metrics(document)
+    looks = await looks_at(store, run, document)
+    found = await outcome(store, run, document, metrics, looks)
+    known = RunNumbers(report=found.report, gates=found.gates, judges=found.judges)
+    # Texts of errors and notes are those of the bundle.
+    differing = [found for found in differences(known, made).found if not found.is_text]
+    if differing:
+        first = differing[0]
+        raise StoreError(
+            f"{run.id} cannot be exported: {first.what} is {first.stated} in its report, and "
+            f"{first.recomputed} by the rows of the bundle; if the run changed just now, export it "
+            "once more"
+        )
+
+
+def _subject(run: Run) -> Subject:
+    seeds = dict(SEEDS)
+    sample = run.document.get("sample")
+    if isinstance(sample, dict) and isinstance(sample.get("seed"), int):
+        seeds["sample"] = sample["seed"]
+    written = bundled_run(run, BundledTexts())
+    return Subject(
+        kind="run",
+        id=run.id,
+        name=run.name,
+        dataset=BundledDataset(
+            name=written.dataset, sha256=run.dataset_hash, rows=run.dataset_rows
+        ),
+        seeds=seeds,
+        versions={f"run.{name}": known for name, known in run.versions.items()},
+        sources=_RUN_SOURCES,
+    )
+
+
+_RUN_SOURCES = (
+    Source(
+        what="scores, intervals, comparisons, verdicts, gates, counts, costs, times",
+        how="recomputed",
+        of="the answers' scores, usage and times in results.jsonl; labels.jsonl; samples.jsonl "
+        "for clusters",
+    ),
+    Source(
+        what="scores of answers by metrics that ship with evalrouter",
+        how="recomputed",
+        of="the texts of samples.jsonl and results.jsonl, in rows where none was replaced",
+    ),
+    Source(
+        what="agreement of judges with people",
+        how="recomputed",
+        of="the scores of both in studies.jsonl",
+    ),
+    Source(
+        what="scores by judges",
+        how="checked",
+        of="the judges' answers in results.jsonl: nobody can send the same request once more",
+    ),
+    Source(
+        what="scores by models, by code of the user's own, and by metrics of other versions",
+        how="stated",
+        of="results.jsonl",
+    ),
+    Source(
+        what="answers, usage, costs and times of requests; what judges and embeddings took; "
+        "whether earlier runs had shown a part of this one",
+        how="stated",
+        of="results.jsonl and stated.json",
+    ),
+)
+
+
+def complete(
+    path: Path,
+    writer: EntryWriter,
+    subject: Subject,
+    texts: BundledTexts,
+    key: SigningKey | None,
+) -> ExportedBundle:
+    """Write the manifest and the signature, and all entries into the file. Blocks.
+
+    Raises:
+        EvidenceError: it is too large.
+        OSError: the file cannot be written.
+    """
+    libraries = {"evalrouter": version("evalrouter"), "python": platform.python_version()}
+    for library in _LIBRARIES:
+        with suppress(PackageNotFoundError):
+            libraries[library] = version(library)
+    name: str = texts.document(subject.name)
+    manifest = Manifest(
+        kind=subject.kind,
+        id=subject.id,
+        name=name,
+        bodies=texts.kind,
+        changed_rows=texts.changed,
+        dataset=subject.dataset,
+        seeds=subject.seeds,
+        versions={**libraries, **subject.versions},
+        sources=subject.sources,
+        entries=tuple(sorted(writer.entries, key=lambda entry: entry.name)),
+    )
+    encoded = canonical(manifest)
+    folder = writer.folder
+    (folder / MANIFEST).write_bytes(encoded)
+    order = [README, MANIFEST]
+    if key is not None:
+        (folder / SIGNATURE).write_bytes(key.sign(encoded))
+        (folder / PUBLIC_KEY).write_bytes(key.public_pem)
+        order += [SIGNATURE, PUBLIC_KEY]
+    order += [name for name in ENTRIES[subject.kind] if name not in order]
+    # Beside its place, because a rename is within one disk, and nobody finds half a bundle.
+    beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+    try:
+        write_archive(beside, {name: folder / name for name in order})
+        with beside.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = beside.stat().st_size
+        os.replace(beside, path)  # noqa: PTH105  # `path` may be of another flavour in tests
+    finally:
+        beside.unlink(missing_ok=True)
+    return ExportedBundle(
+        kind=subject.kind,
+        subject=subject.id,
+        name=name,
+        bodies=texts.kind,
+        changed_rows=texts.changed,
+        size=size,
+        sha256=digest,
+        manifest=hashlib.sha256(encoded).hexdigest(),
+        signed_by="" if key is None else fingerprint(key.public_pem),
+    )
+
+
+def _readme(kind: Kind) -> bytes:
+    return _README.format(kind=kind).encode()
+
+
+_README = """\
+Evidence of a {kind}, written by evalrouter.
+
+To check it:    evalrouter verify FILE --public-key KEY
+which recomputes the numbers of numbers.json from the other entries, without a network, and says
+what differs and what can only be checked.
+
+Without evalrouter: manifest.json has the SHA-256 of every other entry, and manifest.sig, where
+there is one, is the Ed25519 signature of manifest.json:
+
+    unzip FILE -d evidence && cd evidence
+    openssl pkeyutl -verify -pubin -inkey KEY -rawin -in manifest.json -sigfile manifest.sig
+
+KEY is the signer's public key from whom you trust for it. The one in public-key.pem came with the
+file: whoever changes a file can sign it with another key.
+
+The format is described in docs/how-to/evidence-bundles.md of evalrouter.
+"""

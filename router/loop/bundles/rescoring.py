@@ -1,0 +1,231 @@
+"""Makes the scores of a bundle again: of its texts, and of what judges answered.
+
+    checked = await rescored(bundled, progress)
+    checked.texts.alike, checked.texts.found
+
+Texts are scored by the metrics that ship with evalrouter, in the processes and within the times of
+any run, because a pattern or a text may have been written to take for ever. A judge's scores are
+made by the judge's metric, which gets the stored answers in place of new ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
+from itertools import islice
+
+import msgspec
+
+from evaluators.base import Answer, Judgement, JudgeRequest, Sample, Scorable, Score
+from evaluators.execution.scoring import Scorer
+from evaluators.judge.graded import Graded
+from evaluators.judge.panel import combined
+from evaluators.text.answers import read_for_scoring, reads_text
+from providers.errors import EvidenceError
+from router.loop.bundles.bundled_run import BundledRun
+from router.loop.bundles.contents import BundledResult, BundledSample
+from router.loop.bundles.differences import Compared, Difference, is_alike
+
+_AT_ONCE = 500
+
+
+class Rescored(msgspec.Struct):
+    """What came of scoring a bundle's answers once more.
+
+    Attributes:
+        texts: the scores of texts.
+        judges: the scores of judges.
+        replaced: answers whose texts were replaced, so that no metric can read them.
+        combined: scores of judges of which only the combination of the verdicts was checked.
+    """
+
+    texts: Compared = msgspec.field(default_factory=Compared)
+    judges: Compared = msgspec.field(default_factory=Compared)
+    replaced: int = 0
+    combined: int = 0
+
+
+async def rescored(bundled: BundledRun, progress: Callable[[int], None]) -> Rescored:
+    """Score every answer of a bundle that can be scored here, and compare.
+
+    Args:
+        bundled: the run.
+        progress: is told how many answers have been compared.
+
+    Raises:
+        EvidenceError: an answer is of no sample of the bundle.
+    """
+    made = Rescored(texts=Compared(found=[]), judges=Compared(found=[]))
+    pairs = _pairs(bundled)
+    done = 0
+    async with AsyncExitStack() as stack:
+        scorers = _Scorers(bundled, stack)
+        while batch := await asyncio.to_thread(_next, pairs):
+            await scorers.compare(batch, made.texts)
+            made.replaced += sum(_is_replaced(sample, result) for sample, result in batch)
+            await _compare_judges(bundled, batch, made)
+            done += len(batch)
+            progress(done)
+    return made
+
+
+_Pair = tuple[BundledSample, BundledResult]
+
+
+def _pairs(bundled: BundledRun) -> Iterator[_Pair]:
+    """Yield every answer that has a text, with its sample. Raises EvidenceError."""
+    samples = bundled.samples()
+    sample = next(samples, None)
+    for result in bundled.results():
+        name = result.result.cell.sample_id
+        while sample is not None and sample.sample.id != name:
+            sample = next(samples, None)
+        if sample is None:
+            raise EvidenceError(
+                f"results.jsonl: {name!r} is no sample of samples.jsonl, or not in its order"
+            )
+        if result.result.answer is not None and result.result.answer.text is not None:
+            yield sample, result
+
+
+def _next(pairs: Iterator[_Pair]) -> list[_Pair]:
+    return list(islice(pairs, _AT_ONCE))
+
+
+def _is_replaced(sample: BundledSample, result: BundledResult) -> bool:
+    return sample.changed or result.changed
+
+
+class _Scorers:
+    """Scores texts with the metrics that can score them here."""
+
+    def __init__(self, bundled: BundledRun, stack: AsyncExitStack) -> None:
+        self._document = bundled.document
+        self._metrics = bundled.metrics.metrics
+        self._cells = bundled.run.cells
+        self._stack = stack
+        self._every = bundled.metrics.scored
+        # What does not read texts can be scored although they were replaced.
+        self._beside = tuple(n for n in self._every if not reads_text(self._metrics[n]))
+        self._scorers: dict[tuple[int, ...], Scorer] = {}
+
+    async def compare(self, batch: Sequence[_Pair], compared: Compared) -> None:
+        """Score answers, and compare their scores with those of the bundle."""
+        groups: dict[tuple[int, ...], list[tuple[BundledResult, Scorable]]] = {}
+        for sample, result in batch:
+            answer = result.result.answer
+            assert answer is not None, "the pairs have answers"
+            replaced = _is_replaced(sample, result)
+            if not replaced:
+                answer = await asyncio.to_thread(
+                    read_for_scoring, answer, self._document.answer, self._document.on_truncated
+                )
+            excluded = bool(answer.shortfall) and self._document.on_truncated == "exclude"
+            indexes = self._beside if replaced or excluded else self._every
+            groups.setdefault(indexes, []).append((result, Scorable(sample.sample, answer)))
+        for indexes, members in groups.items():
+            if not indexes:
+                continue
+            scorer = await self._scorer(indexes)
+            scores = await scorer.score([item for _, item in members])
+            for (result, _), made in zip(members, scores, strict=True):
+                _compare(result, made, compared)
+
+    async def _scorer(self, indexes: tuple[int, ...]) -> Scorer:
+        if indexes not in self._scorers:
+            self._scorers[indexes] = await self._stack.enter_async_context(
+                Scorer(
+                    [self._document.metrics[n] for n in indexes],
+                    metrics=[self._metrics[n] for n in indexes],
+                    answers=self._cells,
+                )
+            )
+        return self._scorers[indexes]
+
+
+def _compare(result: BundledResult, made: Sequence[Score], compared: Compared) -> None:
+    """Compare scores of an answer with those of the bundle."""
+    stored = {score.output: score for score in result.result.scores}
+    for score in made:
+        before = stored.get(score.output)
+        if before is None:
+            # The run ended before it was scored.
+            continue
+        numbers = (before.value, *before.statistics), (score.value, *score.statistics)
+        if len(numbers[0]) == len(numbers[1]) and all(map(is_alike, *numbers)):
+            compared.alike += 1
+            continue
+        compared.add(
+            Difference(
+                what=_place(result, score.output),
+                stated=before.value,
+                recomputed=score.value if score.value is not None else score.error,
+            )
+        )
+
+
+def _place(result: BundledResult, output: str) -> str:
+    route, sample, repeat = result.result.cell
+    return f"results.jsonl: {output} of {sample} by {route}" + (f", {repeat}" if repeat else "")
+
+
+async def _compare_judges(bundled: BundledRun, batch: Sequence[_Pair], made: Rescored) -> None:
+    """Let the judges' metrics read the stored answers of judges, and compare."""
+    graded = [metric for metric in bundled.metrics.metrics if isinstance(metric, Graded)]
+    for sample, result in batch if graded else ():
+        for metric in graded:
+            score = next(
+                (each for each in result.result.scores if each.output == metric.score_name), None
+            )
+            if score is None:
+                continue
+            if metric.name in bundled.metrics.readable and not _is_replaced(sample, result):
+                scores = await _judged(metric, sample.sample, result, bundled)
+                _compare(result, scores, made.judges)
+                continue
+            made.combined += 1
+            value = combined(_readings(score), metric.declaration().combine)
+            if is_alike(value, score.value):
+                made.judges.alike += 1
+            else:
+                made.judges.add(
+                    Difference(
+                        what=_place(result, score.output), stated=score.value, recomputed=value
+                    )
+                )
+
+
+def _readings(score: Score) -> dict[str, list[float]]:
+    readings: dict[str, list[float]] = {}
+    for verdict in score.verdicts:
+        if verdict.value is not None:
+            readings.setdefault(verdict.judge, []).append(verdict.value)
+    return readings
+
+
+_GONE = "its answer is not in the bundle"
+
+
+async def _judged(
+    metric: Graded, sample: Sample, result: BundledResult, bundled: BundledRun
+) -> Sequence[Score]:
+    """Return the scores that a metric makes of the judges' stored answers to one answer."""
+    of_answer = {
+        (row.judge, row.repeat, row.attempt): row
+        for row in result.judgements
+        if row.metric == metric.name
+    }
+
+    async def ask(request: JudgeRequest) -> Judgement:
+        row = of_answer.get((request.judge, request.repeat, request.attempt))
+        if row is None:
+            return Judgement(answer=Answer(text=None, error=_GONE))
+        return row.judgement
+
+    answer = result.result.answer
+    assert answer is not None, "the pairs have answers"
+    rules, on_truncated = bundled.document.answer, bundled.document.on_truncated
+    item = Scorable(sample, read_for_scoring(answer, rules, on_truncated))
+    [scores] = await metric.judge([item], ask)
+    return scores

@@ -32,6 +32,10 @@ COMMANDS = {
         "Check the config, the providers and their keys, the stores and this machine.",
     ),
     "eval": ("router.cli.evals:evaluate", "Run evaluations and look at them."),
+    "evidence": (
+        "router.cli.evidence:evidence",
+        "Write what a run's or a rollout's numbers were made of into a file to be checked.",
+    ),
     "experiment": (
         "router.cli.experiments:experiment",
         "Look at several runs under one name; a run joins with `eval run --experiment NAME`.",
@@ -73,6 +77,10 @@ COMMANDS = {
     "traffic": (
         "router.cli.traffic:traffic",
         "Delete what is stored of requests, and move old ones into files.",
+    ),
+    "verify": (
+        "router.cli.evidence:verify",
+        "Recompute every number of a file of evidence, and say what differs.",
     ),
 }
 

@@ -29,7 +29,7 @@ from router.config.routes import Route
 from router.datasets.artifacts import temporary_folder
 from router.evals.looks import looks_at
 from router.evals.results import outcome
-from router.evals.stored_runs import stored_document
+from router.evals.stored_runs import find_run, stored_document
 from router.evals.validation import build_metrics
 from router.loop.bundles.archive import open_archive, write_archive
 from router.loop.bundles.bodies import BundledTexts, bodies_of
@@ -188,6 +188,29 @@ class Subject(NamedTuple):
     seeds: dict[str, int]
     versions: dict[str, str]
     sources: tuple[Source, ...]
+
+
+async def export_bundle(
+    store: Store, subject: str, path: Path | None, options: BundleOptions, *, replace: bool = False
+) -> tuple[Path, ExportedBundle]:
+    """Write the evidence of a run into a file; return where it is.
+
+    Args:
+        store: has the run.
+        subject: its id, or a unique prefix.
+        path: the file; None for one of the subject's name in the working directory.
+        options: how.
+        replace: whether a file that is there may be replaced.
+
+    Raises:
+        NotFoundError: no such run.
+        ConflictError: the file is there; or as for `export_run_bundle`, like all other errors.
+    """
+    run = await find_run(store, subject)
+    path = path or Path(f"{run.id}.evidence.zip")
+    if not replace and path.exists():
+        raise ConflictError(f"{path} is there already; name another file, or replace it")
+    return path, await export_run_bundle(store, run, path, options)
 
 
 async def export_run_bundle(

@@ -1,0 +1,266 @@
+"""`evalrouter evidence` and `evalrouter verify`: files that others can check."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+from providers.errors import EvidenceError
+from router.cli.commands import (
+    Commands,
+    config_option,
+    counted,
+    err,
+    escape,
+    json_option,
+    out,
+    print_json,
+    with_services,
+)
+from router.cli.completion import complete_runs
+from router.config.loading import load
+from router.loop.bundles.contents import Bodies
+from router.loop.bundles.export import BundleOptions, ExportedBundle, export_bundle
+from router.loop.bundles.signatures import (
+    SigningKey,
+    fingerprint,
+    read_key,
+    read_public_key,
+    write_key,
+)
+from router.loop.bundles.verification import Verification
+from router.loop.bundles.verification import verify as verify_bundle
+
+if TYPE_CHECKING:  # see `commands.with_services`
+    from router.services import Services
+
+PASSPHRASE = "EVIDENCE_PASSPHRASE"  # noqa: S105  # the variable's name
+
+_SHOWN = 20
+
+
+@click.group("evidence", cls=Commands)
+def evidence() -> None:
+    """Write what a run's or a rollout's numbers were made of into a file that others can check."""
+
+
+@evidence.command("keygen")
+@click.argument("file", type=click.Path(path_type=Path))
+@json_option
+def evidence_keygen(file: Path, as_json: bool) -> None:
+    """Make a key to sign evidence with: FILE, which stays with you, and FILE.pub for everybody.
+
+    With the variable EVIDENCE_PASSPHRASE, FILE is encrypted with that passphrase.
+    """
+    key = write_key(file, passphrase=_passphrase())
+    public = file.with_name(f"{file.name}.pub")
+    try:
+        with public.open("xb") as opened:
+            opened.write(key.public_pem)
+    except OSError as error:
+        raise EvidenceError(f"{public}: {error.strerror}") from error
+    if as_json:
+        print_json(
+            {
+                "key": str(file),
+                "public_key": str(public),
+                "fingerprint": fingerprint(key.public_pem),
+            }
+        )
+        return
+    out.print(f"{escape(str(file))}: keep it to yourself", soft_wrap=True)
+    out.print(f"{escape(str(public))}: give it to whoever verifies your files", soft_wrap=True)
+    out.print(f"fingerprint {fingerprint(key.public_pem)}", highlight=False, soft_wrap=True)
+
+
+def _passphrase() -> str | None:
+    return os.environ.get(PASSPHRASE) or None
+
+
+@evidence.command("export")
+@click.argument("subject", metavar="RUN|ROLLOUT", shell_complete=complete_runs)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The file to write. Default: the id with .evidence.zip, here.",
+)
+@click.option(
+    "--key",
+    "key_file",
+    type=click.Path(path_type=Path),
+    help="The private key to sign it with. Default: the config's `evidence.key`, else none.",
+)
+@click.option(
+    "--bodies",
+    type=click.Choice(["masked", "keep", "hashes"]),
+    default="masked",
+    show_default=True,
+    help="Texts without personal data, as they are, or only their hashes.",
+)
+@click.option("--replace", is_flag=True, help="Replace a file that is there already.")
+@config_option
+@json_option
+def evidence_export(  # noqa: PLR0917 - one parameter for each option
+    subject: str,
+    output: Path | None,
+    key_file: Path | None,
+    bodies: Bodies,
+    replace: bool,
+    config_path: Path | None,
+    as_json: bool,
+) -> None:
+    """Write all that the numbers of a run or a rollout were made of into one file.
+
+    `evalrouter verify FILE` recomputes the numbers from it, on any machine.
+    """
+    config = load(config_path)
+    key = _key(key_file)
+
+    async def export(services: Services) -> tuple[Path, ExportedBundle]:
+        with _progress() as show:
+            options = BundleOptions(
+                bodies=bodies,
+                personal_data=config.review.personal_data,
+                key=key,
+                routes=services.routes.table.routes,
+                progress=lambda entry, rows: show(f"writing {entry}: {counted(rows, 'row')}"),
+            )
+            return await export_bundle(services.store, subject, output, options, replace=replace)
+
+    path, exported = with_services(config, export)
+    if as_json:
+        print_json({"file": str(path), "bundle": exported})
+        return
+    _print_exported(path, exported)
+
+
+def _key(file: Path | None) -> SigningKey | None:
+    return None if file is None else read_key(file, passphrase=_passphrase())
+
+
+def _print_exported(path: Path, exported: ExportedBundle) -> None:
+    signed = f"signed by {exported.signed_by}" if exported.signed_by else "not signed"
+    lines = [
+        f"{path}: {exported.size:,} bytes, {signed}",
+        f"  sha256 {exported.sha256}",
+        f"  manifest sha256 {exported.manifest}",
+    ]
+    changed = counted(exported.changed_rows, "row")
+    lines.append(
+        {
+            "keep": "  texts are as they were: look at them before you pass the file on",
+            "masked": f"  personal data was replaced in {changed}",
+            "hashes": f"  texts are only there as hashes, in {changed}",
+        }[exported.bodies]
+    )
+    for line in lines:
+        out.print(escape(line), highlight=False, soft_wrap=True)
+
+
+@click.command("verify")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option(
+    "--public-key",
+    "key_file",
+    type=click.Path(path_type=Path),
+    help="The key that must have signed the file, from whom you trust for it.",
+)
+@json_option
+def verify(file: Path, key_file: Path | None, as_json: bool) -> None:
+    """Recompute every number of a file of evidence, and say what differs.
+
+    Nothing in the file is executed, and no network, database or config is used. Exits with 1 where
+    the file was changed, where another key signed it, or where a number does not come out.
+    """
+    trusted = None if key_file is None else read_public_key(key_file)
+
+    async def run() -> Verification:
+        with _progress() as show:
+            return await verify_bundle(
+                file,
+                trusted=trusted,
+                progress=lambda what, done: show(f"checking {what}" + f": {done:,}" * bool(done)),
+            )
+
+    found = asyncio.run(run())
+    if as_json:
+        print_json({"passed": found.passed, **{n: getattr(found, n) for n in _FIELDS}})
+    else:
+        _print_verification(found)
+    click.get_current_context().exit(0 if found.passed else 1)
+
+
+_FIELDS = Verification.__struct_fields__
+
+
+def _print_verification(found: Verification) -> None:
+    def line(text: str, style: str = "") -> None:
+        out.print(escape(text), style=style or None, highlight=False, soft_wrap=True)
+
+    line(f"{found.file}: manifest sha256 {found.manifest}")
+    if found.refused:
+        line(f"REFUSED: {found.refused}", "bold red")
+        return
+    line(f"evidence of {found.kind} {found.subject} ({found.name}), texts: {found.bodies}")
+    line(
+        {
+            "trusted": f"signed by {found.signed_by}, the key that you named",
+            "unnamed": f"signed by {found.signed_by}, which you have not named as trusted "
+            "(--public-key)",
+            "none": "not signed: nobody vouches for it",
+        }[found.signature]
+    )
+    for sentence in found.checked:
+        line(sentence)
+    for sentence in found.not_recomputed:
+        line(f"not recomputed: {sentence}")
+    for sentence in found.versions:
+        line(f"note: {sentence}")
+    for difference in found.differences[:_SHOWN]:
+        line(
+            f"differs: {difference.what}: stated {difference.stated}, recomputed "
+            f"{difference.recomputed}",
+            "red",
+        )
+    if found.differing > _SHOWN:
+        line(f"and {found.differing - _SHOWN:,} more; --json has more of them")
+    if found.passed:
+        line(f"OK: {found.agree:,} numbers come out as stated", "green")
+    else:
+        line(
+            f"DIFFERS: {found.differing:,} numbers do not come out as stated, {found.agree:,} do",
+            "bold red",
+        )
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """Show progress on stderr: one line that changes on a terminal, else a line for each step."""
+    if not err.is_terminal:
+        shown = ""
+
+        def show_once(text: str) -> None:
+            nonlocal shown
+            step = text.partition(":")[0]
+            if step != shown:
+                err.print(escape(step), highlight=False)
+                shown = step
+
+        yield show_once
+        return
+    columns = (TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as progress:
+        line = progress.add_task("", total=None)
+
+        def show(text: str) -> None:
+            progress.update(line, description=escape(text))
+
+        yield show

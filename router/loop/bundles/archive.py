@@ -111,8 +111,8 @@ class Archive:
             raise EvidenceError(f"{where}: an entry is named {info.orig_filename[:80]!r}")
         if name in self._entries:
             raise EvidenceError(f"{where}: two entries are named {name}")
-        mode = info.external_attr >> 16
-        if mode and not stat.S_ISREG(mode):
+        # Programs of other systems say nothing of the kind.
+        if stat.S_IFMT(info.external_attr >> 16) not in {0, stat.S_IFREG}:
             raise EvidenceError(f"{where}: {name} is a link or a folder, and no file")
         if info.flag_bits & _ENCRYPTED:
             raise EvidenceError(f"{where}: {name} is encrypted")

@@ -311,7 +311,7 @@ def _items(study: Study) -> list[Item]:
 def _checked(texts: int, judged: int, only_combined: int) -> list[str]:
     sentences = []
     if texts:
-        sentences.append(f"{texts:,} scores come out of the texts as stated.")
+        sentences.append(f"{texts:,} scores come out of the answers as stated.")
     if judged > only_combined:
         sentences.append(
             f"{judged - only_combined:,} scores of judges come out of the judges' stored answers "

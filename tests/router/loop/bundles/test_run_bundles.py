@@ -1,0 +1,171 @@
+"""Bundles of runs: what is in them, and what of their numbers is recomputed from it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+
+import pytest
+from bundled_runs import DOCUMENT, config_of, exported
+from click.testing import CliRunner
+
+from providers.errors import ConflictError
+from router.cli import main
+from router.config.storage import Storage
+from router.loop.bundles.export import BundleOptions, export_bundle
+from router.loop.bundles.signatures import fingerprint, read_key
+from router.loop.bundles.verification import verify
+from router.services import Services
+from router.store.copying import copy
+from router.store.selection import open_store
+
+PROGRAM = [sys.executable, "-E", "-X", "utf8", "-m", "router"]
+OPENSSL = ["openssl", "pkeyutl", "-verify", "-pubin", "-rawin", "-in", "manifest.json"]
+
+
+def entry(path, name):
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(name)
+
+
+def lines(path, name):
+    return [json.loads(line) for line in entry(path, name).splitlines()]
+
+
+async def test_every_number_of_a_report_comes_out_of_its_bundle(evidence, tmp_path):
+    key = read_key(evidence / "key", passphrase=None)
+    written = await exported(evidence, tmp_path / "b.zip", bodies="keep", key=key)
+    found = await verify(tmp_path / "b.zip")
+    assert (found.differing, found.differences, found.refused) == (0, [], "")
+    assert found.signature == "unnamed"
+    assert found.signed_by == written.signed_by == fingerprint(key.public_pem)
+    # Two routes, forty samples, two answers each, of which two failed; four metrics that ship.
+    assert found.checked[0] == f"{158 * 5:,} scores come out of the answers as stated."
+    assert found.checked[1].startswith(f"{158 * 4:,} scores of judges come out")
+    assert any(text.startswith("file:mine.py: it is a program") for text in found.not_recomputed)
+    numbers = json.loads(entry(tmp_path / "b.zip", "numbers.json"))
+    assert {score["output"] for score in numbers["report"]["routes"][0]["scores"]} >= {
+        "helpfulness_corrected",
+        "helpfulness_alpha",
+        "chrf",
+        "mine",
+    }
+    assert numbers["judges"][0]["calibrated"]
+    assert [gate["gate"] for gate in numbers["gates"]] == DOCUMENT["gates"]
+
+
+async def test_the_same_evidence_has_the_same_bytes(evidence, tmp_path):
+    key = read_key(evidence / "key", passphrase=None)
+    first = await exported(evidence, tmp_path / "a.zip", key=key)
+    second = await exported(evidence, tmp_path / "b.zip", key=key)
+    assert first == second
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+
+
+async def test_personal_data_is_masked_and_the_numbers_are_the_same(evidence, tmp_path):
+    written = await exported(evidence, tmp_path / "b.zip")
+    assert written.bodies == "masked"
+    with zipfile.ZipFile(tmp_path / "b.zip") as archive:
+        text = b"".join(archive.read(name) for name in archive.namelist()).decode()
+    assert "@example.org" not in text
+    assert "901820" not in text
+    assert "[EMAIL]" in text
+    assert "sk-secret-key" not in text
+    assert str(evidence) not in text
+    found = await verify(tmp_path / "b.zip")
+    assert (found.differing, found.differences) == (0, [])
+    # The other route's answers have an address, and five questions a number.
+    changed = [row for row in lines(tmp_path / "b.zip", "results.jsonl") if row.get("changed")]
+    assert len(changed) == 80 + 10
+    assert any(text.startswith("90 answers are there with") for text in found.not_recomputed)
+    # A hash of a request could be guessed from what the mask leaves.
+    assert {row["result"]["request_hash"][:8] for row in changed} == {"request "}
+
+
+async def test_with_hashes_only_numbers_without_texts_are_recomputed(evidence, tmp_path):
+    await exported(evidence, tmp_path / "b.zip", bodies="hashes")
+    with zipfile.ZipFile(tmp_path / "b.zip") as archive:
+        text = b"".join(archive.read(name) for name in archive.namelist()).decode()
+    assert "is good" not in text
+    assert "@example.org" not in text
+    found = await verify(tmp_path / "b.zip")
+    assert (found.differing, found.differences) == (0, [])
+    assert found.checked[0] == "316 scores come out of the answers as stated."  # their latency
+    assert any(
+        text.startswith("158 answers are there with hashes") for text in found.not_recomputed
+    )
+    [sample, *_] = lines(tmp_path / "b.zip", "samples.jsonl")
+    assert len(sample["sha256"]) == 64
+    assert sample["sample"]["references"][0].startswith("sha256:")
+
+
+async def test_a_bundle_is_the_same_from_postgresql(evidence, tmp_path, postgres_address):
+    source = Storage(database=f"sqlite:///{evidence}/e.db")
+    target = Storage(database=postgres_address)
+    copy(source, target, lambda *_: None, lambda _: 60.0)
+    run_id = (evidence / "run.txt").read_text()
+    written = []
+    for storage in (source, target):
+        async with open_store(storage) as store:
+            path = tmp_path / f"{len(written)}.zip"
+            written.append(await export_bundle(store, run_id, path, BundleOptions()))
+    assert written[0][1] == written[1][1]
+
+
+async def test_a_run_that_has_not_ended_and_a_file_that_is_there_are_refused(evidence, tmp_path):
+    async with Services(config_of(evidence)) as services:
+        run = await services.runs.find((evidence / "run.txt").read_text())
+        (tmp_path / "b.zip").write_text("mine")
+        with pytest.raises(ConflictError, match="is there already"):
+            await export_bundle(services.store, run.id, tmp_path / "b.zip", BundleOptions())
+        assert (tmp_path / "b.zip").read_text() == "mine"
+        await services.store.update_run(run.id, state="queued")
+        try:
+            with pytest.raises(ConflictError, match="is queued; wait for its end"):
+                await export_bundle(services.store, run.id, tmp_path / "c.zip", BundleOptions())
+        finally:
+            await services.store.update_run(run.id, state="completed")
+    assert [path.name for path in tmp_path.iterdir()] == ["b.zip"]
+
+
+def invoke(*arguments, **environment):
+    return CliRunner().invoke(main, ["evidence", *map(str, arguments)], env=environment)
+
+
+def test_another_process_without_config_database_and_environment_verifies(evidence, tmp_path):
+    run_id, file, key = (evidence / "run.txt").read_text(), tmp_path / "b.zip", tmp_path / "k"
+    made = invoke("keygen", key, EVIDENCE_PASSPHRASE="open sesame")
+    assert made.exit_code == 0, made.output
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert b"ENCRYPTED" in key.read_bytes()
+    arguments = ["export", run_id, "-o", file, "--config", evidence / "evalrouter.yaml"]
+    refused = invoke(*arguments, "--key", key)
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert "set EVIDENCE_PASSPHRASE" in refused.stderr
+    done = invoke(*arguments, "--key", key, EVIDENCE_PASSPHRASE="open sesame")
+    assert done.exit_code == 0, done.output
+    (tmp_path / "elsewhere").mkdir()
+    moved = file.rename(tmp_path / "elsewhere" / "moved.zip")
+    checked = subprocess.run(
+        [*PROGRAM, "verify", moved.name, "--json", "--public-key", tmp_path / "k.pub"],
+        cwd=moved.parent,
+        env={},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert checked.returncode == 0, checked.stderr
+    result = json.loads(checked.stdout)
+    assert (result["passed"], result["signature"], result["differing"]) == (True, "trusted", 0)
+    with zipfile.ZipFile(moved) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    by_openssl = subprocess.run(
+        [*OPENSSL, "-inkey", tmp_path / "k.pub", "-sigfile", "manifest.sig"],
+        cwd=tmp_path / "unpacked",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Signature Verified Successfully" in by_openssl.stdout, by_openssl.stderr

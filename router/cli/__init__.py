@@ -34,7 +34,7 @@ COMMANDS = {
     "eval": ("router.cli.evals:evaluate", "Run evaluations and look at them."),
     "evidence": (
         "router.cli.evidence:evidence",
-        "Write what a run's or a rollout's numbers were made of into a file to be checked.",
+        "Write what a run's or a rollout's numbers were made of into a file that others can check.",
     ),
     "experiment": (
         "router.cli.experiments:experiment",

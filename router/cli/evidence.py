@@ -62,8 +62,8 @@ def evidence_keygen(file: Path, as_json: bool) -> None:
     key = write_key(file, passphrase=_passphrase())
     public = file.with_name(f"{file.name}.pub")
     try:
-        with public.open("xb") as opened:
-            opened.write(key.public_pem)
+        with public.open("xb") as file_of_public:
+            file_of_public.write(key.public_pem)
     except OSError as error:
         raise EvidenceError(f"{public}: {error.strerror}") from error
     if as_json:
@@ -190,53 +190,53 @@ def verify(file: Path, key_file: Path | None, as_json: bool) -> None:
                 progress=lambda what, done: show(f"checking {what}" + f": {done:,}" * bool(done)),
             )
 
-    found = asyncio.run(run())
+    result = asyncio.run(run())
     if as_json:
-        print_json({"passed": found.passed, **{n: getattr(found, n) for n in _FIELDS}})
+        print_json({"passed": result.passed, **{n: getattr(result, n) for n in _FIELDS}})
     else:
-        _print_verification(found)
-    click.get_current_context().exit(0 if found.passed else 1)
+        _print_verification(result)
+    click.get_current_context().exit(0 if result.passed else 1)
 
 
 _FIELDS = Verification.__struct_fields__
 
 
-def _print_verification(found: Verification) -> None:
+def _print_verification(result: Verification) -> None:
     def line(text: str, style: str = "") -> None:
         out.print(escape(text), style=style or None, highlight=False, soft_wrap=True)
 
-    line(f"{found.file}: manifest sha256 {found.manifest}")
-    if found.refused:
-        line(f"REFUSED: {found.refused}", "bold red")
+    line(f"{result.file}: manifest sha256 {result.manifest}")
+    if result.refused:
+        line(f"REFUSED: {result.refused}", "bold red")
         return
-    line(f"evidence of {found.kind} {found.subject} ({found.name}), texts: {found.bodies}")
+    line(f"evidence of {result.kind} {result.subject} ({result.name}), texts: {result.bodies}")
     line(
         {
-            "trusted": f"signed by {found.signed_by}, the key that you named",
-            "unnamed": f"signed by {found.signed_by}, which you have not named as trusted "
+            "trusted": f"signed by {result.signed_by}, the key that you named",
+            "unnamed": f"signed by {result.signed_by}, which you have not named as trusted "
             "(--public-key)",
             "none": "not signed: nobody vouches for it",
-        }[found.signature]
+        }[result.signature]
     )
-    for sentence in found.checked:
+    for sentence in result.checked:
         line(sentence)
-    for sentence in found.not_recomputed:
+    for sentence in result.not_recomputed:
         line(f"not recomputed: {sentence}")
-    for sentence in found.versions:
+    for sentence in result.versions:
         line(f"note: {sentence}")
-    for difference in found.differences[:_SHOWN]:
+    for difference in result.differences[:_SHOWN]:
         line(
             f"differs: {difference.what}: stated {difference.stated}, recomputed "
             f"{difference.recomputed}",
             "red",
         )
-    if found.differing > _SHOWN:
-        line(f"and {found.differing - _SHOWN:,} more; --json has more of them")
-    if found.passed:
-        line(f"OK: {found.agree:,} numbers come out as stated", "green")
+    if result.differing > _SHOWN:
+        line(f"and {result.differing - _SHOWN:,} more; --json has more of them")
+    if result.passed:
+        line(f"OK: {result.agree:,} numbers come out as stated", "green")
     else:
         line(
-            f"DIFFERS: {found.differing:,} numbers do not come out as stated, {found.agree:,} do",
+            f"DIFFERS: {result.differing:,} numbers do not come out as stated, {result.agree:,} do",
             "bold red",
         )
 

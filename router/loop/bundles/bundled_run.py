@@ -157,5 +157,5 @@ class BundledRun:
 async def numbers_of(bundled: BundledRun, metrics: Sequence[AnyMetric]) -> RunNumbers:
     """Return the numbers of a run's report, made of the rows of a bundle."""
     looks = bundled.stated.looks
-    found = await outcome(bundled, bundled.run, bundled.document, metrics, looks)
-    return RunNumbers(report=found.report, gates=found.gates, judges=found.judges)
+    made = await outcome(bundled, bundled.run, bundled.document, metrics, looks)
+    return RunNumbers(report=made.report, gates=made.gates, judges=made.judges)

@@ -94,7 +94,7 @@ class BundledDataset(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     rows: int
 
 
-class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class NumberSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a kind of number in the bundle can be held against.
 
     Attributes:
@@ -109,7 +109,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     of: str
 
 
-class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class BundleManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the bundle is, and the hashes of all its entries.
 
     Attributes:
@@ -136,7 +136,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     dataset: BundledDataset | None = None
     seeds: dict[str, int]
     versions: dict[str, str]
-    sources: tuple[Source, ...]
+    sources: tuple[NumberSource, ...]
     entries: tuple[BundleEntry, ...]
 
 

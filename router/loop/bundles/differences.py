@@ -2,7 +2,7 @@
 
     compared = differences(stated, recomputed)
     compared.alike           # how many numbers, texts and yes-or-nos agree
-    compared.found           # Difference(what="report.routes[a].scores[rougeL].low", ...)
+    compared.shown           # Difference(what="report.routes[a].scores[rougeL].low", ...)
 
 Numbers agree where they differ by less than 1e-9 of their size: other processors and other versions
 of numpy add up in another order.
@@ -44,18 +44,18 @@ class Compared(msgspec.Struct):
     Attributes:
         alike: how many values agree.
         differing: how many do not.
-        found: the first of these.
+        shown: the first of these.
     """
 
     alike: int = 0
     differing: int = 0
-    found: list[Difference] = []
+    shown: list[Difference] = []
 
     def add(self, difference: Difference) -> None:
         """Count a difference, and keep it if it is one of the first."""
         self.differing += 1
-        if len(self.found) < MAX_SHOWN:
-            self.found.append(difference)
+        if len(self.shown) < MAX_SHOWN:
+            self.shown.append(difference)
 
 
 _TEXTS = frozenset({"warnings", "notes", "example", "method", "description", "why", "note"})
@@ -63,7 +63,7 @@ _TEXTS = frozenset({"warnings", "notes", "example", "method", "description", "wh
 
 def differences(stated: Any, recomputed: Any, *, leave_out: Collection[str] = ()) -> Compared:
     """Compare two values of the same type; paths that `leave_out` has are left out."""
-    compared = Compared(found=[])
+    compared = Compared(shown=[])
     for path, ours, theirs, is_text in _leaves(
         msgspec.to_builtins(stated), msgspec.to_builtins(recomputed), "", is_text=False
     ):

@@ -54,10 +54,10 @@ from router.loop.bundles.contents import (
     BundledDataset,
     BundledRoutes,
     BundleEntry,
+    BundleManifest,
     Kind,
-    Manifest,
+    NumberSource,
     RunNumbers,
-    Source,
     Stated,
     canonical,
 )
@@ -178,7 +178,7 @@ class EntryWriter:
         self._files.clear()
 
 
-class Subject(NamedTuple):
+class BundleSubject(NamedTuple):
     """What a bundle is evidence of, for its manifest."""
 
     kind: Kind
@@ -187,7 +187,7 @@ class Subject(NamedTuple):
     dataset: BundledDataset | None
     seeds: dict[str, int]
     versions: dict[str, str]
-    sources: tuple[Source, ...]
+    sources: tuple[NumberSource, ...]
 
 
 async def export_bundle(
@@ -315,10 +315,12 @@ async def _check_numbers(store: Store, run: Run, made: RunNumbers) -> None:
     document = stored_document(run)
     metrics = build_metrics(document)
     looks = await looks_at(store, run, document)
-    found = await outcome(store, run, document, metrics, looks)
-    known = RunNumbers(report=found.report, gates=found.gates, judges=found.judges)
+    reported = await outcome(store, run, document, metrics, looks)
+    known = RunNumbers(report=reported.report, gates=reported.gates, judges=reported.judges)
     # Texts of errors and notes are those of the bundle.
-    differing = [found for found in differences(known, made).found if not found.is_text]
+    differing = [
+        difference for difference in differences(known, made).shown if not difference.is_text
+    ]
     if differing:
         first = differing[0]
         raise StoreError(
@@ -328,13 +330,13 @@ async def _check_numbers(store: Store, run: Run, made: RunNumbers) -> None:
         )
 
 
-def _subject(run: Run) -> Subject:
+def _subject(run: Run) -> BundleSubject:
     seeds = dict(SEEDS)
     sample = run.document.get("sample")
     if isinstance(sample, dict) and isinstance(sample.get("seed"), int):
         seeds["sample"] = sample["seed"]
     written = bundled_run(run, BundledTexts())
-    return Subject(
+    return BundleSubject(
         kind="run",
         id=run.id,
         name=run.name,
@@ -348,33 +350,33 @@ def _subject(run: Run) -> Subject:
 
 
 _RUN_SOURCES = (
-    Source(
+    NumberSource(
         what="scores, intervals, comparisons, verdicts, gates, counts, costs, times",
         how="recomputed",
         of="the answers' scores, usage and times in results.jsonl; labels.jsonl; samples.jsonl "
         "for clusters",
     ),
-    Source(
+    NumberSource(
         what="scores of answers by metrics that ship with evalrouter",
         how="recomputed",
         of="the texts of samples.jsonl and results.jsonl, in rows where none was replaced",
     ),
-    Source(
+    NumberSource(
         what="agreement of judges with people",
         how="recomputed",
         of="the scores of both in studies.jsonl",
     ),
-    Source(
+    NumberSource(
         what="scores by judges",
         how="checked",
         of="the judges' answers in results.jsonl: nobody can send the same request once more",
     ),
-    Source(
+    NumberSource(
         what="scores by models, by code of the user's own, and by metrics of other versions",
         how="stated",
         of="results.jsonl",
     ),
-    Source(
+    NumberSource(
         what="answers, usage, costs and times of requests; what judges and embeddings took; "
         "whether earlier runs had shown a part of this one",
         how="stated",
@@ -386,7 +388,7 @@ _RUN_SOURCES = (
 def complete(
     path: Path,
     writer: EntryWriter,
-    subject: Subject,
+    subject: BundleSubject,
     texts: BundledTexts,
     key: SigningKey | None,
 ) -> ExportedBundle:
@@ -401,7 +403,7 @@ def complete(
         with suppress(PackageNotFoundError):
             libraries[library] = version(library)
     name: str = texts.document(subject.name)
-    manifest = Manifest(
+    manifest = BundleManifest(
         kind=subject.kind,
         id=subject.id,
         name=name,

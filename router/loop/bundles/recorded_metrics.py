@@ -118,15 +118,15 @@ def _built(spec: MetricSpec) -> AnyMetric | str:
     if name.partition(":")[0] not in METRICS:
         return "it is a program, and none that a bundle names is run"
     try:
-        opened = next(filter(_is_opened, openings(spec)), None)
-        if opened is not None:
-            return f"it opens a {opened.what}, and none that a bundle names is opened"
+        opening = next(filter(_is_read, openings(spec)), None)
+        if opening is not None:
+            return f"it opens a {opening.what}, and none that a bundle names is opened"
         return build(spec)
     except EvalrouterError as error:
         return f"it cannot be built here: {error.message}"
 
 
-def _is_opened(opening: Opening) -> bool:
+def _is_read(opening: Opening) -> bool:
     """Return whether building the metric opens something; a model of a hub is only loaded later."""
     return opening.what != "model" or is_folder(Path(opening.value))
 

@@ -1,7 +1,7 @@
 """Makes the scores of a bundle again: of its texts, and of what judges answered.
 
     checked = await rescored(bundled, progress)
-    checked.texts.alike, checked.texts.found
+    checked.texts.alike, checked.texts.shown
 
 Texts are scored by the metrics that ship with evalrouter, in the processes and within the times of
 any run, because a pattern or a text may have been written to take for ever. A judge's scores are
@@ -30,7 +30,7 @@ from router.loop.bundles.differences import Compared, Difference, is_alike
 _AT_ONCE = 500
 
 
-class Rescored(msgspec.Struct):
+class RecomputedScores(msgspec.Struct):
     """What came of scoring a bundle's answers once more.
 
     Attributes:
@@ -46,7 +46,7 @@ class Rescored(msgspec.Struct):
     combined: int = 0
 
 
-async def rescored(bundled: BundledRun, progress: Callable[[int], None]) -> Rescored:
+async def rescored(bundled: BundledRun, progress: Callable[[int], None]) -> RecomputedScores:
     """Score every answer of a bundle that can be scored here, and compare.
 
     Args:
@@ -56,7 +56,7 @@ async def rescored(bundled: BundledRun, progress: Callable[[int], None]) -> Resc
     Raises:
         EvidenceError: an answer is of no sample of the bundle.
     """
-    made = Rescored(texts=Compared(found=[]), judges=Compared(found=[]))
+    made = RecomputedScores(texts=Compared(shown=[]), judges=Compared(shown=[]))
     pairs = _pairs(bundled)
     done = 0
     async with AsyncExitStack() as stack:
@@ -170,7 +170,9 @@ def _place(result: BundledResult, output: str) -> str:
     return f"results.jsonl: {output} of {sample} by {route}" + (f", {repeat}" if repeat else "")
 
 
-async def _compare_judges(bundled: BundledRun, batch: Sequence[_Pair], made: Rescored) -> None:
+async def _compare_judges(
+    bundled: BundledRun, batch: Sequence[_Pair], made: RecomputedScores
+) -> None:
     """Let the judges' metrics read the stored answers of judges, and compare."""
     graded = [metric for metric in bundled.metrics.metrics if isinstance(metric, Graded)]
     for sample, result in batch if graded else ():

@@ -303,7 +303,7 @@ async def calibrations(
     store: Store, metrics: Sequence[AnyMetric], texts: BundledTexts
 ) -> list[Study]:
     """Return the calibrations of the run's judges, with what their numbers are made of."""
-    found: dict[str, Study] = {}
+    newest_by_id: dict[str, Study] = {}
     for metric in metrics:
         if not isinstance(metric, JudgeMetric):
             continue
@@ -312,8 +312,8 @@ async def calibrations(
             newest = newest_calibration(known, metric.grading)
             # Without one for this grading, the report says whether there is one for another.
             for study in known[:1] if newest is None else [newest]:
-                found[study.id] = await store.study(study.id)
-    return [_study(found[study_id], texts) for study_id in sorted(found)]
+                newest_by_id[study.id] = await store.study(study.id)
+    return [_study(newest_by_id[study_id], texts) for study_id in sorted(newest_by_id)]
 
 
 def _study(study: Study, texts: BundledTexts) -> Study:
@@ -322,13 +322,13 @@ def _study(study: Study, texts: BundledTexts) -> Study:
         items = msgspec.to_builtins([_item(item, texts) for item in _items(items)])
     else:
         items = []  # the pairs of answers of another kind of calibration
-    kept = {name: study.report[name] for name in ("calibration",) if name in study.report}
+    numbers = {name: study.report[name] for name in ("calibration",) if name in study.report}
     return msgspec.structs.replace(
         study,
         name=texts.document(study.name),
         error=texts.document(study.error),
         document={},
-        report=kept,
+        report=numbers,
         detail={"items": items},
     )
 

@@ -38,8 +38,8 @@ from router.loop.bundles.contents import (
     SIGNATURE,
     VERSION,
     Bodies,
+    BundleManifest,
     Kind,
-    Manifest,
     RunNumbers,
 )
 from router.loop.bundles.differences import MAX_SHOWN, Compared, Difference, differences
@@ -102,7 +102,7 @@ class Verification(msgspec.Struct, kw_only=True):
         """Add what came of a comparison."""
         self.agree += compared.alike
         self.differing += compared.differing
-        self.differences += compared.found[: MAX_SHOWN - len(self.differences)]
+        self.differences += compared.shown[: MAX_SHOWN - len(self.differences)]
 
 
 async def verify(
@@ -122,21 +122,21 @@ async def verify(
         EvidenceError: it is no bundle, is damaged, or exceeds a limit.
     """
     with open_archive(path) as archive:
-        found = Verification(file=path.name, differences=[], checked=[], not_recomputed=[])
+        result = Verification(file=path.name, differences=[], checked=[], not_recomputed=[])
         encoded = archive.read(MANIFEST, MAX_MANIFEST_BYTES)
-        found.manifest = hashlib.sha256(encoded).hexdigest()
-        found.refused = _refused_signature(archive, encoded, trusted, found)
-        if found.refused:
-            return found
+        result.manifest = hashlib.sha256(encoded).hexdigest()
+        result.refused = _refused_signature(archive, encoded, trusted, result)
+        if result.refused:
+            return result
         manifest = _manifest(encoded, path.name)
-        found.kind, found.subject, found.name = manifest.kind, manifest.id, manifest.name
-        found.bodies = manifest.bodies
-        found.refused = await asyncio.to_thread(_refused_entries, archive, manifest, progress)
-        if found.refused:
-            return found
-        found.versions = _other_versions(manifest)
+        result.kind, result.subject, result.name = manifest.kind, manifest.id, manifest.name
+        result.bodies = manifest.bodies
+        result.refused = await asyncio.to_thread(_refused_entries, archive, manifest, progress)
+        if result.refused:
+            return result
+        result.versions = _other_versions(manifest)
         try:
-            await _verify_run(archive, manifest, found, progress)
+            await _verify_run(archive, manifest, result, progress)
         except EvalrouterError:
             raise
         except Exception as error:
@@ -144,29 +144,29 @@ async def verify(
             raise EvidenceError(
                 f"{path.name}: its numbers cannot be recomputed: {type(error).__name__}: {error}"
             ) from error
-    return found
+    return result
 
 
 def _refused_signature(
-    archive: Archive, encoded: bytes, trusted: bytes | None, found: Verification
+    archive: Archive, encoded: bytes, trusted: bytes | None, result: Verification
 ) -> str:
     """Check who signed the manifest; return why it is refused, "" where it is not."""
     if SIGNATURE not in archive.names and PUBLIC_KEY not in archive.names:
         return "" if trusted is None else "it is not signed, and a key was named"
     signature = archive.read(SIGNATURE, SIGNATURE_BYTES)
-    own = archive.read(PUBLIC_KEY, MAX_KEY_BYTES)
-    if not is_signed(own, signature, encoded):
+    public_pem = archive.read(PUBLIC_KEY, MAX_KEY_BYTES)
+    if not is_signed(public_pem, signature, encoded):
         return "its signature is not that of its manifest"
-    found.signed_by, found.signature = fingerprint(own), "unnamed"
+    result.signed_by, result.signature = fingerprint(public_pem), "unnamed"
     if trusted is None:
         return ""
-    if not hmac.compare_digest(fingerprint(trusted), found.signed_by):
-        return f"it is signed by {found.signed_by}, and {fingerprint(trusted)} was named"
-    found.signature = "trusted"
+    if not hmac.compare_digest(fingerprint(trusted), result.signed_by):
+        return f"it is signed by {result.signed_by}, and {fingerprint(trusted)} was named"
+    result.signature = "trusted"
     return ""
 
 
-def _manifest(encoded: bytes, where: str) -> Manifest:
+def _manifest(encoded: bytes, where: str) -> BundleManifest:
     try:
         head = msgspec.json.decode(encoded, type=_Head)
         if (head.format, head.version) != (FORMAT, VERSION):
@@ -174,7 +174,7 @@ def _manifest(encoded: bytes, where: str) -> Manifest:
                 f"{where}: it is of the format {head.format[:40]!r}, version {head.version}; this "
                 f"evalrouter reads {FORMAT!r}, version {VERSION}"
             )
-        return msgspec.json.decode(encoded, type=Manifest)
+        return msgspec.json.decode(encoded, type=BundleManifest)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise EvidenceError(f"{where}: {MANIFEST}: {error}") from error
 
@@ -186,7 +186,7 @@ class _Head(msgspec.Struct):
     version: int = 0
 
 
-def _refused_entries(archive: Archive, manifest: Manifest, progress: ProgressCallback) -> str:
+def _refused_entries(archive: Archive, manifest: BundleManifest, progress: ProgressCallback) -> str:
     """Compare the entries with the manifest; return why they are refused, "" where they are not."""
     named = [entry.name for entry in manifest.entries]
     if sorted(named) != sorted(ENTRIES[manifest.kind]):
@@ -211,7 +211,7 @@ def _refused_entries(archive: Archive, manifest: Manifest, progress: ProgressCal
     return ""
 
 
-def _other_versions(manifest: Manifest) -> list[str]:
+def _other_versions(manifest: BundleManifest) -> list[str]:
     here = {"python": platform.python_version()}
     others = []
     for name, then in sorted(manifest.versions.items()):
@@ -228,7 +228,7 @@ def _other_versions(manifest: Manifest) -> list[str]:
 
 
 async def _verify_run(
-    archive: Archive, manifest: Manifest, found: Verification, progress: ProgressCallback
+    archive: Archive, manifest: BundleManifest, result: Verification, progress: ProgressCallback
 ) -> None:
     bundled = await asyncio.to_thread(BundledRun, archive)
     _check_manifest(manifest, bundled)
@@ -240,16 +240,16 @@ async def _verify_run(
         gates = parse_gates(bundled.document, bundled.metrics.metrics)
         for numbers in (known, made):
             _leave_out(numbers, bundled.metrics.unknown, gates)
-    found.add(differences(known, made))
-    found.add(await asyncio.to_thread(_calibrated, bundled))
+    result.add(differences(known, made))
+    result.add(await asyncio.to_thread(_calibrated, bundled))
     scores = await rescored(bundled, lambda done: progress("scores", done))
-    found.add(scores.texts)
-    found.add(scores.judges)
-    found.checked = _checked(scores.texts.alike, scores.judges.alike, scores.combined)
-    found.not_recomputed = list(_not_recomputed(bundled, manifest, scores.replaced))
+    result.add(scores.texts)
+    result.add(scores.judges)
+    result.checked = _checked(scores.texts.alike, scores.judges.alike, scores.combined)
+    result.not_recomputed = list(_not_recomputed(bundled, manifest, scores.replaced))
 
 
-def _check_manifest(manifest: Manifest, bundled: BundledRun) -> None:
+def _check_manifest(manifest: BundleManifest, bundled: BundledRun) -> None:
     """Check that the manifest speaks of the run that the bundle has. Raises EvidenceError."""
     run, dataset = bundled.run, manifest.dataset
     if manifest.id != run.id:
@@ -281,7 +281,7 @@ def _leave_out(numbers: dict[str, Any], unknown: frozenset[str], gates: list[Gat
 
 def _calibrated(bundled: BundledRun) -> Compared:
     """Make the numbers of the judges' calibrations once more, and compare."""
-    compared = Compared(found=[])
+    compared = Compared(shown=[])
     categories = {
         metric.grading: metric.declaration().categories
         for metric in bundled.metrics.metrics
@@ -297,9 +297,9 @@ def _calibrated(bundled: BundledRun) -> Compared:
             high=stated.high,
             scores=categories.get(study.grading, ()),
         )
-        one = differences({study.id: stated}, {study.id: made})
-        compared.alike += one.alike
-        for difference in one.found:
+        again = differences({study.id: stated}, {study.id: made})
+        compared.alike += again.alike
+        for difference in again.shown:
             compared.add(difference)
     return compared
 
@@ -324,7 +324,7 @@ def _checked(texts: int, judged: int, only_combined: int) -> list[str]:
     return sentences
 
 
-def _not_recomputed(bundled: BundledRun, manifest: Manifest, replaced: int) -> Any:
+def _not_recomputed(bundled: BundledRun, manifest: BundleManifest, replaced: int) -> Any:
     if replaced:
         how = "hashes" if manifest.bodies == "hashes" else "their personal data masked"
         yield (

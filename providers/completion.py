@@ -3,7 +3,8 @@
     completion = read_completion(body, chat=True)
     completion.text, completion.finish_reason
     completion.logprobs.total()       # of the whole answer
-    completion.logprobs.last(32)      # the last tokens with their alternatives
+    completion.logprobs.first()       # the first token's alternatives
+    completion.logprobs.last(32)      # the last tokens with theirs
 
 This is the only place where a body that is to be scored becomes an answer, for samples and judges
 alike.
@@ -62,6 +63,25 @@ class Logprobs(msgspec.Struct, frozen=True):
         except OverflowError:
             # So little probability is a wrong report.
             return None
+
+    def first(self) -> dict[str, float]:
+        """Return the alternatives of the first token with their log probabilities.
+
+        The token alone where the host gave no alternatives; {} where it gave nothing that can be
+        read.
+        """
+        if self.content is None:
+            return (self.top_logprobs or [None])[0] or {}
+        if not self.content:
+            return {}
+        token = self.content[0]
+        try:
+            others = {} if token.top_logprobs is ABSENT else _alternatives(token.top_logprobs)
+        except UNREADABLE:
+            others = {}
+        if not others and token.logprob is not None:
+            return {token.token: token.logprob}
+        return others
 
     def last(self, count: int) -> tuple[tuple[str, dict[str, float]], ...]:
         """Return the last tokens, each with its alternatives' log probabilities.

@@ -50,6 +50,8 @@ from router.api import (
     tasks,
     tracking,
     traffic,
+    versions,
+    watches,
 )
 from router.api.origins import Hosts, Origins
 from router.evals.plugins import report
@@ -85,8 +87,10 @@ def create_app(services: Services) -> ASGIApp:
                 await services.rollout_judging.open()
                 await services.toxicity_review.open()
                 await services.rollout_controller.open()
+                await services.watches.open()
                 yield
             finally:
+                await services.watches.close()
                 await services.rollout_controller.close()
                 await services.rollout_judging.close()
                 await services.toxicity_review.close()
@@ -120,6 +124,11 @@ def create_app(services: Services) -> ASGIApp:
             rollouts.resume_rollout,
             rollouts.promote_rollout,
             rollouts.rollback_rollout,
+            versions.list_versions,
+            watches.list_watches,
+            watches.show_watch,
+            watches.probe_watch,
+            watches.pin_watch,
             evals.create_run,
             tasks.list_tasks,
             plugins.list_metrics,

@@ -31,6 +31,7 @@ from router.evals.requests import EvalRequester
 from router.evals.runs import Runs
 from router.evals.tracking import Tracker
 from router.evals.worker import Jobs
+from router.gateway.answer_counts import AnswerCounts
 from router.gateway.cache import ResponseCache
 from router.gateway.cache_sync import CacheSync
 from router.gateway.dispatch import Dispatcher
@@ -54,6 +55,7 @@ from router.loop.rollouts import Rollouts
 from router.loop.shadow import Shadows
 from router.loop.toxicity import ToxicityReview
 from router.loop.traffic_dataset import TrafficDatasets
+from router.loop.watches import Watches
 from router.records import Target, TrafficClass
 from router.sealing.deletion import Recordings, RequestDeletion
 from router.sealing.files import SealedFiles, require_parquet
@@ -129,6 +131,8 @@ class Services:
         assignments: which side of its rollout a request is on.
         rollout_controller: decides about rollouts; a server opens and closes it (`app.py`).
         rollout_judging: has their answers scored; a server opens and closes it (`app.py`).
+        answer_counts: counts what targets claim to be and answer.
+        watches: probe targets for changes; a server opens and closes it (`app.py`).
         hooks: the shadows and the judging, which get requests after their answers.
         cache: the response cache.
         cache_sync: clears it when requests are deleted.
@@ -163,6 +167,7 @@ class Services:
         kinds = {name: provider.kind for name, provider in config.providers.items()}
         self.telemetry = ProcessMetrics(config.telemetry, kinds, share=share)
         traces = self.telemetry.traces
+        self.answer_counts = AnswerCounts(self.store, languages=lambda: self.watches.languages)
         self.traffic = Traffic(
             self.store,
             self.prices,
@@ -170,6 +175,7 @@ class Services:
             route_days=self.routes.traffic_days,
             count=self.telemetry.count,
             trace=None if traces is None else traces.send,
+            answers=self.answer_counts,
         )
         requester = EvalRequester(
             self.routes, self.dispatcher, self.prices, self.traffic, config.models
@@ -216,6 +222,15 @@ class Services:
         self.hooks = self.traffic.hooks = AnswerHooks(
             [self.shadows], sample_hooks=[self.rollout_judging]
         )
+        self.watches = Watches(
+            self.store,
+            self.datasets,
+            requester,
+            self.routes,
+            config.watches,
+            owner=this_owner(),
+        )
+        self._watch_drift()
         self._watch_rollouts()
         self._watch_queues_and_cache()
         self._watch_feedback()
@@ -300,6 +315,27 @@ class Services:
             counter=True,
         )
 
+    def _watch_drift(self) -> None:
+        watch, watches = self.telemetry.watch, self.watches
+        watch(
+            "watch_e_value",
+            watches.e_values,
+            labels=("watch", "signal"),
+            help="Evidence that a watched model has changed since its reference, by signal.",
+        )
+        watch(
+            "watch_state",
+            watches.states,
+            labels=("watch", "state"),
+            help="1 for the state of each watch: learning, quiet, drift or no_data.",
+        )
+        watch(
+            "watch_probe_timestamp_seconds",
+            watches.probe_times,
+            labels=("watch",),
+            help="When each watch had its last complete probe.",
+        )
+
     def _watch_queues_and_cache(self) -> None:
         watch, traffic, cache = self.telemetry.watch, self.traffic, self.cache
         watch(
@@ -375,6 +411,7 @@ class Services:
         await self.assignments.follow()
         await self.cache_sync.follow()
         await self.transport.open()
+        await self.answer_counts.open()
         await self.traffic.open()
         await self.feedback.open()
         if self._share is not None:
@@ -399,6 +436,7 @@ class Services:
         await self.tracker.close()
         await self.feedback.close()
         await self.traffic.close()
+        await self.answer_counts.close()
         await self.telemetry.close()
         for provider in self.providers.values():
             if isinstance(provider, Lifecycle):

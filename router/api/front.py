@@ -20,6 +20,8 @@ from router.api.request_parsing import PATHS
 
 # Clients whose base URL has no `/v1`.
 _WITHOUT_V1 = frozenset(path.removeprefix("/v1") for path in PATHS) | {"/models"}
+# Not OpenAI's; a route of such a name is found under /v1.
+_ABOUT_MODELS = frozenset({"/models/versions", "/models/retirements"})
 _SLASHES = re.compile(r"//+")
 
 
@@ -129,7 +131,7 @@ def _canonical(path: str) -> str:
         path = _SLASHES.sub("/", path)
     if len(path) > 1 and path.endswith("/"):
         path = path.rstrip("/")
-    if path in _WITHOUT_V1 or path.startswith("/models/"):
+    if path in _WITHOUT_V1 or (path.startswith("/models/") and path not in _ABOUT_MODELS):
         return "/v1" + path
     # A base URL of `…/v1/` and a client that adds another one.
     return path.removeprefix("/v1") if path.startswith("/v1/v1/") else path

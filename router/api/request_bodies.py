@@ -34,6 +34,7 @@ from router.loop.review import ReviewEdit
 from router.loop.rollouts import RolloutAction
 from router.loop.shadow import ShadowChange
 from router.loop.traffic_dataset import TrafficSelection
+from router.loop.watches import WatchPin
 
 Described = dict[str, Any]
 
@@ -80,6 +81,8 @@ BODIES: Mapping[str, RequestBodyKind] = {
         f"POST /routes/{{name}}/rollout/{action}": RequestBodyKind(RolloutAction)
         for action in ("pause", "resume", "promote", "rollback")
     },
+    "POST /watches/{name}/probe": _EMPTY,
+    "POST /watches/{name}/pin": RequestBodyKind(WatchPin),
     "POST /feedback": RequestBodyKind(GivenFeedback),
     "POST /v1/feedback": RequestBodyKind(PortkeyFeedback),
     "PUT /v1/feedback/{feedback_id}": RequestBodyKind(PortkeyChange),

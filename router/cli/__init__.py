@@ -31,6 +31,7 @@ COMMANDS = {
         "router.cli.doctor:doctor",
         "Check the config, the providers and their keys, the stores and this machine.",
     ),
+    "drift": ("router.cli.drift:drift", "See whether watched models have changed (`watches:`)."),
     "eval": ("router.cli.evals:evaluate", "Run evaluations and look at them."),
     "evidence": (
         "router.cli.evidence:evidence",

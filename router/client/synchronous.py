@@ -45,8 +45,11 @@ from router.client.types import (
     ShownDataset,
     Study,
     StudyKind,
+    TargetVersions,
     TrafficDataset,
     TrafficRow,
+    WatchProbe,
+    WatchView,
 )
 
 if TYPE_CHECKING:
@@ -140,8 +143,8 @@ class Client:
     mapping, or the path of a YAML or JSON file; paths in it are the server's.
 
     Attributes:
-        runs, datasets, experiments, judges, models, routes, rollouts, providers, traffic, feedback,
-            keys, server: the methods for each of them.
+        runs, datasets, experiments, judges, models, routes, rollouts, watches, providers, traffic,
+            feedback, keys, server: the methods for each of them.
     """
 
     def __init__(
@@ -164,6 +167,7 @@ class Client:
         self.models = Models(self._connection)
         self.routes = Routes(self._connection)
         self.rollouts = Rollouts(self._connection)
+        self.watches = Watches(self._connection)
         self.providers = Providers(self._connection)
         self.server = Server(self._connection)
 
@@ -1128,6 +1132,54 @@ class Models:
         """Return one route or `provider/model`."""
         call = ApiCall("GET", f"/v1/models/{calls.model_path(name)}")
         return cast("dict[str, Any]", self._connection.request(call))
+
+    def versions(self, target: str | None = None) -> Rows[TargetVersions]:
+        """Return what one `provider/model`, or each, claimed to be in its answers."""
+        call = ApiCall("GET", "/models/versions", {"target": target})
+        answer = self._connection.request(call)
+        return Rows(answer["data"])
+
+
+class Watches:
+    """`client.watches`: what is sent to models again and again, to see whether they change."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def list(self) -> Rows[WatchView]:
+        """Return every watch, with its state and the evidence of a change."""
+        answer = self._connection.request(ApiCall("GET", "/watches"))
+        return Rows(answer["data"])
+
+    def show(
+        self,
+        name: str,
+        *,
+        signal: str | None = None,
+        before: int | None = None,
+        limit: int | None = None,
+    ) -> WatchView:
+        """Return a watch with its `references`, its newest `probes`, and `versions`.
+
+        Args:
+            name: the watch's name.
+            signal: only its probes of this signal: `probe`, or one of its live signals.
+            before: only those with smaller numbers.
+            limit: how many probes.
+        """
+        params = {"signal": signal, "before": before, "limit": limit}
+        call = ApiCall("GET", f"/watches/{calls.quoted(name)}", params)
+        return cast("WatchView", self._connection.request(call))
+
+    def probe(self, name: str) -> WatchProbe:
+        """Send a probe now, and return what came of it."""
+        call = ApiCall("POST", f"/watches/{calls.quoted(name)}/probe")
+        return cast("WatchProbe", self._connection.request(call))
+
+    def pin(self, name: str, reason: str) -> WatchView:
+        """Begin a new reference, which the next probes make."""
+        call = ApiCall("POST", f"/watches/{calls.quoted(name)}/pin", {}, {"reason": reason})
+        return cast("WatchView", self._connection.request(call))
 
 
 class Routes:

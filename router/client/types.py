@@ -428,6 +428,56 @@ class ShadowView(TypedDict):
     judges: NotRequired[list[dict[str, Any]]]
 
 
+class TargetVersions(TypedDict):
+    """What a target claimed to be: `versions` have `model`, `system_fingerprint`, `share`, ..."""
+
+    target: str
+    requests: int
+    versions: list[dict[str, Any]]
+
+
+class WatchProbe(TypedDict):
+    """One probe of a watch, or one period of a live signal."""
+
+    number: int
+    watch: str
+    reference: int
+    signal: str
+    kind: Literal["anchor", "held_out", "probe", "missing"]
+    at: float
+    distance: float | None
+    p_value: float | None
+    e_value: float | None
+    value: float | None
+    requests: int
+    answered: int
+    cost_usd: float
+    model: str
+    system_fingerprint: str
+    why: str
+    detail: dict[str, Any]
+
+
+class WatchView(TypedDict):
+    """A watch. The last three are there where one watch was requested."""
+
+    name: str
+    watch: dict[str, Any]
+    target: str
+    state: Literal["learning", "quiet", "drift", "no_data"]
+    why: str
+    threshold: float
+    reference: dict[str, Any] | None
+    signals: list[dict[str, Any]]
+    changes: list[dict[str, Any]]
+    unstable: bool
+    next_at: float | None
+    spent_today_usd: float
+    references: NotRequired[list[dict[str, Any]]]
+    probes: NotRequired[list[WatchProbe]]
+    versions: NotRequired[list[dict[str, Any]]]
+
+
 class Study(TypedDict):
     """A calibration of a judge, a comparison or a tournament; `detail` is empty in lists."""
 

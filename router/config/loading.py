@@ -31,6 +31,7 @@ from router.config.server import Server, server_problems
 from router.config.storage import Storage, storage_problems, with_environment
 from router.config.telemetry import Telemetry
 from router.config.tracking import Tracking, tracking_problems, with_variables
+from router.config.watches import WatchSettings, watch_problems
 from serve import config as hosting
 
 DEFAULT_FILE = "evalrouter.yaml"
@@ -169,6 +170,8 @@ def _read(reader: SectionReader, environ: Mapping[str, str]) -> Config:
     reader.add(review_problems(document, review, providers, routes))
     alerts = reader.section("alerts", Alerts)
     reader.add(alert_problems(document, alerts, providers, routes))
+    watches = reader.entries("watches", WatchSettings)
+    reader.add(watch_problems(document, watches, providers, routes))
     evaluation = reader.section("evaluation", Evaluation)
     reader.add(evaluation_problems(document, evaluation, server, storage))
     return Config(
@@ -188,6 +191,7 @@ def _read(reader: SectionReader, environ: Mapping[str, str]) -> Config:
         telemetry=reader.section("telemetry", Telemetry),
         tracking=with_variables(tracking, environ),
         review=review,
+        watches=watches,
         alerts=alerts,
         models=_read_models(reader, environ),
     )

@@ -16,6 +16,7 @@ from router.config.server import Server
 from router.config.storage import Storage
 from router.config.telemetry import Telemetry
 from router.config.tracking import Tracking
+from router.config.watches import WatchSettings
 from serve import config as hosting
 
 
@@ -52,6 +53,7 @@ class Config(Section, frozen=True, kw_only=True):
         telemetry: see Telemetry.
         tracking: see Tracking.
         review: see Review.
+        watches: name to WatchSettings: requests that are sent to a target again and again.
         alerts: see Alerts.
         models: name to the model that `evalrouter models serve` hosts, of the class its engine
             names. Runs that say `execution: ray` may load them themselves, as `models/<name>`.
@@ -71,5 +73,6 @@ class Config(Section, frozen=True, kw_only=True):
     telemetry: Telemetry = Telemetry()
     tracking: Tracking = Tracking()
     review: Review = Review()
+    watches: dict[str, WatchSettings] = msgspec.field(default_factory=dict)
     alerts: Alerts = Alerts()
     models: dict[str, hosting.ModelConfig] = msgspec.field(default_factory=dict)

@@ -39,6 +39,7 @@ from providers.usage import ABSENT, TokenCounts, read_usage, usage_of_answer
 from router.config.routes import KeepBodies, Route
 from router.config.schema import Config
 from router.gateway import tokens
+from router.gateway.answer_counts import AnswerCounts
 from router.gateway.dispatch import ERROR_EVENT
 from router.gateway.hooks import AnswerHooks
 from router.gateway.prices import PriceBook
@@ -95,6 +96,7 @@ class Traffic:
         route_days: returns, for how many days the records of routes with days of their own stay.
         count: gets every completed record, on the event loop: metrics.
         trace: gets every completed record that has a `trace`, on the thread: spans.
+        answers: counts every completed record: versions of models, and what answers are like.
         clock: tells the seconds since the epoch.
         random: draws for `record_sample`.
         every: seconds between two batches of the queue.
@@ -117,6 +119,7 @@ class Traffic:
         route_days: Callable[[], Mapping[str, float]] = dict,
         count: Callable[[Record], None] | None = None,
         trace: Callable[[Record], None] | None = None,
+        answers: AnswerCounts | None = None,
         clock: Callable[[], float] = time.time,
         random: Callable[[], float] = random_module.random,
         every: float = EVERY_S,
@@ -133,6 +136,7 @@ class Traffic:
         self._route_days = route_days
         self._count = count
         self._trace = trace
+        self._answers = answers
         self._clock = clock
         self._random = random
         self._every = every
@@ -257,6 +261,8 @@ class Traffic:
         """Complete records, on the thread."""
         for record in batch:
             try:
+                if self._answers is not None:
+                    self._answers.sample(record)
                 settle(record, self._prices)
                 if record.keep == "full":
                     record.request = _storable(record.request)
@@ -276,6 +282,8 @@ class Traffic:
                 self._count(record)
             except Exception:
                 log.exception("request %s could not be counted", record.id)
+        if self._answers is not None:
+            self._answers.add(record)
         if record.keep == "none":
             return
         size = _size(record)

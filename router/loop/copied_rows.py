@@ -2,7 +2,8 @@
 
     RequestDeletion([recorded, CopiedRowsDeletion(store, datasets), recordings])
 
-A version that has such a row is replaced by one without it, and its file is deleted. Runs have
+A version that has such a row is replaced by one without it, and its file is deleted, and so are the
+answers to it that watches have. Runs have
 samples of their own, and people may have copied an export: both are named, for people to delete.
 """
 
@@ -38,6 +39,8 @@ class CopiedRowsDeletion(DeletionStep):
             if at_most is not None and deleted >= at_most:
                 return Deletion(related=deleted, complete=False, elsewhere=tuple(elsewhere))
             elsewhere += await self._runs_over(copied.hash)
+            # A watch has answers to the rows; its next probe begins another reference.
+            await self._store.forget_watched(copied.hash)
             deleted += await self._datasets.delete_rows(copied.hash, copied.rows)
         return Deletion(related=deleted, elsewhere=tuple(elsewhere))
 

@@ -31,7 +31,8 @@ _SIGNS = (
     " (SELECT max(version) FROM route_changes), (SELECT max(version) FROM rollout_changes),"
     " (SELECT max(changed_at) FROM sealed_traffic), (SELECT count(*) FROM sealed_traffic),"
     " (SELECT max(number) FROM feedback), (SELECT sum(version) FROM review_rows),"
-    " (SELECT max(lease_until) FROM occurrences)"
+    " (SELECT max(lease_until) FROM occurrences),"
+    " (SELECT max(number) FROM watch_probes), (SELECT sum(number) FROM watch_references)"
 )
 
 # What is done: to which table, and to how many of its rows.

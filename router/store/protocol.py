@@ -31,6 +31,7 @@ from router.store.sealed_traffic import SealedTrafficStore
 from router.store.shadows import ShadowStore
 from router.store.studies import StudyStore
 from router.store.usage import UsageStore
+from router.store.watches import WatchStore
 
 
 class Store(
@@ -54,6 +55,7 @@ class Store(
     ReviewStore,
     FeedbackStore,
     ShadowStore,
+    WatchStore,
     LeaseStore,
     CheckedStore,
     ChangeStore,

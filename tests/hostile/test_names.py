@@ -157,6 +157,8 @@ OPERATIONS = [
         Op("POST", f"/routes/{{name}}/rollout/{action}", {"reason": "r"}, ((KEY,),))
         for action in ("pause", "resume", "promote", "rollback")
     ),
+    Op("POST", "/watches/{name}/probe", {}, ((KEY,),)),
+    Op("POST", "/watches/{name}/pin", {"reason": "r"}, ((KEY,),)),
     Op("POST", "/eval", RUN, RUN_PLACES),
     Op("POST", "/eval", RUN, RUN_PLACES, {"dry_run": "true"}),
     Op("POST", "/eval", JUDGED, (("metrics", 0, "judge"), ("metrics", 0, "rubric"))),

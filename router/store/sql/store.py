@@ -26,6 +26,7 @@ from router.store.sql.sealed_traffic import SqlSealedTraffic
 from router.store.sql.shadows import SqlShadows
 from router.store.sql.studies import SqlStudies
 from router.store.sql.usage import SqlUsage
+from router.store.sql.watches import SqlWatches
 
 
 class SqlStore(
@@ -48,6 +49,7 @@ class SqlStore(
     SqlSealedTraffic,
     SqlFeedback,
     SqlShadows,
+    SqlWatches,
     SqlReview,
     SqlLeases,
     Store,

@@ -30,6 +30,9 @@ The tables are shaped so that a million answers stay small and the pages of a ru
     leases    (name): which process does what one process does for all
     shadows   (run): shadows of routes; shadow_pairs: their requests; shadow_counts (run, reason):
               those that never became a pair; see `store/shadows.py`
+    watch_references (watch, number), watch_probes: see `store/watches.py`
+    model_versions (target, model, system_fingerprint): what hosts claimed to be
+    live_hours (target, hour), live_languages: what live answers were like
     last_numbers  (name): the last `number` that rows of a table got
     review_rows  rows that wait for a person's decision; review_bands (band, row_number): what
               near duplicates have in common; review_keys: the key of placeholders, and how far
@@ -1290,6 +1293,96 @@ def m048_rollout_samples(db: Database) -> None:
     )
 
 
+def m049_watches(db: Database) -> None:
+    """Add watches, the versions that hosts claim, and what live answers were like by the hour."""
+    db.execute(
+        """
+        CREATE TABLE watch_references (
+            watch TEXT NOT NULL,
+            number INTEGER NOT NULL,
+            target TEXT NOT NULL,
+            made_for TEXT NOT NULL,
+            dataset TEXT NOT NULL,
+            dataset_hash TEXT NOT NULL,
+            created_at REAL NOT NULL,
+            created_by TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            pinned_at REAL,
+            drift_at REAL,
+            drift_signal TEXT NOT NULL,
+            anchor TEXT NOT NULL,
+            PRIMARY KEY (watch, number)
+        )
+        """
+    )
+    db.execute(
+        """
+        CREATE TABLE watch_probes (
+            number INTEGER PRIMARY KEY,
+            watch TEXT NOT NULL,
+            reference INTEGER NOT NULL,
+            signal TEXT NOT NULL,
+            kind TEXT NOT NULL,
+            at REAL NOT NULL,
+            distance REAL,
+            p_value REAL,
+            e_value REAL,
+            value REAL,
+            requests INTEGER NOT NULL,
+            answered INTEGER NOT NULL,
+            cost_usd REAL NOT NULL,
+            model TEXT NOT NULL,
+            system_fingerprint TEXT NOT NULL,
+            why TEXT NOT NULL,
+            detail TEXT NOT NULL
+        )
+        """
+    )
+    db.execute("CREATE INDEX watch_probes_by_watch ON watch_probes (watch, number)")
+    db.execute(
+        "CREATE INDEX watch_probes_by_signal ON watch_probes (watch, reference, signal, number)"
+    )
+    db.execute(
+        """
+        CREATE TABLE model_versions (
+            target TEXT NOT NULL,
+            model TEXT NOT NULL,
+            system_fingerprint TEXT NOT NULL,
+            first_at REAL NOT NULL,
+            last_at REAL NOT NULL,
+            requests INTEGER NOT NULL,
+            PRIMARY KEY (target, model, system_fingerprint)
+        ) WITHOUT ROWID
+        """
+    )
+    db.execute(
+        """
+        CREATE TABLE live_hours (
+            target TEXT NOT NULL,
+            hour REAL NOT NULL,
+            requests INTEGER NOT NULL,
+            refusals INTEGER NOT NULL,
+            tokens INTEGER NOT NULL,
+            counted INTEGER NOT NULL,
+            cost_usd REAL NOT NULL,
+            priced INTEGER NOT NULL,
+            PRIMARY KEY (target, hour)
+        ) WITHOUT ROWID
+        """
+    )
+    db.execute(
+        """
+        CREATE TABLE live_languages (
+            target TEXT NOT NULL,
+            hour REAL NOT NULL,
+            language TEXT NOT NULL,
+            answers INTEGER NOT NULL,
+            PRIMARY KEY (target, hour, language)
+        ) WITHOUT ROWID
+        """
+    )
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -1334,4 +1427,5 @@ STEPS = (
     m046_review_pages,
     m047_occurrences,
     m048_rollout_samples,
+    m049_watches,
 )

@@ -56,6 +56,11 @@ def uses(folder: Any) -> dict[str, Use]:
         "POST /routes/{name}/rollout/rollback": lambda client: client.rollouts.rollback(
             "x/y", "why"
         ),
+        "GET /models/versions": lambda client: client.models.versions(),
+        "GET /watches": lambda client: client.watches.list(),
+        "GET /watches/{name}": lambda client: client.watches.show("x/y"),
+        "POST /watches/{name}/probe": lambda client: client.watches.probe("x/y"),
+        "POST /watches/{name}/pin": lambda client: client.watches.pin("x/y", "why"),
         "GET /shadows": lambda client: client.routes.shadows(),
         "GET /routes/{name}/shadow": lambda client: client.routes.shadow("x/y"),
         "POST /routes/{name}/shadow": lambda client: client.routes.pause_shadow("x/y", "why"),

@@ -245,6 +245,16 @@ def about_rollouts(action):
     return requests
 
 
+def about_watches(action, **body):
+    """Names of watches that are paths."""
+
+    def requests(world, _port):
+        for path in world.names("rows.jsonl"):
+            yield f"/watches/{quote(path, safe='')}/{action}", body
+
+    return requests
+
+
 def adding_to_the_queue(world, _port):
     for path in world.names("rows.jsonl"):
         yield "/review", {"rows": path}
@@ -375,6 +385,8 @@ REQUESTS = {
     ("POST", "/routes/{name}/rollout/resume"): about_rollouts("resume"),
     ("POST", "/routes/{name}/rollout/promote"): about_rollouts("promote"),
     ("POST", "/routes/{name}/rollout/rollback"): about_rollouts("rollback"),
+    ("POST", "/watches/{name}/probe"): about_watches("probe"),
+    ("POST", "/watches/{name}/pin"): about_watches("pin", reason="r"),
     ("POST", "/review"): adding_to_the_queue,
     ("POST", "/review/publish"): publishing,
     ("PATCH", "/review/{row_id}"): about_rows(""),

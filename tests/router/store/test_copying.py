@@ -36,6 +36,13 @@ from router.store.sqlite.migrations import migrate
 from router.store.studies import Study
 from router.store.traffic import TrafficFilter
 from router.store.usage import EmbeddingUse
+from router.store.watches import (
+    LanguageCount,
+    LiveHour,
+    ModelVersion,
+    WatchProbe,
+    WatchReference,
+)
 
 # As text may be: the escape of PostgreSQL's text, NUL, half a surrogate as JSON writes it.
 ODD = 'é\0\x10@\x10\0 \U0001f600 "\\ud800" \\ \t\n'
@@ -137,6 +144,21 @@ async def fill_rollouts(store):
     assert await store.claim_occurrence(*night, "a:1:2:3", 30.0, detail={"gate": "passed"})
     assert await store.extend_occurrence(*night, "a:1:2:3", 30.0, run_id="run_1")
     await store.add_judged("ro_1", [JudgedRequests(day=0.0, outcome="scored", requests=2, usd=0.5)])
+    await fill_watches(store)
+
+
+async def fill_watches(store) -> None:
+    """Put rows into every table of watches."""
+    await store.begin_reference(
+        WatchReference(watch="w", number=1, target="up/a", made_for="m", created_at=1.0)
+    )
+    probe = WatchProbe(watch="w", reference=1, kind="probe", at=2.0, distance=0.5, detail={"a": []})
+    await store.add_watch_probe(probe, counted=0)
+    version = ModelVersion(
+        target="up/a", model="m", system_fingerprint="f", first_at=1.0, last_at=2.0, requests=3
+    )
+    hour = LiveHour(target="up/a", hour=0.0, requests=3, cost_usd=0.5, priced=3)
+    await store.count_answers([version], [hour], [LanguageCount("up/a", 0.0, "de", 1)])
 
 
 @pytest.fixture

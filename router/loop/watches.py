@@ -1,0 +1,716 @@
+"""Watches: the same requests again and again, to see whether a target still answers as it did.
+
+    watches = Watches(store, datasets, requester, routes, config.watches, owner=this_owner())
+    await watches.open()
+    await watches.probe("nightly")        # now
+    await watches.report("nightly")
+
+Each probe is an occurrence of the watch's cron line, which one process of all claims; one that dies
+is taken over when its lease has passed, and its requests are sent again. Probes are stored with
+their distance from the reference and the evidence that they add up to (`evaluators.stats.drift`).
+Live signals are read from the hours that `AnswerCounts` adds up; one process does so for all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from providers.errors import (
+    ConflictError,
+    EvalrouterError,
+    NotFoundError,
+    RequestError,
+    StoreError,
+    closest,
+)
+from router.config.cron import CronLine
+from router.config.watches import LiveSignal, LiveWatch, WatchSettings, watched_problem
+from router.datasets.registry import DatasetRegistry
+from router.evals.requests import EvalRequester
+from router.gateway.route_table import Routes
+from router.loop.timetable import due_between
+from router.loop.watch_comparison import (
+    ReferenceComparison,
+    anchors_of,
+    threshold_of,
+    usual_language,
+)
+from router.loop.watch_probes import Drawn, ProbeSender, WatchRequests, requests_of
+from router.rounds import ErrorLog, Rounds
+from router.store.occurrences import Cause
+from router.store.protocol import Store
+from router.store.watches import (
+    HOUR_S,
+    OTHERS,
+    PROBE,
+    ModelVersion,
+    WatchProbe,
+    WatchReference,
+)
+
+log = logging.getLogger("evalrouter")
+
+TICK_S = 2.0
+LEASE = "watches"
+LEASE_S = 60.0
+LIVE_EVERY_S = 30.0
+DAY_S = 86400.0
+# Counts of a period's last requests are written by then.
+GRACE_S = 60.0
+# Periods that have passed unseen and are still looked at; hours are deleted after 40 days.
+_MAX_PERIODS = 50
+_CLAIM_S = 30.0
+_RENEW_S = 10.0
+_AT_ONCE = 4
+_MAX_OCCURRENCES = 500
+# A host that names more new versions than this since the reference names a new one all the time.
+_MAX_CHANGES = 20
+
+WatchState = Literal["learning", "quiet", "drift", "no_data"]
+
+
+class VersionChange(msgspec.Struct, frozen=True, kw_only=True):
+    """A name that a host has not claimed before the reference was complete.
+
+    Attributes:
+        what: `model` or `system_fingerprint`.
+        name: what the host claims now.
+        first_at: when it was first seen, seconds since the epoch.
+        requests: how many answers had it.
+    """
+
+    what: Literal["model", "system_fingerprint"]
+    name: str
+    first_at: float
+    requests: int
+
+
+class SignalView(msgspec.Struct, frozen=True, kw_only=True):
+    """What a watch knows of one signal.
+
+    Attributes:
+        signal: `probe` or a live signal.
+        of_reference: how many values the reference has by now, of how many it needs.
+        needed: see above.
+        values: how many came after that.
+        e_value: the evidence of a change; None before the first value that is compared.
+        last_at: when the last value was taken; None without one.
+    """
+
+    signal: str
+    of_reference: int
+    needed: int
+    values: int
+    e_value: float | None = None
+    last_at: float | None = None
+
+
+class WatchView(msgspec.Struct, frozen=True, kw_only=True):
+    """A watch as it stands.
+
+    Attributes:
+        name: the watch's name.
+        watch: its settings.
+        target: the `provider/model` that is watched; "" where that cannot be said.
+        state: `learning` until the reference is complete, `drift` once something was found to have
+            changed, until a person pins another reference; `no_data` where the last probe is not
+            complete, which says nothing; else `quiet`.
+        why: what is missing, or what was found.
+        threshold: the e-value from which on a change is reported: so that the chance of ever doing
+            so while nothing changes is at most `alpha` over all signals and references.
+        reference: the present one, without its answers; None before the first probe.
+        signals: what is known of each.
+        changes: names that the host has claimed since the reference was complete.
+        unstable: whether it names so many that they say nothing.
+        next_at: when the next probe is due, seconds since the epoch.
+        spent_today_usd: what probes have cost today (UTC).
+    """
+
+    name: str
+    watch: WatchSettings
+    target: str
+    state: WatchState
+    why: str = ""
+    threshold: float
+    reference: WatchReference | None = None
+    signals: list[SignalView] = []
+    changes: list[VersionChange] = []
+    unstable: bool = False
+    next_at: float | None = None
+    spent_today_usd: float = 0.0
+
+
+class WatchReport(WatchView, frozen=True, kw_only=True):
+    """A watch with its history.
+
+    Attributes:
+        references: all of them, newest first.
+        probes: the newest ones, newest first.
+        versions: what the target claimed to be.
+    """
+
+    references: list[WatchReference] = []
+    probes: list[WatchProbe] = []
+    versions: list[ModelVersion] = []
+
+
+class WatchPin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A new reference.
+
+    Attributes:
+        reason: why, for whoever looks at it later.
+    """
+
+    reason: Annotated[str, msgspec.Meta(max_length=1000)]
+
+
+class Watches:
+    """The watches of the config.
+
+    Args:
+        store: has references, probes and counts.
+        datasets: registered datasets.
+        requester: sends requests of evaluations.
+        routes: the routes as they are.
+        configured: the watches by name.
+        owner: a name for this part of the process, which no other has.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        datasets: DatasetRegistry,
+        requester: EvalRequester,
+        routes: Routes,
+        configured: Mapping[str, WatchSettings],
+        *,
+        owner: str,
+    ) -> None:
+        self._store = store
+        self._datasets = datasets
+        self._requester = requester
+        self._routes = routes
+        self._configured = configured
+        self._owner = owner
+        self._lines = {
+            name: CronLine(watch.cron, watch.timezone) for name, watch in configured.items()
+        }
+        self._rounds = Rounds(
+            self.run_once, every=TICK_S, name="evalrouter-watches", failing="watches wait"
+        )
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._check_at: dict[str, float] = {}
+        self._live_at = 0.0
+        self._shown: list[WatchView] = []
+        self._log = ErrorLog()
+        self._is_open = False
+
+    @property
+    def languages(self) -> frozenset[str]:
+        """The targets of which a watch wants the languages of live answers."""
+        return self._languages
+
+    _languages: frozenset[str] = frozenset()
+
+    async def open(self) -> None:
+        """Begin."""
+        self._is_open = bool(self._configured)
+        if self._is_open:
+            self._languages = self._with_languages()
+            self._rounds.open()
+
+    async def close(self) -> None:
+        """Stop; a probe that is under way is sent again by the next process."""
+        await self._rounds.close()
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._is_open:
+            self._is_open = False
+            with suppress(StoreError):
+                await self._store.release_lease(LEASE, self._owner)
+
+    async def run_once(self) -> None:
+        """Begin the probes that are due, and look at live signals once in a while.
+
+        Raises:
+            StoreError: the database does not work.
+        """
+        self._tasks = {name: task for name, task in self._tasks.items() if not task.done()}
+        now = await self._store.now()
+        for name, watch in self._configured.items():
+            if name not in self._tasks and now >= self._check_at.get(name, 0.0):
+                await self._begin_due(name, watch, now)
+        if not 0 <= now - self._live_at < LIVE_EVERY_S:
+            self._live_at = now
+            self._languages = self._with_languages()
+            if await self._store.claim_lease(LEASE, self._owner, LEASE_S):
+                for name, watch in self._configured.items():
+                    await self._read_live(name, watch, now)
+            self._shown = await self.views()
+
+    async def idle(self) -> None:
+        """Wait until the probes that have begun are done."""
+        await asyncio.gather(*self._tasks.values())
+
+    # timing
+
+    async def _begin_due(self, name: str, watch: WatchSettings, now: float) -> None:
+        """Begin the probe that is due, or one that a dead process has left."""
+        line = self._lines[name]
+        for running in await self._store.occurrences("watch", name, running=True, limit=1):
+            self._check_at[name] = now + _RENEW_S
+            if await self._claim(name, running.due, running.cause):
+                self._begin(name, watch, running.due)
+            return
+        since = await self._store.timetable_since("watch", name, str(line))
+        last = await self._store.last_due("watch", name, now)
+        after = max(since, last if last is not None else since)
+        dues = due_between(line, after=after, now=now, catch_up=True)
+        if dues.missed:
+            await self._store.note_occurrences("watch", name, dues.missed, state="missed")
+        self._check_at[name] = min(line.next_after(now), now + 60.0)
+        if dues.run is not None:
+            if await self._claim(name, dues.run, "catch_up" if dues.late else "due"):
+                self._begin(name, watch, dues.run)
+            else:
+                self._check_at[name] = now + TICK_S
+
+    async def _claim(self, name: str, due: float, cause: Cause) -> bool:
+        return await self._store.claim_occurrence(
+            "watch", name, due, self._owner, _CLAIM_S, cause=cause
+        )
+
+    def _begin(self, name: str, watch: WatchSettings, due: float) -> None:
+        task = asyncio.create_task(self._scheduled(name, watch, due), name="evalrouter-watch")
+        self._tasks[name] = task
+
+    async def _scheduled(self, name: str, watch: WatchSettings, due: float) -> None:
+        try:
+            async with self._slots:
+                await self._occur(name, watch, due)
+            self._log.forget(name)
+        except EvalrouterError as error:
+            self._log.error(name, f"the watch {name} could not be probed: {error.message}")
+        except Exception:
+            log.exception("the watch %s could not be probed", name)
+
+    async def _occur(self, name: str, watch: WatchSettings, due: float) -> WatchProbe:
+        """Probe as a claimed occurrence, and finish it. Raises as `_probe`."""
+        renewing = asyncio.create_task(self._renew(name, due))
+        try:
+            probe = await self._probe(name, watch)
+        except EvalrouterError as error:
+            await self._finish(name, due, "failed", {"why": error.message})
+            raise
+        finally:
+            renewing.cancel()
+        state: Literal["completed", "failed"] = "failed" if probe.kind == "missing" else "completed"
+        await self._finish(name, due, state, {"why": probe.why} if probe.why else {})
+        await self._store.delete_occurrences("watch", name, _MAX_OCCURRENCES)
+        return probe
+
+    async def _finish(
+        self, name: str, due: float, state: Literal["completed", "failed"], detail: dict[str, Any]
+    ) -> None:
+        await self._store.finish_occurrence(
+            "watch", name, due, self._owner, state=state, detail=detail
+        )
+
+    async def _renew(self, name: str, due: float) -> None:
+        while True:
+            await asyncio.sleep(_RENEW_S)
+            with suppress(StoreError):
+                await self._store.extend_occurrence("watch", name, due, self._owner, _CLAIM_S)
+
+    # probing
+
+    async def probe(self, name: str) -> WatchProbe:
+        """Send a probe now, and return what came of it.
+
+        Raises:
+            NotFoundError: no such watch.
+            ConflictError: it is being probed.
+            EvalrouterError: its target or dataset does not exist.
+        """
+        watch = self._watch(name)
+        now = await self._store.now()
+        for running in await self._store.occurrences("watch", name, running=True, limit=1):
+            if not await self._claim(name, running.due, running.cause):
+                raise ConflictError(f"{name} is being probed right now")
+            return await self._occur(name, watch, running.due)
+        if not await self._claim(name, now, "person"):
+            raise ConflictError(f"{name} is being probed right now")
+        return await self._occur(name, watch, now)
+
+    async def _probe(self, name: str, watch: WatchSettings) -> WatchProbe:
+        target = self._target(watch)
+        began = await self._store.now()
+        sent = await requests_of(watch, self._datasets)
+        reference = await self._reference(name, watch, target, sent)
+        spent = await self._store.watch_spending(name, began // DAY_S * DAY_S)
+        if spent >= watch.limits.usd_per_day:
+            why = "its money for today is spent (limits.usd_per_day)"
+            drawn = Drawn(why=why)
+        else:
+            drawn = await ProbeSender(watch, sent, target, self._requester).send()
+        probe = WatchProbe(
+            watch=name,
+            reference=reference.number,
+            kind="missing",
+            at=began,
+            requests=drawn.requests,
+            answered=drawn.answered,
+            cost_usd=drawn.cost_usd,
+            model=drawn.model[:200],
+            system_fingerprint=drawn.system_fingerprint[:200],
+            why=drawn.why[:1000],
+        )
+        history = await self._store.watch_values(name, reference.number, PROBE)
+        changes: dict[str, Any] = {}
+        if not drawn.why:
+            comparison = ReferenceComparison(watch, reference, history)
+            probe, changes = await asyncio.to_thread(comparison.of_probe, probe, sent, drawn.values)
+        await self._store.add_watch_probe(probe, counted=len(history), changes=changes)
+        if "drift_at" in changes:
+            log.warning("%s has changed: found by the watch %s", target, name)
+        return probe
+
+    async def _reference(
+        self, name: str, watch: WatchSettings, target: str, sent: WatchRequests
+    ) -> WatchReference:
+        """Return the present reference, or begin one where none fits."""
+        made_for = sent.made_for(watch, target)
+        present = await self._store.watch_reference(name)
+        why = ""
+        if present is not None:
+            if present.made_for == made_for and (
+                present.anchor or not await self._has_anchor(name)
+            ):
+                return present
+            why = "the watch, its target or its dataset was changed"
+            if not present.anchor and present.made_for == made_for:
+                why = "what the reference had of requests was deleted"
+        begun = WatchReference(
+            watch=name,
+            number=1 if present is None else present.number + 1,
+            target=target,
+            made_for=made_for,
+            dataset=sent.dataset,
+            dataset_hash=sent.dataset_hash,
+            created_at=await self._store.now(),
+            reason=why,
+        )
+        await self._store.begin_reference(begun)
+        return begun
+
+    async def _has_anchor(self, name: str) -> bool:
+        return any(last.signal == PROBE for last in await self._store.last_probes(name))
+
+    async def pin(self, name: str, pin: WatchPin, actor: str) -> WatchView:
+        """Begin a new reference: the next probes say what answers should look like.
+
+        Raises:
+            NotFoundError: no such watch.
+            RequestError: no reason.
+            ConflictError: somebody else did so at the same time.
+            EvalrouterError: its target or dataset does not exist.
+        """
+        watch = self._watch(name)
+        if not pin.reason.strip():
+            raise RequestError("reason: say why, for whoever looks at it later", param="reason")
+        target = self._target(watch)
+        sent = await requests_of(watch, self._datasets)
+        present = await self._store.watch_reference(name)
+        await self._store.begin_reference(
+            WatchReference(
+                watch=name,
+                number=1 if present is None else present.number + 1,
+                target=target,
+                made_for=sent.made_for(watch, target),
+                dataset=sent.dataset,
+                dataset_hash=sent.dataset_hash,
+                created_at=await self._store.now(),
+                created_by=actor,
+                reason=pin.reason,
+            )
+        )
+        return await self.view(name)
+
+    def _watch(self, name: str) -> WatchSettings:
+        watch = self._configured.get(name)
+        if watch is None:
+            raise NotFoundError(f"There is no watch {name!r}.{closest(name, self._configured)}")
+        return watch
+
+    def _target(self, watch: WatchSettings) -> str:
+        """Return the `provider/model` that is watched. Raises RequestError where none can be."""
+        table = self._routes.table
+        route = table.routes.get(watch.target)
+        if route is not None:
+            providers = {target.model.partition("/")[0] for target in route.targets}
+            if why := watched_problem(watch.target, providers, table.routes):
+                raise RequestError(why)
+        self._requester.check_route(watch.target)
+        return str(table.plan(watch.target, 0.0).targets[0])
+
+    def _with_languages(self) -> frozenset[str]:
+        targets = set()
+        for watch in self._configured.values():
+            if watch.live is not None and "language" in watch.live.signals:
+                with suppress(EvalrouterError):
+                    targets.add(self._target(watch))
+        return frozenset(targets)
+
+    # live signals
+
+    async def _read_live(self, name: str, watch: WatchSettings, now: float) -> None:
+        """Compare the periods that have ended since the last time."""
+        reference = await self._store.watch_reference(name)
+        if watch.live is None or reference is None:
+            return
+        for signal in watch.live.signals:
+            try:
+                await self._read_signal(reference, watch, watch.live, signal, now)
+            except ConflictError as error:
+                log.info("%s: %s", name, error.message)
+
+    async def _read_signal(
+        self,
+        reference: WatchReference,
+        watch: WatchSettings,
+        live: LiveWatch,
+        signal: LiveSignal,
+        now: float,
+    ) -> None:
+        length = live.hours * HOUR_S
+        begin = math.ceil(reference.created_at / HOUR_S) * HOUR_S
+        for last in await self._store.watch_probes(reference.watch, signal=signal, limit=1):
+            if last.reference == reference.number:
+                begin = last.at + length
+        behind = int((now - GRACE_S - begin) // length)
+        if behind > _MAX_PERIODS:
+            begin += (behind - _MAX_PERIODS) * length
+        while begin + length + GRACE_S <= now:
+            await self._read_period(reference, watch, live, signal, begin)
+            begin += length
+
+    async def _read_period(
+        self,
+        reference: WatchReference,
+        watch: WatchSettings,
+        live: LiveWatch,
+        signal: LiveSignal,
+        begin: float,
+    ) -> None:
+        history = await self._store.watch_values(reference.watch, reference.number, signal)
+        usual = usual_language(history)
+        until = begin + live.hours * HOUR_S
+        languages = await self._store.live_languages(reference.target, begin, until)
+        hours = await self._store.live_hours(reference.target, begin, until)
+        if signal == "language":
+            usual = usual or max(languages, key=languages.__getitem__, default="")
+            total, part = sum(languages.values()), float(languages.get(usual, 0))
+        elif signal == "refusals":
+            total = sum(hour.requests for hour in hours)
+            part = float(sum(hour.refusals for hour in hours))
+        elif signal == "length":
+            total = sum(hour.counted for hour in hours)
+            part = float(sum(hour.tokens for hour in hours))
+        else:
+            total = sum(hour.priced for hour in hours)
+            part = math.fsum(hour.cost_usd for hour in hours)
+        probe = WatchProbe(
+            watch=reference.watch,
+            reference=reference.number,
+            signal=signal,
+            kind="missing",
+            at=begin,
+            requests=total,
+            answered=total,
+        )
+        changes: dict[str, Any] = {}
+        if total < live.min_requests:
+            why = f"{total} of the {live.min_requests} answers that a period needs"
+            probe = msgspec.structs.replace(probe, why=why)
+        else:
+            detail = {"language": usual} if signal == "language" else {}
+            probe = msgspec.structs.replace(probe, value=part / total, detail=detail)
+            comparison = ReferenceComparison(watch, reference, history)
+            probe, changes = await asyncio.to_thread(comparison.of_period, probe, live)
+        await self._store.add_watch_probe(probe, counted=len(history), changes=changes)
+
+    # reading
+
+    async def views(self) -> list[WatchView]:
+        """Return all watches, by name."""
+        return [await self.view(name) for name in sorted(self._configured)]
+
+    async def view(self, name: str) -> WatchView:
+        """Return a watch as it stands.
+
+        Raises:
+            NotFoundError: no such watch.
+        """
+        watch = self._watch(name)
+        now = await self._store.now()
+        target, problem = "", ""
+        try:
+            target = self._target(watch)
+        except EvalrouterError as error:
+            problem = error.message
+        reference = await self._store.watch_reference(name)
+        number = 1 if reference is None else reference.number
+        threshold = threshold_of(watch, number)
+        signals = [await self._signal(watch, reference, PROBE)]
+        if watch.live is not None:
+            signals += [await self._signal(watch, reference, name) for name in watch.live.signals]
+        state, why = _state(reference, signals[0], await self._missing(name, reference), problem)
+        versions = await self._store.model_versions(target) if target else []
+        changes: list[VersionChange] = []
+        if reference is not None and reference.pinned_at is not None:
+            changes = _changes(reference.pinned_at, versions)
+        # A target has that many when the store counts no further ones apart.
+        is_unstable = len(changes) > _MAX_CHANGES or any(v.model == OTHERS for v in versions)
+        if reference is not None:
+            reference = msgspec.structs.replace(reference, anchor={})
+        return WatchView(
+            name=name,
+            watch=watch,
+            target=target,
+            state=state,
+            why=why,
+            threshold=threshold,
+            reference=reference,
+            signals=signals,
+            changes=[] if is_unstable else changes,
+            unstable=is_unstable,
+            next_at=self._lines[name].next_after(now),
+            spent_today_usd=await self._store.watch_spending(name, now // DAY_S * DAY_S),
+        )
+
+    async def report(
+        self,
+        name: str,
+        *,
+        signal: str | None = None,
+        before: int | None = None,
+        limit: int = 100,
+    ) -> WatchReport:
+        """Return a watch with its newest probes, or those with numbers below `before`.
+
+        Raises:
+            NotFoundError: no such watch.
+        """
+        view = await self.view(name)
+        probes = await self._store.watch_probes(name, signal=signal, before=before, limit=limit)
+        return WatchReport(
+            **msgspec.structs.asdict(view),
+            references=await self._store.watch_references(name),
+            probes=probes,
+            versions=await self._store.model_versions(view.target) if view.target else [],
+        )
+
+    async def _signal(
+        self, watch: WatchSettings, reference: WatchReference | None, signal: str
+    ) -> SignalView:
+        if signal == PROBE:
+            needed = watch.reference_probes
+        else:
+            assert watch.live is not None, "else it has no live signals"
+            needed = anchors_of(watch.live.periods) + watch.live.periods
+        if reference is None:
+            return SignalView(signal=signal, of_reference=0, needed=needed, values=0)
+        history = await self._store.watch_values(reference.watch, reference.number, signal)
+        last = history[-1] if history else None
+        return SignalView(
+            signal=signal,
+            of_reference=min(needed, len(history)),
+            needed=needed,
+            values=max(0, len(history) - needed),
+            e_value=None if last is None else last.e_value,
+            last_at=None if last is None else last.at,
+        )
+
+    async def _missing(self, name: str, reference: WatchReference | None) -> str:
+        """Return what the last probe lacks; "" where it was complete."""
+        last = await self._store.watch_probes(name, signal=PROBE, limit=1)
+        if not last or reference is None or last[0].reference != reference.number:
+            return ""
+        return last[0].why if last[0].kind == "missing" else ""
+
+    # for metrics
+
+    def e_values(self) -> list[tuple[tuple[str, ...], float]]:
+        """Return the last e-values, by watch and signal."""
+        return [
+            ((view.name, signal.signal), signal.e_value)
+            for view in self._shown
+            for signal in view.signals
+            if signal.e_value is not None
+        ]
+
+    def states(self) -> list[tuple[tuple[str, ...], float]]:
+        """Return 1 for the state of each watch."""
+        return [((view.name, view.state), 1.0) for view in self._shown]
+
+    def probe_times(self) -> list[tuple[tuple[str, ...], float]]:
+        """Return when each watch had its last complete probe, seconds since the epoch."""
+        return [
+            ((view.name,), view.signals[0].last_at)
+            for view in self._shown
+            if view.signals[0].last_at is not None
+        ]
+
+
+def _state(
+    reference: WatchReference | None, probes: SignalView, missing: str, problem: str
+) -> tuple[WatchState, str]:
+    if reference is not None and reference.drift_at is not None:
+        return "drift", f"found by {_WORDS[reference.drift_signal]}"
+    if problem or missing:
+        return "no_data", problem or missing
+    if reference is None or probes.of_reference < probes.needed:
+        return "learning", f"{probes.of_reference} of {probes.needed} probes of the reference"
+    return "quiet", ""
+
+
+_WORDS = {
+    PROBE: "its probes",
+    "refusals": "the share of live answers that are refusals",
+    "length": "the length of live answers",
+    "language": "the language of live answers",
+    "cost": "what live requests cost",
+}
+
+
+def _changes(until: float, versions: Sequence[ModelVersion]) -> list[VersionChange]:
+    """Return the names that were first seen after a moment, where there were others before."""
+    changes: list[VersionChange] = []
+    whats: tuple[Literal["model", "system_fingerprint"], ...] = ("model", "system_fingerprint")
+    for what in whats:
+        known = {getattr(each, what) for each in versions if each.first_at <= until}
+        new: dict[str, list[ModelVersion]] = {}
+        for version in versions:
+            name = getattr(version, what)
+            if name and known and name not in known:
+                new.setdefault(name, []).append(version)
+        changes += [
+            VersionChange(
+                what=what,
+                name=name,
+                first_at=min(version.first_at for version in same),
+                requests=sum(version.requests for version in same),
+            )
+            for name, same in new.items()
+        ]
+    return changes

@@ -46,6 +46,7 @@ from router.api import (
     rollouts,
     routes,
     run_logs,
+    schedules,
     shadows,
     tasks,
     tracking,
@@ -79,6 +80,7 @@ def create_app(services: Services) -> ASGIApp:
                 start.error = error
                 raise
             try:
+                await services.schedules.check()
                 services.jobs.serve()
                 await services.sealing.open()
                 await services.shadows.open()
@@ -88,8 +90,10 @@ def create_app(services: Services) -> ASGIApp:
                 await services.toxicity_review.open()
                 await services.rollout_controller.open()
                 await services.watches.open()
+                await services.schedule_controller.open()
                 yield
             finally:
+                await services.schedule_controller.close()
                 await services.watches.close()
                 await services.rollout_controller.close()
                 await services.rollout_judging.close()
@@ -129,6 +133,12 @@ def create_app(services: Services) -> ASGIApp:
             watches.show_watch,
             watches.probe_watch,
             watches.pin_watch,
+            schedules.list_schedules,
+            schedules.show_schedule,
+            schedules.run_schedule,
+            schedules.pause_schedule,
+            schedules.resume_schedule,
+            schedules.accept_scheduled_run,
             evals.create_run,
             tasks.list_tasks,
             plugins.list_metrics,

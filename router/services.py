@@ -52,6 +52,9 @@ from router.loop.rollout_controller import RolloutController
 from router.loop.rollout_deletion import RolloutRequestsDeletion
 from router.loop.rollout_judge import RolloutJudging
 from router.loop.rollouts import Rollouts
+from router.loop.schedule_controller import ScheduleController
+from router.loop.schedule_documents import ScheduleDocuments
+from router.loop.schedules import Schedules
 from router.loop.shadow import Shadows
 from router.loop.toxicity import ToxicityReview
 from router.loop.traffic_dataset import TrafficDatasets
@@ -97,6 +100,7 @@ class Services:
         source: the file that the config came from; None for the embedded default.
         share: a folder of all workers of one server; None for a single process.
         database: the database as it was when the server was started; None for as it is now.
+        store: where everything is stored; None for the database that the config names.
 
     Attributes:
         config: the config that they were made from.
@@ -130,6 +134,8 @@ class Services:
         rollouts: starts rollouts, and does what people decide about them.
         assignments: which side of its rollout a request is on.
         rollout_controller: decides about rollouts; a server opens and closes it (`app.py`).
+        schedules: runs at their times, and what people decide about them.
+        schedule_controller: begins them; a server opens and closes it (`app.py`).
         rollout_judging: has their answers scored; a server opens and closes it (`app.py`).
         answer_counts: counts what targets claim to be and answer.
         watches: probe targets for changes; a server opens and closes it (`app.py`).
@@ -146,6 +152,7 @@ class Services:
         *,
         share: Path | None = None,
         database: DatabaseAtStart | None = None,
+        store: Store | None = None,
     ) -> None:
         self.config = config
         self.transport = Transport(config.http)
@@ -153,7 +160,7 @@ class Services:
             name: make(name, provider, self.transport)
             for name, provider in config.providers.items()
         }
-        self.store: Store = store_of(config.storage, create=database is None)
+        self.store: Store = store or store_of(config.storage, create=database is None)
         self.readiness = Readiness(self.store)
         self.prices = PriceBook(config.prices, config.providers)
         self.routes = Routes(config, source, self.store, self.prices)
@@ -207,6 +214,11 @@ class Services:
             self.store, requester, self.routes, config.review, owner=this_owner()
         )
         self._seal(config)
+        documents = ScheduleDocuments(config.schedules, requester, config.evaluation)
+        self.schedule_controller = ScheduleController(
+            self.store, self.runs, self.jobs, documents, owner=this_owner()
+        )
+        self.schedules = Schedules(self.store, documents, self.schedule_controller)
         self.rollouts = Rollouts(self.store, self.routes, config)
         self.assignments = Assignments(self.store, self.routes, config.providers)
         self.rollout_controller = RolloutController(
@@ -232,6 +244,7 @@ class Services:
         )
         self._watch_drift()
         self._watch_rollouts()
+        self._watch_schedules()
         self._watch_queues_and_cache()
         self._watch_feedback()
         self._watch_targets()
@@ -334,6 +347,23 @@ class Services:
             watches.probe_times,
             labels=("watch",),
             help="When each watch had its last complete probe.",
+        )
+
+    def _watch_schedules(self) -> None:
+        watch, controller = self.telemetry.watch, self.schedule_controller
+        watch(
+            "scheduled",
+            controller.counts.items,
+            labels=("schedule", "state", "gate"),
+            help="Times that a schedule was due, by what this process has stored of them: state "
+            "is completed, failed, missed or skipped; gate is passed, failed or none.",
+            counter=True,
+        )
+        watch(
+            "schedule_next_due_seconds",
+            lambda: [((name,), due) for name, due in controller.next_due.items()],
+            labels=("schedule",),
+            help="When a schedule is due next, in seconds since the epoch.",
         )
 
     def _watch_queues_and_cache(self) -> None:
@@ -450,6 +480,20 @@ class Services:
         while True:
             await self.telemetry.publish()
             await asyncio.sleep(PUBLISH_EVERY_S)
+
+
+def check_schedules(config: Config, source: Path | None) -> None:
+    """Check the run documents of the config's schedules, as far as that needs no dataset.
+
+    Args:
+        config: the config.
+        source: the file that it came from; None for the embedded default.
+
+    Raises:
+        ConfigError: naming everything that is wrong.
+    """
+    if config.schedules:
+        asyncio.run(Services(config, source).schedules.check())
 
 
 def create_first_key(config: Config, address: str) -> None:

@@ -8,6 +8,9 @@
     coverage >= 0.99                        the share of answers that have every score
     coverage(rougeL) >= 0.99                or this one
 
+The gates of a schedule may name `last` in the place of `baseline`: the same route's answers in the
+last run that was accepted.
+
 A gate holds for every route of the run but the baseline itself. Errors fail a gate and never pass
 it: one about a score fails where any answer failed or has no such score, unless a coverage gate of
 the same run says how much may be missing; in a percentile, what is missing is worse than all else.
@@ -45,8 +48,8 @@ _GATE = re.compile(
     r"\s*(?P<sign>>=|<=|>|<)\s*(?P<bound>\S+)\s*"
 )
 _MARGIN = re.compile(
-    rf"\s*(?P<output>{_NAME})\s+(?P<kind>non_inferior|equivalent)\s+baseline\s+by\s+"
-    r"(?P<margin>\S+)\s*"
+    rf"\s*(?P<output>{_NAME})\s+(?P<kind>non_inferior|equivalent)\s+"
+    r"(?P<reference>baseline|last)\s+by\s+(?P<margin>\S+)\s*"
 )
 _SIGNS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
@@ -55,6 +58,7 @@ _SIGNS: Mapping[str, Callable[[float, float], bool]] = {
     "<": operator.lt,
 }
 _COVERAGE = "coverage"
+_REFERENCES = frozenset({"baseline", "last"})
 _NOTHING_COMMON = "the baseline has no samples in common with it"
 
 
@@ -66,8 +70,10 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
         kind: the kind of number that is compared.
         output: the output's name; "" for the coverage of all.
         sign: `>=`, `<=`, `>` or `<`; "" for a margin.
-        bound: the number, or the margin of `non_inferior` or `equivalent`; None for `baseline`.
+        bound: the number, or the margin of `non_inferior` or `equivalent`; None for `baseline` and
+            `last`.
         quantile: the quantile, between 0 and 1; 0 for the other kinds.
+        last: whether it compares with the last accepted run of a schedule.
     """
 
     text: str
@@ -76,6 +82,7 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
     sign: str = ""
     bound: float | None = None
     quantile: float = 0.0
+    last: bool = False
 
 
 class GateResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,17 +110,32 @@ class GateResult(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
 
 
-def parse(text: str, outputs: Sequence[Output], *, has_baseline: bool, param: str) -> Gate:
+def parse(
+    text: str,
+    outputs: Sequence[Output],
+    *,
+    has_baseline: bool,
+    has_last: bool = False,
+    param: str,
+) -> Gate:
     """Read a gate.
 
     An output may be named by its beginning where that is unambiguous: `latency` for `latency_s`.
 
+    Args:
+        text: as it was written.
+        outputs: those that the run produces.
+        has_baseline: whether `baseline` means something.
+        has_last: whether `last` does.
+        param: where it stands, for messages.
+
     Raises:
         RunDocumentError: not of the form, an output no metric of the run produces, or `baseline`
-            without one.
+            or `last` without one.
     """
     if match := _MARGIN.fullmatch(text):
-        return _margin_gate(match, outputs, has_baseline=has_baseline, param=param)
+        _check_reference(match["reference"], has_baseline, has_last, param)
+        return _margin_gate(match, outputs, param=param)
     match = _GATE.fullmatch(text)
     if match is None:
         raise RunDocumentError(
@@ -121,11 +143,12 @@ def parse(text: str, outputs: Sequence[Output], *, has_baseline: bool, param: st
             "'p95(latency_s) < 2', 'coverage >= 0.99' or 'rougeL non_inferior baseline by 0.01'",
             param=param,
         )
-    bound = None
-    if match["bound"] != "baseline":
-        bound = _number(match["bound"], "neither a number nor 'baseline'", param)
-    elif not has_baseline:
-        raise RunDocumentError(f"{param}: the run names no baseline", param=param)
+    bound, last = None, match["bound"] == "last"
+    if match["bound"] in _REFERENCES:
+        _check_reference(match["bound"], has_baseline, has_last, param)
+    else:
+        words = "neither a number nor 'baseline'" + (" nor 'last'" if has_last else "")
+        bound = _number(match["bound"], words, param)
     function, sign = match["function"], match["sign"]
     names = {output.name for output in outputs}
     if function == _COVERAGE or (match["output"] == _COVERAGE and _COVERAGE not in names):
@@ -148,30 +171,48 @@ def parse(text: str, outputs: Sequence[Output], *, has_baseline: bool, param: st
                 f"{param}: {function!r} is not a percentile; write p50 to p99", param=param
             )
         return Gate(
-            text=text, kind="quantile", output=output, sign=sign, bound=bound, quantile=quantile
+            text=text,
+            kind="quantile",
+            output=output,
+            sign=sign,
+            bound=bound,
+            quantile=quantile,
+            last=last,
         )
-    return Gate(text=text, kind="score", output=output, sign=sign, bound=bound)
+    return Gate(text=text, kind="score", output=output, sign=sign, bound=bound, last=last)
 
 
-def _margin_gate(
-    match: re.Match[str], outputs: Sequence[Output], *, has_baseline: bool, param: str
-) -> Gate:
-    output = _output(match["output"], outputs, param)
-    if not has_baseline:
+def _check_reference(word: str, has_baseline: bool, has_last: bool, param: str) -> None:
+    if word == "baseline" and not has_baseline:
         raise RunDocumentError(f"{param}: the run names no baseline", param=param)
+    if word == "last" and not has_last:
+        raise RunDocumentError(
+            f"{param}: only the gates of a schedule compare with the last accepted run",
+            param=param,
+        )
+
+
+def _margin_gate(match: re.Match[str], outputs: Sequence[Output], *, param: str) -> Gate:
+    output = _output(match["output"], outputs, param)
     kind: Literal["non_inferior", "equivalent"] = (
         "non_inferior" if match["kind"] == "non_inferior" else "equivalent"
     )
     if kind == "non_inferior" and output.higher_is_better is None:
         raise RunDocumentError(
             f"{param}: neither direction of {output.name} is better, so nothing is inferior; "
-            f"write '{output.name} equivalent baseline by ...'",
+            f"write '{output.name} equivalent {match['reference']} by ...'",
             param=param,
         )
     margin = _number(match["margin"], "not a number", param)
     if margin <= 0:
         raise RunDocumentError(f"{param}: the margin must be above 0", param=param)
-    return Gate(text=match[0].strip(), kind=kind, output=output.name, bound=margin)
+    return Gate(
+        text=match[0].strip(),
+        kind=kind,
+        output=output.name,
+        bound=margin,
+        last=match["reference"] == "last",
+    )
 
 
 def _output(name: str, outputs: Sequence[Output], param: str) -> Output:

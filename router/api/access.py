@@ -142,6 +142,14 @@ ACCESS: Mapping[str, RoleAccess] = {
     "GET /shadows": ADMINS,
     "GET /routes/{name}/shadow": ADMINS,
     "POST /routes/{name}/shadow": ADMINS,
+    # schedules
+    "GET /schedules": REVIEWERS,
+    "GET /schedules/{name}": REVIEWERS,
+    "POST /schedules/{name}/run": ADMINS,
+    "POST /schedules/{name}/pause": ADMINS,
+    "POST /schedules/{name}/resume": ADMINS,
+    "POST /schedules/{name}/accept": ADMINS,
+    # rollouts
     "GET /rollouts": REVIEWERS,
     "GET /routes/{name}/rollout": REVIEWERS,
     "POST /routes/{name}/rollout": ADMINS,

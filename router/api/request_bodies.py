@@ -32,6 +32,7 @@ from router.loop.feedback_forms import (
 )
 from router.loop.review import ReviewEdit
 from router.loop.rollouts import RolloutAction
+from router.loop.schedules import ScheduleAcceptance, ScheduleRequest, ScheduleRunRequest
 from router.loop.shadow import ShadowChange
 from router.loop.traffic_dataset import TrafficSelection
 from router.loop.watches import WatchPin
@@ -83,6 +84,10 @@ BODIES: Mapping[str, RequestBodyKind] = {
     },
     "POST /watches/{name}/probe": _EMPTY,
     "POST /watches/{name}/pin": RequestBodyKind(WatchPin),
+    "POST /schedules/{name}/run": RequestBodyKind(ScheduleRunRequest, required=False),
+    "POST /schedules/{name}/pause": RequestBodyKind(ScheduleRequest),
+    "POST /schedules/{name}/resume": RequestBodyKind(ScheduleRequest),
+    "POST /schedules/{name}/accept": RequestBodyKind(ScheduleAcceptance),
     "POST /feedback": RequestBodyKind(GivenFeedback),
     "POST /v1/feedback": RequestBodyKind(PortkeyFeedback),
     "PUT /v1/feedback/{feedback_id}": RequestBodyKind(PortkeyChange),

@@ -69,6 +69,10 @@ COMMANDS = {
         "router.cli.rollouts:rollout",
         "Give a candidate a growing share of a route's requests, and promote it or roll it back.",
     ),
+    "schedule": (
+        "router.cli.schedules:schedule",
+        "Look at runs that are executed at their times (`schedules:`), and run them now.",
+    ),
     "serve": ("router.cli.serve:serve", "Start the server."),
     "shadow": (
         "router.cli.shadows:shadow",

@@ -29,8 +29,8 @@ T = TypeVar("T")
 
 _encode = msgspec.json.Encoder().encode
 
-out = Console()
-err = Console(stderr=True)
+out = Console(emoji=False)
+err = Console(stderr=True, emoji=False)
 
 
 class Commands(click.Group):

@@ -65,6 +65,10 @@ def config_check(path: Path | None) -> None:
     Without PATH, it checks what a server would start with.
     """
     checked = load(path)
+    if checked.schedules:
+        from router.services import check_schedules  # noqa: PLC0415  # takes a while to import
+
+        check_schedules(checked, source_of(path))
     for warning in unread_variables(path):
         err.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True, highlight=False)
     for answer in answered_variables(path):
@@ -75,6 +79,9 @@ def config_check(path: Path | None) -> None:
         targets = ", ".join(f"{target.model} ({target.weight:g})" for target in route.targets)
         then = f", then {', '.join(route.fallback)}" if route.fallback else ""
         out.print(f"  {name}: {targets}{then}", highlight=False)
+    for name, schedule in checked.schedules.items():
+        off = "" if schedule.enabled else " (not enabled)"
+        out.print(f"  {name}: {schedule.line}{off}", highlight=False)
 
 
 @click.group(cls=Commands)

@@ -16,7 +16,7 @@ from router.cli.commands import (
 )
 from router.cli.containers import missing_volume
 from router.config.loading import load, source_of, unread_variables
-from router.services import create_first_key, refuse_open_door
+from router.services import check_schedules, create_first_key, refuse_open_door
 
 log = logging.getLogger("evalrouter")
 
@@ -39,6 +39,7 @@ def serve(config_path: Path | None, host: str | None, port: int | None, workers:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for warning in [*unread_variables(config_path), *missing_volume(config.storage)]:
         log.warning("%s", warning)
+    check_schedules(config, source_of(config_path))
     with listen(config.server.host, config.server.port) as sock:
         bound_host, bound_port = sock.getsockname()[:2]
         create_first_key(config, bound_host)

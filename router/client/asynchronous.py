@@ -44,6 +44,9 @@ from router.client.types import (
     Run,
     RunState,
     SampleRow,
+    Schedule,
+    ScheduledRun,
+    ScheduleReport,
     ShadowView,
     ShownDataset,
     Study,
@@ -146,8 +149,8 @@ class AsyncClient:
     mapping, or the path of a YAML or JSON file; paths in it are the server's.
 
     Attributes:
-        runs, datasets, experiments, judges, models, routes, rollouts, watches, providers, traffic,
-            feedback, keys, server: the methods for each of them.
+        runs, datasets, experiments, judges, models, routes, rollouts, watches, schedules,
+            providers, traffic, feedback, keys, server: the methods for each of them.
     """
 
     def __init__(
@@ -171,6 +174,7 @@ class AsyncClient:
         self.routes = AsyncRoutes(self._connection)
         self.rollouts = AsyncRollouts(self._connection)
         self.watches = AsyncWatches(self._connection)
+        self.schedules = AsyncSchedules(self._connection)
         self.providers = AsyncProviders(self._connection)
         self.server = AsyncServer(self._connection)
 
@@ -1314,6 +1318,58 @@ class AsyncRollouts:
         body = {"reason": reason, "revision": revision}
         call = ApiCall("POST", f"/routes/{calls.quoted(route)}/rollout/{action}", {}, body)
         return cast("Rollout", await self._connection.request(call))
+
+
+class AsyncSchedules:
+    """`client.schedules`: runs that are executed at their times."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def list(self) -> Rows[Schedule]:
+        """Return every schedule of the server's config, with what came of the last time."""
+        answer = await self._connection.request(ApiCall("GET", "/schedules"))
+        return Rows(answer["data"])
+
+    async def show(
+        self, name: str, *, limit: int = 50, before: float | None = None
+    ) -> ScheduleReport:
+        """Return a schedule with the times that it was due, newest first, and their scores.
+
+        Args:
+            name: the schedule's name.
+            limit: how many times at most.
+            before: only times that were due before, in seconds since the epoch.
+        """
+        params = {"limit": limit, "before": before}
+        call = ApiCall("GET", f"/schedules/{calls.quoted(name)}", params)
+        return cast("ScheduleReport", await self._connection.request(call))
+
+    async def run(self, name: str, reason: str = "") -> ScheduledRun:
+        """Begin a run now; its `run_id` can be followed as any run."""
+        return cast("ScheduledRun", await self._post(name, "run", {"reason": reason}))
+
+    async def pause(self, name: str, reason: str) -> Schedule:
+        """Begin no run at its times until it is resumed."""
+        return cast("Schedule", await self._post(name, "pause", {"reason": reason}))
+
+    async def resume(self, name: str, reason: str) -> Schedule:
+        """Execute it at its times again, from now on."""
+        return cast("Schedule", await self._post(name, "resume", {"reason": reason}))
+
+    async def accept(self, name: str, reason: str, *, run: str | None = None) -> Schedule:
+        """Compare the next runs with a run of the schedule.
+
+        Args:
+            name: the schedule's name.
+            reason: why, for the record.
+            run: the run's id; None for the last one that completed.
+        """
+        return cast("Schedule", await self._post(name, "accept", {"reason": reason, "run": run}))
+
+    async def _post(self, name: str, action: str, body: Mapping[str, Any]) -> Any:
+        call = ApiCall("POST", f"/schedules/{calls.quoted(name)}/{action}", {}, dict(body))
+        return await self._connection.request(call)
 
 
 class AsyncProviders:

@@ -666,3 +666,60 @@ class RolloutReport(TypedDict):
     assigned: list[AssignedRequests]
     uncounted: bool
     decisions: list[RolloutDecision]
+
+
+class ScheduleDecision(TypedDict):
+    """A decision about a schedule: it was paused or resumed, or a run was accepted."""
+
+    name: str
+    at: float
+    action: Literal["pause", "resume", "accept"]
+    run_id: str
+    actor: str
+    reason: str
+
+
+class ScheduledRun(TypedDict):
+    """A time at which a schedule was due; `result` has its run's scores, gates and cost.
+
+    Times are seconds since the epoch, UTC; None when not yet.
+    """
+
+    schedule: str
+    due: float
+    cause: Literal["due", "catch_up", "person"]
+    state: Literal["running", "completed", "failed", "missed", "skipped"]
+    started_at: float | None
+    finished_at: float | None
+    run_id: str
+    reason: str
+    result: dict[str, Any] | None
+
+
+class Schedule(TypedDict):
+    """A schedule as it stands."""
+
+    name: str
+    document: str
+    cron: str
+    timezone: str
+    gates: list[str]
+    accept: Literal["first", "passed"]
+    enabled: bool
+    catch_up: bool
+    keep: int | None
+    next_due: float | None
+    paused: ScheduleDecision | None
+    accepted: ScheduleDecision | None
+    running: ScheduledRun | None
+    last: ScheduledRun | None
+
+
+class ScheduleReport(TypedDict):
+    """A schedule with its history."""
+
+    schedule: Schedule
+    document: dict[str, Any] | None
+    error: str
+    history: list[ScheduledRun]
+    decisions: list[ScheduleDecision]

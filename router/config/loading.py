@@ -25,6 +25,7 @@ from router.config.prices import Price
 from router.config.providers import read_providers, token_problems
 from router.config.review import Review, review_problems
 from router.config.routes import KeepBodies, Route, route_problems
+from router.config.schedules import Schedule, schedule_problems
 from router.config.schema import Cache, Config
 from router.config.section import SectionReader
 from router.config.server import Server, server_problems
@@ -172,6 +173,8 @@ def _read(reader: SectionReader, environ: Mapping[str, str]) -> Config:
     reader.add(alert_problems(document, alerts, providers, routes))
     watches = reader.entries("watches", WatchSettings)
     reader.add(watch_problems(document, watches, providers, routes))
+    schedules = reader.entries("schedules", Schedule)
+    reader.add(schedule_problems(reader, schedules))
     evaluation = reader.section("evaluation", Evaluation)
     reader.add(evaluation_problems(document, evaluation, server, storage))
     return Config(
@@ -193,6 +196,7 @@ def _read(reader: SectionReader, environ: Mapping[str, str]) -> Config:
         review=review,
         watches=watches,
         alerts=alerts,
+        schedules=schedules,
         models=_read_models(reader, environ),
     )
 

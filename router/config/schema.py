@@ -11,6 +11,7 @@ from router.config.evaluation import Datasets, Evaluation
 from router.config.prices import Price
 from router.config.review import Review
 from router.config.routes import KeepBodies, Route
+from router.config.schedules import Schedule
 from router.config.section import Count, Section
 from router.config.server import Server
 from router.config.storage import Storage
@@ -55,6 +56,7 @@ class Config(Section, frozen=True, kw_only=True):
         review: see Review.
         watches: name to WatchSettings: requests that are sent to a target again and again.
         alerts: see Alerts.
+        schedules: name to Schedule.
         models: name to the model that `evalrouter models serve` hosts, of the class its engine
             names. Runs that say `execution: ray` may load them themselves, as `models/<name>`.
     """
@@ -75,4 +77,5 @@ class Config(Section, frozen=True, kw_only=True):
     review: Review = Review()
     watches: dict[str, WatchSettings] = msgspec.field(default_factory=dict)
     alerts: Alerts = Alerts()
+    schedules: dict[str, Schedule] = msgspec.field(default_factory=dict)
     models: dict[str, hosting.ModelConfig] = msgspec.field(default_factory=dict)

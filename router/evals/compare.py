@@ -73,7 +73,7 @@ def parse_margins(texts: Iterable[str]) -> dict[str, float]:
     return margins
 
 
-class _ComparedRun(msgspec.Struct, frozen=True):
+class ComparedRun(msgspec.Struct, frozen=True):
     """A run with its document, its metrics, and what people say of its answers.
 
     `looks` says why its numbers have to hold whenever one looks; see `looks_at`.
@@ -117,7 +117,7 @@ class _AnswerOrigins(msgspec.Struct):
         ] += 1
 
 
-class _Pairing(NamedTuple):
+class Pairing(NamedTuple):
     """How the second run's samples are paired with the first's.
 
     Attributes:
@@ -155,7 +155,7 @@ async def compare_runs(
         RequestError: a run does not have the route, or the runs have no route in common.
         ConflictError: runs on different datasets, or without an output in common.
     """
-    members = [await _compared(runs, store, run_id) for run_id in dict.fromkeys(run_ids)]
+    members = [await compared_run(runs, store, run_id) for run_id in dict.fromkeys(run_ids)]
     if not 1 <= len(members) <= 2:
         raise RequestError("runs: name one run or two", param="runs")
     first, second = members[0], members[-1]
@@ -170,10 +170,10 @@ async def compare_runs(
         expected={side.key: 0 for side in sides},
         clusters=first.labels.clusters,
     )
-    warnings = list(_different(first, second))
-    pairing = _Pairing()
+    warnings = list(differences_of(first, second))
+    pairing = Pairing()
     if first is not second and (request.join is not None or join == "position"):
-        pairing = await _paired(store, first, second, join)
+        pairing = await paired(store, first, second, join)
         warnings += pairing.warnings
     origins = {side: _AnswerOrigins() for side in sides}
     answers = await AnswerIndex.of(store, (first.run, second.run))
@@ -190,7 +190,7 @@ async def compare_runs(
             shared[pair] = SharedAnswers(samples=samples, compared=compared)
             warnings.append(shared_warning(pair, shared[pair], answers.runs, outputs))
     warnings += _origin_warnings(pairs, origins)
-    errors, reasons = await errors_elsewhere(store, _same_judges(first, second), metrics)
+    errors, reasons = await errors_elsewhere(store, same_judges(first, second), metrics)
     warnings += reasons
     for side in sides:
         counted = scores.routes[side.key]
@@ -210,16 +210,17 @@ async def compare_runs(
     )
 
 
-async def _compared(runs: Runs, store: Store, run_id: str) -> _ComparedRun:
+async def compared_run(runs: Runs, store: Store, run_id: str) -> ComparedRun:
+    """Return a run to compare. Raises NotFoundError where there is none."""
     run = await runs.find(run_id)
     document = stored_document(run)
     metrics = build_metrics(document)
     labels = await RunLabels.of(store, run, metrics, await store.clusters(run.id))
-    return _ComparedRun(run, document, metrics, labels, await looks_at(store, run, document))
+    return ComparedRun(run, document, metrics, labels, await looks_at(store, run, document))
 
 
 def _pairs(
-    first: _ComparedRun, second: _ComparedRun, request: ComparisonRequest
+    first: ComparedRun, second: ComparedRun, request: ComparisonRequest
 ) -> list[tuple[Side, Side]]:
     a, b = request.route_a, request.route_b
     for member, route, param in ((first, a, "route_a"), (second, b, "route_b")):
@@ -248,7 +249,7 @@ def _pairs(
     return [(_side(first, route), _side(second, route)) for route in common]
 
 
-def _pairs_within(member: _ComparedRun, a: str | None, b: str | None) -> list[tuple[Side, Side]]:
+def _pairs_within(member: ComparedRun, a: str | None, b: str | None) -> list[tuple[Side, Side]]:
     """Return the pairs of a comparison of routes of one run."""
     routes = member.document.routes
     alone = RequestError(
@@ -273,7 +274,7 @@ def _pairs_within(member: _ComparedRun, a: str | None, b: str | None) -> list[tu
     return [(_side(member, route), _side(member, b)) for route in chosen]
 
 
-def _counterpart(member: _ComparedRun, route: str, param: str) -> str:
+def _counterpart(member: ComparedRun, route: str, param: str) -> str:
     """Return the run's route to compare with a route of the other run."""
     routes = member.document.routes
     if route in routes:
@@ -287,7 +288,7 @@ def _counterpart(member: _ComparedRun, route: str, param: str) -> str:
     )
 
 
-def _side(member: _ComparedRun, route: str) -> Side:
+def _side(member: ComparedRun, route: str) -> Side:
     return Side(run=member.run.id, name=member.run.name, route=route)
 
 
@@ -304,7 +305,7 @@ def _join(first: Run, second: Run, requested: Join | None) -> Join:
     )
 
 
-def _shared_metrics(first: _ComparedRun, second: _ComparedRun) -> list[_SharedMetric]:
+def _shared_metrics(first: ComparedRun, second: ComparedRun) -> list[_SharedMetric]:
     """Return the outputs that both runs have, of metrics of the same name."""
     theirs = {
         (metric.name, output.name) for metric in second.labels.metrics for output in metric.outputs
@@ -343,13 +344,13 @@ def _shared_metrics(first: _ComparedRun, second: _ComparedRun) -> list[_SharedMe
     return shared
 
 
-def _same_judges(first: _ComparedRun, second: _ComparedRun) -> list[AnyMetric]:
+def same_judges(first: ComparedRun, second: ComparedRun) -> list[AnyMetric]:
     """Return the metrics that scored both runs alike, so that judges err alike in both."""
     ours, theirs = first.run.metrics, second.run.metrics
     return [metric for metric in first.metrics if ours[metric.name] == theirs.get(metric.name)]
 
 
-def _primary(first: _ComparedRun, metrics: Sequence[_SharedMetric]) -> str | None:
+def _primary(first: ComparedRun, metrics: Sequence[_SharedMetric]) -> str | None:
     """Return the first run's deciding output if both runs have it."""
     shared = {output.name for metric in metrics for output in metric.outputs}
     primary = None if first.document.deciding is None else raw_name(first.document.deciding)
@@ -357,7 +358,7 @@ def _primary(first: _ComparedRun, metrics: Sequence[_SharedMetric]) -> str | Non
 
 
 def _margins(
-    first: _ComparedRun, metrics: Sequence[_SharedMetric], requested: Mapping[str, float]
+    first: ComparedRun, metrics: Sequence[_SharedMetric], requested: Mapping[str, float]
 ) -> dict[str, float]:
     """Return the margin of each compared output that has one. Raises RequestError."""
     names = [output.name for metric in metrics for output in metric.outputs]
@@ -376,7 +377,7 @@ def _margins(
 
 async def _count(  # noqa: PLR0917 - one argument for each thing that is counted
     store: ResultStore,
-    member: _ComparedRun,
+    member: ComparedRun,
     origins: Mapping[Side, _AnswerOrigins],
     scores: ScoreAccumulator,
     names: Mapping[str, str] | None,
@@ -407,7 +408,7 @@ def _same_answers(
     answers: AnswerIndex,
     pairs: Sequence[tuple[Side, Side]],
     scores: ScoreAccumulator,
-    pairing: _Pairing,
+    pairing: Pairing,
 ) -> dict[tuple[Side, Side], frozenset[str]]:
     """Return the samples with the same answer and the same references on both sides of a pair."""
     ids = list(scores.samples)
@@ -419,7 +420,7 @@ def _same_answers(
 
 
 async def _scored_differently(
-    store: Store, first: _ComparedRun, second: _ComparedRun
+    store: Store, first: ComparedRun, second: ComparedRun
 ) -> frozenset[str]:
     """Return the outputs that the two runs scored differently, so that equal answers may differ."""
     ours, theirs = [await _scorers(store, member) for member in (first, second)]
@@ -431,7 +432,7 @@ async def _scored_differently(
     )
 
 
-async def _scorers(store: Store, member: _ComparedRun) -> dict[str, _Scorer]:
+async def _scorers(store: Store, member: ComparedRun) -> dict[str, _Scorer]:
     """Return what scored a run's answers, by the metric's name."""
     run, document = member.run, member.document
     judges = await store.judge_use(run.id)
@@ -446,10 +447,17 @@ async def _scorers(store: Store, member: _ComparedRun) -> dict[str, _Scorer]:
     return scorers
 
 
-async def _paired(
-    store: ResultStore, first: _ComparedRun, second: _ComparedRun, join: Join
-) -> _Pairing:
-    """Pair the samples of runs on different datasets."""
+async def paired(
+    store: ResultStore, first: ComparedRun, second: ComparedRun, join: Join
+) -> Pairing:
+    """Pair the samples of runs on different datasets.
+
+    Args:
+        store: has the samples.
+        first: the run whose ids name the pairs.
+        second: the other run.
+        join: how samples are paired.
+    """
     same_prompt = _prompt(first.document) == _prompt(second.document)
     ours = await _digests(store, first.run.id, with_messages=same_prompt)
     theirs = await _digests(store, second.run.id, with_messages=same_prompt)
@@ -470,7 +478,7 @@ async def _paired(
             f"{len(names):,} samples are in both runs, of {len(ours):,} and {len(theirs):,}; only "
             "those are compared."
         )
-    return _Pairing(names, frozenset(changed), tuple(warnings))
+    return Pairing(names, frozenset(changed), tuple(warnings))
 
 
 async def _digests(store: ResultStore, run_id: str, *, with_messages: bool) -> dict[str, bytes]:
@@ -502,7 +510,7 @@ def _prompt(document: RunDocument) -> Any:
     return document.messages, document.prompt
 
 
-def _stage(member: _ComparedRun) -> Iterable[str]:
+def _stage(member: ComparedRun) -> Iterable[str]:
     """Warn of a run that has not ended, or whose size may have been chosen by what it showed."""
     run = member.run
     if run.state != "completed":
@@ -514,7 +522,7 @@ def _stage(member: _ComparedRun) -> Iterable[str]:
         )
 
 
-def _different(first: _ComparedRun, second: _ComparedRun) -> list[str]:
+def differences_of(first: ComparedRun, second: ComparedRun) -> list[str]:
     """Return warnings about what differs between the documents and metrics of the runs."""
     warnings = [
         sentence

@@ -99,7 +99,13 @@ class Runs:
     # Creating
 
     async def create(
-        self, document: RunDocument, *, base: Path, runner: Runner = "command", key_id: str = ""
+        self,
+        document: RunDocument,
+        *,
+        base: Path,
+        runner: Runner = "command",
+        key_id: str = "",
+        paused_as: str = "",
     ) -> Run:
         """Check a document down to the last template and store the run as `queued`.
 
@@ -108,6 +114,8 @@ class Runs:
             base: the folder that relative dataset paths start from.
             runner: who is to execute it: this store's servers, or the calling command.
             key_id: the id of the key that it belongs to; "" for none.
+            paused_as: the id to store it with as `paused`, so that it waits for its start; "" for a
+                new id.
 
         Raises:
             RunDocumentError, DatasetError, MissingExtraError: what is wrong, and where; nothing
@@ -115,6 +123,8 @@ class Runs:
         """
         async with self._checked(document, base=base, runner=runner) as checked:
             run = self._new_run(checked, base=base, runner=runner, key_id=key_id)
+            if paused_as:
+                run = msgspec.structs.replace(run, id=paused_as, state="paused")
             await self._store.add_run(run, checked.dataset.samples())
         self._jobs.wake()
         return run

@@ -32,7 +32,8 @@ _SIGNS = (
     " (SELECT max(changed_at) FROM sealed_traffic), (SELECT count(*) FROM sealed_traffic),"
     " (SELECT max(number) FROM feedback), (SELECT sum(version) FROM review_rows),"
     " (SELECT max(lease_until) FROM occurrences),"
-    " (SELECT max(number) FROM watch_probes), (SELECT sum(number) FROM watch_references)"
+    " (SELECT max(number) FROM watch_probes), (SELECT sum(number) FROM watch_references),"
+    " (SELECT max(number) FROM schedule_decisions)"
 )
 
 # What is done: to which table, and to how many of its rows.

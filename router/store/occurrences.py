@@ -69,6 +69,7 @@ class OccurrenceStore(Protocol):
         *,
         cause: Cause = "due",
         dead: str = "",
+        only_new: bool = False,
         detail: Mapping[str, Any] = {},
     ) -> bool:
         """Become the owner of an occurrence for so long; return whether that succeeded.
@@ -85,6 +86,7 @@ class OccurrenceStore(Protocol):
             seconds: how long the lease is.
             cause: why a new one takes place.
             dead: an owner that has ended, whose lease need not pass; "" for none.
+            only_new: whether one that is running is not taken over, nor claimed a second time.
             detail: what is known of a new one.
 
         Raises:
@@ -107,12 +109,19 @@ class OccurrenceStore(Protocol):
         ...
 
     async def start_occurrence(
-        self, kind: OccurrenceKind, name: str, due: float, owner: str, run_id: str
+        self,
+        kind: OccurrenceKind,
+        name: str,
+        due: float,
+        owner: str,
+        run_id: str,
+        *,
+        detail: Mapping[str, Any] = {},
     ) -> bool:
-        """Queue the occurrence's run, which was added as paused; return False where that is over.
+        """Queue the occurrence's run, which was added as paused, and set what is known of it.
 
-        An owner that has lost the occurrence, or has another run for it by now, queues nothing. So
-        one run of an occurrence is executed at most.
+        Return False where that is over: an owner that has lost the occurrence, or has another run
+        for it by now, queues nothing. So one run of an occurrence is executed at most.
         """
         ...
 
@@ -188,6 +197,10 @@ class OccurrenceStore(Protocol):
 
         A time in the future, of a clock that has been put back since, becomes now.
         """
+        ...
+
+    async def restart_timetables(self, kind: OccurrenceKind, name: str) -> None:
+        """Follow the lines of a name from now on: what was due until now is not missed."""
         ...
 
     async def forget_timetables(self, kind: OccurrenceKind, name: str) -> None:

@@ -27,6 +27,7 @@ from router.store.rollouts import RolloutStore
 from router.store.routes import RouteStore
 from router.store.run_logs import RunLogStore
 from router.store.runs import RunStore
+from router.store.schedules import ScheduleStore
 from router.store.sealed_traffic import SealedTrafficStore
 from router.store.shadows import ShadowStore
 from router.store.studies import StudyStore
@@ -49,6 +50,7 @@ class Store(
     LineageStore,
     OccurrenceStore,
     RolloutStore,
+    ScheduleStore,
     RouteStore,
     KeyStore,
     SealedTrafficStore,

@@ -159,6 +159,11 @@ OPERATIONS = [
     ),
     Op("POST", "/watches/{name}/probe", {}, ((KEY,),)),
     Op("POST", "/watches/{name}/pin", {"reason": "r"}, ((KEY,),)),
+    *(
+        Op("POST", f"/schedules/{{name}}/{action}", {"reason": "r"}, ((KEY,),))
+        for action in ("run", "pause", "resume")
+    ),
+    Op("POST", "/schedules/{name}/accept", {"reason": "r", "run": "run_1"}, (("run",), (KEY,))),
     Op("POST", "/eval", RUN, RUN_PLACES),
     Op("POST", "/eval", RUN, RUN_PLACES, {"dry_run": "true"}),
     Op("POST", "/eval", JUDGED, (("metrics", 0, "judge"), ("metrics", 0, "rubric"))),

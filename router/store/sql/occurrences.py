@@ -41,12 +41,15 @@ class SqlOccurrences(SqlPart, OccurrenceStore):
         *,
         cause: Cause = "due",
         dead: str = "",
+        only_new: bool = False,
         detail: Mapping[str, Any] = {},
     ) -> bool:
         row = Occurrence(
             kind=kind, name=name, due=due, cause=cause, owner=owner, detail=dict(detail)
         )
-        return await self._database.write("claim an occurrence", _claim, row, seconds, dead)
+        return await self._database.write(
+            "claim an occurrence", _claim, row, seconds, dead, only_new
+        )
 
     async def extend_occurrence(
         self,
@@ -67,10 +70,19 @@ class SqlOccurrences(SqlPart, OccurrenceStore):
         return await self._database.write("keep an occurrence", _extend, claim, seconds, changes)
 
     async def start_occurrence(
-        self, kind: OccurrenceKind, name: str, due: float, owner: str, run_id: str
+        self,
+        kind: OccurrenceKind,
+        name: str,
+        due: float,
+        owner: str,
+        run_id: str,
+        *,
+        detail: Mapping[str, Any] = {},
     ) -> bool:
         claim = {"kind": kind, "name": name, "due": due, "owner": owner}
-        return await self._database.write("start an occurrence", _start, claim, run_id)
+        return await self._database.write(
+            "start an occurrence", _start, claim, run_id, json_text(detail)
+        )
 
     async def finish_occurrence(
         self,
@@ -126,16 +138,21 @@ class SqlOccurrences(SqlPart, OccurrenceStore):
     async def timetable_since(self, kind: OccurrenceKind, name: str, line: str) -> float:
         return await self._database.write("follow a timetable", _since, kind, name, line)
 
+    async def restart_timetables(self, kind: OccurrenceKind, name: str) -> None:
+        await self._database.write("restart a timetable", _restart, kind, name)
+
     async def forget_timetables(self, kind: OccurrenceKind, name: str) -> None:
         await self._database.write("forget a timetable", _forget, kind, name)
 
 
-def _claim(db: Connection, row: Occurrence, seconds: float, dead: str) -> bool:
+def _claim(db: Connection, row: Occurrence, seconds: float, dead: str, only_new: bool) -> bool:
     now = db.now()
     values = dict(zip(OCCURRENCE_COLUMNS, occurrence_columns(row), strict=True))
     values |= {"lease_until": now + seconds, "started_at": now}
     if db.execute(_ADD, tuple(values.values())).rowcount > 0:
         return True
+    if only_new:
+        return False
     claimed = db.execute(
         "UPDATE occurrences SET owner = :owner, lease_until = :lease_until"
         f" WHERE {_THIS} AND state = 'running' AND (owner = :owner OR owner = :dead"
@@ -167,13 +184,12 @@ def _extend(
     return extended.rowcount > 0
 
 
-def _start(db: Connection, claim: dict[str, Any], run_id: str) -> bool:
-    # An update of what it is, because it keeps others from taking the occurrence over meanwhile.
-    held = db.execute(
-        f"UPDATE occurrences SET run_id = :run WHERE {_CLAIMED} AND run_id = :run",
-        {**claim, "run": run_id},
+def _start(db: Connection, claim: dict[str, Any], run_id: str, detail: str) -> bool:
+    started = db.execute(
+        f"UPDATE occurrences SET detail = :detail WHERE {_CLAIMED} AND run_id = :run",
+        {**claim, "run": run_id, "detail": detail},
     )
-    if not held.rowcount:
+    if not started.rowcount:
         return False
     db.execute(
         "UPDATE runs SET state = 'queued' WHERE id = ? AND state = 'paused'"
@@ -256,6 +272,12 @@ def _since(db: Connection, kind: str, name: str, line: str) -> float:
         "SELECT since FROM timetables WHERE kind = :kind AND name = :name AND line = :line", values
     ).fetchone()[0]
     return since
+
+
+def _restart(db: Connection, kind: str, name: str) -> None:
+    db.execute(
+        "UPDATE timetables SET since = ? WHERE kind = ? AND name = ?", (db.now(), kind, name)
+    )
 
 
 def _forget(db: Connection, kind: str, name: str) -> None:

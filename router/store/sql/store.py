@@ -22,6 +22,7 @@ from router.store.sql.rollouts import SqlRollouts
 from router.store.sql.routes import SqlRoutes
 from router.store.sql.run_logs import SqlRunLogs
 from router.store.sql.runs import SqlRuns
+from router.store.sql.schedules import SqlSchedules
 from router.store.sql.sealed_traffic import SqlSealedTraffic
 from router.store.sql.shadows import SqlShadows
 from router.store.sql.studies import SqlStudies
@@ -45,6 +46,7 @@ class SqlStore(
     SqlOccurrences,
     SqlRollouts,
     SqlRoutes,
+    SqlSchedules,
     SqlKeys,
     SqlSealedTraffic,
     SqlFeedback,

@@ -1383,6 +1383,24 @@ def m049_watches(db: Database) -> None:
     )
 
 
+def m050_schedule_decisions(db: Database) -> None:
+    """What was decided about schedules."""
+    db.execute(
+        """
+        CREATE TABLE schedule_decisions (
+            number INTEGER PRIMARY KEY,
+            name TEXT NOT NULL,
+            at REAL NOT NULL,
+            action TEXT NOT NULL,
+            run_id TEXT NOT NULL,
+            actor TEXT NOT NULL,
+            reason TEXT NOT NULL
+        )
+        """
+    )
+    db.execute("CREATE INDEX schedule_decisions_by_name ON schedule_decisions (name, number)")
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -1428,4 +1446,5 @@ STEPS = (
     m047_occurrences,
     m048_rollout_samples,
     m049_watches,
+    m050_schedule_decisions,
 )

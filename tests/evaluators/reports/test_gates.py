@@ -470,9 +470,41 @@ def test_what_is_read_of_a_gate(text, fields):
     assert gate == Gate(text=text, **fields)
 
 
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ("rougeL >= last", {"kind": "score", "output": "rougeL", "sign": ">="}),
+        (
+            "p95(latency) < last",
+            {"kind": "quantile", "output": "latency_s", "sign": "<", "quantile": 0.95},
+        ),
+        (
+            "rougeL non_inferior last by 0.01",
+            {"kind": "non_inferior", "output": "rougeL", "bound": 0.01},
+        ),
+        ("rougeL equivalent last by 1", {"kind": "equivalent", "output": "rougeL", "bound": 1.0}),
+    ],
+)
+def test_the_gates_of_a_schedule_may_name_its_last_accepted_run(text, fields):
+    gate = parse(text, OUTPUTS, has_baseline=False, has_last=True, param="g")
+    assert gate == Gate(text=text, last=True, **fields)
+    with pytest.raises(RunDocumentError, match="g: only the gates of a schedule compare with"):
+        parse(text, OUTPUTS, has_baseline=True, param="g")
+
+
+def test_other_words_are_neither_and_a_baseline_is_needed_beside_the_last_run():
+    with pytest.raises(RunDocumentError, match="'Last' is neither a number nor 'baseline' nor"):
+        parse("rougeL >= Last", OUTPUTS, has_baseline=False, has_last=True, param="g")
+    with pytest.raises(RunDocumentError, match="the run names no baseline"):
+        parse("rougeL >= baseline", OUTPUTS, has_baseline=False, has_last=True, param="g")
+    with pytest.raises(RunDocumentError, match="coverage is a share"):
+        parse("coverage >= last", OUTPUTS, has_baseline=False, has_last=True, param="g")
+
+
 def test_what_is_not_said_of_a_gate():
     gate = Gate(text="t", kind="coverage")
     assert (gate.output, gate.sign, gate.bound, gate.quantile) == ("", "", None, 0.0)
+    assert not gate.last
     assert GateResult(gate="t", route="r", passed=True, found=None, bound=None).why == ""
     padded = parse(" rougeL non_inferior baseline by 1 ", OUTPUTS, has_baseline=True, param="g")
     assert padded.text == "rougeL non_inferior baseline by 1"

@@ -255,6 +255,17 @@ def about_watches(action, **body):
     return requests
 
 
+def about_schedules(action):
+    """Names of schedules that are paths."""
+
+    def requests(world, _port):
+        for path in world.names("run.yaml"):
+            body = {"reason": path} | ({"run": path[:200]} if action == "accept" else {})
+            yield f"/schedules/{quote(path, safe='')}/{action}", body
+
+    return requests
+
+
 def adding_to_the_queue(world, _port):
     for path in world.names("rows.jsonl"):
         yield "/review", {"rows": path}
@@ -387,6 +398,10 @@ REQUESTS = {
     ("POST", "/routes/{name}/rollout/rollback"): about_rollouts("rollback"),
     ("POST", "/watches/{name}/probe"): about_watches("probe"),
     ("POST", "/watches/{name}/pin"): about_watches("pin", reason="r"),
+    ("POST", "/schedules/{name}/run"): about_schedules("run"),
+    ("POST", "/schedules/{name}/pause"): about_schedules("pause"),
+    ("POST", "/schedules/{name}/resume"): about_schedules("resume"),
+    ("POST", "/schedules/{name}/accept"): about_schedules("accept"),
     ("POST", "/review"): adding_to_the_queue,
     ("POST", "/review/publish"): publishing,
     ("PATCH", "/review/{row_id}"): about_rows(""),

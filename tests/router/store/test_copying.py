@@ -29,6 +29,7 @@ from router.store.postgres import PostgresStore
 from router.store.postgres import traffic_index as postgres_index
 from router.store.review import NewReviewRow, ReviewContent, ReviewRow, ReviewSource
 from router.store.rollouts import JudgedRequests, Rollout, RolloutDecision, RolloutScore
+from router.store.schedules import ScheduleDecision
 from router.store.sealed_traffic import FileFacts
 from router.store.shadows import ShadowPair, ShadowRow
 from router.store.sqlite import SqliteStore, traffic_index
@@ -143,6 +144,7 @@ async def fill_rollouts(store):
     night = ("schedule", "nightly", 7200.0)
     assert await store.claim_occurrence(*night, "a:1:2:3", 30.0, detail={"gate": "passed"})
     assert await store.extend_occurrence(*night, "a:1:2:3", 30.0, run_id="run_1")
+    await store.add_schedule_decision(ScheduleDecision(name="nightly", at=1.5, action="pause"))
     await store.add_judged("ro_1", [JudgedRequests(day=0.0, outcome="scored", requests=2, usd=0.5)])
     await fill_watches(store)
 

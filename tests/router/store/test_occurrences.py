@@ -8,6 +8,7 @@ import pytest
 from stores import a_run, some_samples
 
 from providers.errors import StoreError
+from router.store.schedules import ScheduleDecision
 
 NIGHT = ("schedule", "nightly", 1000.0)
 
@@ -31,6 +32,8 @@ async def test_an_occurrence_has_one_owner_until_its_lease_has_passed(at):
 async def test_a_dead_owners_lease_need_not_pass(at):
     assert await claimed(at(1000.0), "a")
     assert not await claimed(at(1001.0), "b", dead="c")
+    assert not await claimed(at(1001.0), "b", dead="a", only_new=True)
+    assert not await claimed(at(1001.0), "a", only_new=True)
     assert await claimed(at(1001.0), "b", dead="a")
 
 
@@ -137,7 +140,9 @@ async def test_a_timetable_is_followed_from_when_it_was_new(at):
     assert await at(2000.0).timetable_since("schedule", "nightly", "5 * * * * UTC") == 2000.0
     # A clock that is put back would otherwise have to get there first.
     assert await at(500.0).timetable_since("schedule", "nightly", "0 * * * * UTC") == 500.0
-    await at(500.0).forget_timetables("schedule", "nightly")
+    await at(600.0).restart_timetables("schedule", "nightly")
+    assert await at(700.0).timetable_since("schedule", "nightly", "0 * * * * UTC") == 600.0
+    await at(700.0).forget_timetables("schedule", "nightly")
     assert await at(3000.0).timetable_since("schedule", "nightly", "0 * * * * UTC") == 3000.0
 
 
@@ -167,3 +172,24 @@ async def test_numbers_that_json_cannot_carry_are_refused(at):
         await store.finish_occurrence(
             *NIGHT, "a", state="completed", detail={"score": float("inf")}
         )
+
+
+async def test_the_last_decisions_say_how_a_schedule_stands(store):
+    def decision(action, at, name="nightly", **fields):
+        return ScheduleDecision(name=name, at=at, action=action, actor="me", **fields)
+
+    rows = [
+        decision("pause", 1.0, reason="a holiday"),
+        decision("accept", 2.0, run_id="run_1"),
+        decision("resume", 3.0),
+        decision("accept", 4.0, run_id="run_2"),
+        decision("pause", 5.0, name="weekly"),
+    ]
+    for row in rows:
+        await store.add_schedule_decision(row)
+    assert await store.standing_decisions() == {
+        "nightly": [rows[3], rows[2]],
+        "weekly": [rows[4]],
+    }
+    assert await store.schedule_decisions("nightly") == rows[3::-1]
+    assert await store.schedule_decisions("nightly", action="accept", limit=1) == [rows[3]]

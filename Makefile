@@ -45,7 +45,8 @@ test-ray: .venv/all
 # of two servers on a database: half an hour.
 KILLS ?= 100
 OUTAGES := tests/hostile/test_postgres_faults.py tests/router/evals/test_pauses.py \
-  tests/router/loop/test_rollout_processes.py tests/router/store/postgres/test_faults.py
+  tests/router/loop/test_rollout_processes.py tests/router/loop/test_schedule_crash.py \
+  tests/router/store/postgres/test_faults.py
 
 test-outages: .venv/dev
 	REAL_TIMES=1 $(PYTEST) $(OUTAGES)

@@ -139,8 +139,8 @@ class _Beside(NamedTuple):
                 sample = self._sample(sample)
             # What another run has measured says nothing about this one.
             taken = row.answer.is_taken(side.run.id)
-            kept = [] if taken else side.labels.scores(row)
-            shared = [score for score in kept if score.output in known]
+            measured = [] if taken else side.labels.scores(row)
+            shared = [score for score in measured if score.output in known]
             scores.add(row.cell._replace(route=name, sample_id=sample), row.answer, shared)
 
         # On threads: a million rows would hold up everything else in this process.

@@ -134,7 +134,7 @@ class ScheduleController:
             self.next_due.clear()
         self._looked_at = now
         for name, schedule in self._documents.schedules.items():
-            await self._look(name, schedule, now)
+            await self._follow_line(name, schedule, now)
 
     async def settled(self) -> None:
         """Wait until what the last round began is done."""
@@ -143,7 +143,7 @@ class ScheduleController:
 
     # Times
 
-    async def _look(self, name: str, schedule: Schedule, now: float) -> None:
+    async def _follow_line(self, name: str, schedule: Schedule, now: float) -> None:
         """Begin what is due of a schedule, and note what was missed."""
         if not schedule.enabled:
             if name not in self._forgotten:
@@ -272,16 +272,16 @@ class ScheduleController:
         elif run.state in ENDED:
             self._spawn(row, self._finish(row, run))
 
-    def _spawn(self, row: Occurrence, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, row: Occurrence, step: Coroutine[Any, Any, None]) -> None:
         key = (row.name, row.due)
-        task = asyncio.create_task(self._guarded(row, work), name=f"schedule {row.name}")
+        task = asyncio.create_task(self._guarded(row, step), name=f"schedule {row.name}")
         self._tasks[key] = task
         task.add_done_callback(lambda _: self._tasks.pop(key, None))
 
-    async def _guarded(self, row: Occurrence, work: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, row: Occurrence, step: Coroutine[Any, Any, None]) -> None:
         """Do one step of an occurrence; what the database refuses is tried again next time."""
         try:
-            await work
+            await step
             self._errors.forget(row.name)
         except StoreError as error:
             self._errors.error(row.name, f"the schedule {row.name} waits: {error.message}")

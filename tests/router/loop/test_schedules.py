@@ -13,6 +13,7 @@ import pytest
 from providers.errors import ConfigError, ConflictError, NotFoundError
 from router.config.loading import parse
 from router.evals.lease import this_owner
+from router.loop.schedule_alerts import ScheduleAlerts
 from router.loop.schedules import ScheduleAcceptance, ScheduleRequest, ScheduleRunRequest
 from router.services import Services
 from router.store.postgres import PostgresStore
@@ -562,6 +563,41 @@ async def test_an_owner_that_slept_queues_no_second_run(start, clock):
     assert not await store.start_occurrence(*key, "a", "run_a")
     assert (await store.run("run_a")).state == "paused"
     assert row.run_id != "run_a"
+
+
+# What alerts say
+
+
+async def test_alerts_are_about_the_last_time_until_one_goes_well(start, clock):
+    script = {"m": [{"answer": "no", "times": 4}, {"answer": "yes"}]}
+    parts = await start(gates=["exact_match >= 0.5"], script=script)
+    alerts = ScheduleAlerts(parts.schedules)
+    assert await alerts.conditions() == []
+    [row] = await ended(parts, at=NIGHT)
+    [condition] = await alerts.conditions()
+    assert condition.labels == {"schedule": "nightly", "problem": "gate"}
+    assert condition.summary == "the run of the schedule nightly does not pass exact_match >= 0.5"
+    assert (condition.link, condition.since) == (f"/eval/{row.run_id}", row.finished_at)
+    await ended(parts, at=NIGHT + DAY)
+    assert await alerts.conditions() == []
+    (parts.config.schedules["nightly"].run)["metrics"] = ["nope"]
+    await ended(parts, at=NIGHT + 2 * DAY)
+    [condition] = await alerts.conditions()
+    assert condition.labels["problem"] == "run"
+    assert "there is no metric 'nope'" in condition.summary
+    await parts.schedules.pause("nightly", WHY, actor="me")
+    assert await alerts.conditions() == []
+
+
+@pytest.mark.parametrize("state", ["missed", "skipped"])
+async def test_alerts_are_about_times_without_a_run(start, state):
+    parts = await start()
+    why = {"reason": "the server slept"}
+    await parts.store.note_occurrences(KIND, "nightly", [NIGHT], state=state, detail=why)
+    [condition] = await ScheduleAlerts(parts.schedules).conditions()
+    assert condition.labels["problem"] == state
+    assert condition.summary == f"the schedule nightly was {state}: the server slept"
+    assert condition.link == "/schedules/nightly"
 
 
 # What the config says

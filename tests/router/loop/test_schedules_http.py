@@ -63,7 +63,10 @@ def test_a_schedule_is_run_compared_accepted_and_paused(http, url):
     first = ended(client)
     assert first["document"]["tags"] == ["schedule:nightly"]
     [row] = first["history"]
-    assert (row["run_id"], row["reason"]) == (begun["run_id"], "a client without a key: the first one")
+    assert (row["run_id"], row["reason"]) == (
+        begun["run_id"],
+        "a client without a key: the first one",
+    )
     assert row["result"]["scores"][0]["estimate"] == 1.0
     client.schedules.run("nightly")
     second = ended(client)["history"][0]

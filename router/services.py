@@ -360,7 +360,7 @@ class Services:
             counter=True,
         )
         watch(
-            "schedule_next_due_seconds",
+            "schedule_next_due_timestamp_seconds",
             lambda: [((name,), due) for name, due in controller.next_due.items()],
             labels=("schedule",),
             help="When a schedule is due next, in seconds since the epoch.",

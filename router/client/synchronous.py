@@ -41,6 +41,9 @@ from router.client.types import (
     Run,
     RunState,
     SampleRow,
+    Schedule,
+    ScheduledRun,
+    ScheduleReport,
     ShadowView,
     ShownDataset,
     Study,
@@ -143,8 +146,8 @@ class Client:
     mapping, or the path of a YAML or JSON file; paths in it are the server's.
 
     Attributes:
-        runs, datasets, experiments, judges, models, routes, rollouts, watches, providers, traffic,
-            feedback, keys, server: the methods for each of them.
+        runs, datasets, experiments, judges, models, routes, rollouts, watches, schedules,
+            providers, traffic, feedback, keys, server: the methods for each of them.
     """
 
     def __init__(
@@ -168,6 +171,7 @@ class Client:
         self.routes = Routes(self._connection)
         self.rollouts = Rollouts(self._connection)
         self.watches = Watches(self._connection)
+        self.schedules = Schedules(self._connection)
         self.providers = Providers(self._connection)
         self.server = Server(self._connection)
 
@@ -1298,6 +1302,56 @@ class Rollouts:
         body = {"reason": reason, "revision": revision}
         call = ApiCall("POST", f"/routes/{calls.quoted(route)}/rollout/{action}", {}, body)
         return cast("Rollout", self._connection.request(call))
+
+
+class Schedules:
+    """`client.schedules`: runs that are executed at their times."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def list(self) -> Rows[Schedule]:
+        """Return every schedule of the server's config, with what came of the last time."""
+        answer = self._connection.request(ApiCall("GET", "/schedules"))
+        return Rows(answer["data"])
+
+    def show(self, name: str, *, limit: int = 50, before: float | None = None) -> ScheduleReport:
+        """Return a schedule with the times that it was due, newest first, and their scores.
+
+        Args:
+            name: the schedule's name.
+            limit: how many times at most.
+            before: only times that were due before, in seconds since the epoch.
+        """
+        params = {"limit": limit, "before": before}
+        call = ApiCall("GET", f"/schedules/{calls.quoted(name)}", params)
+        return cast("ScheduleReport", self._connection.request(call))
+
+    def run(self, name: str, reason: str = "") -> ScheduledRun:
+        """Begin a run now; its `run_id` can be followed as any run."""
+        return cast("ScheduledRun", self._post(name, "run", {"reason": reason}))
+
+    def pause(self, name: str, reason: str) -> Schedule:
+        """Begin no run at its times until it is resumed."""
+        return cast("Schedule", self._post(name, "pause", {"reason": reason}))
+
+    def resume(self, name: str, reason: str) -> Schedule:
+        """Execute it at its times again, from now on."""
+        return cast("Schedule", self._post(name, "resume", {"reason": reason}))
+
+    def accept(self, name: str, reason: str, *, run: str | None = None) -> Schedule:
+        """Compare the next runs with a run of the schedule.
+
+        Args:
+            name: the schedule's name.
+            reason: why, for the record.
+            run: the run's id; None for the last one that completed.
+        """
+        return cast("Schedule", self._post(name, "accept", {"reason": reason, "run": run}))
+
+    def _post(self, name: str, action: str, body: Mapping[str, Any]) -> Any:
+        call = ApiCall("POST", f"/schedules/{calls.quoted(name)}/{action}", {}, dict(body))
+        return self._connection.request(call)
 
 
 class Providers:

@@ -183,7 +183,7 @@ constraints: .venv/uv
 LLAMA_CPP := -DLLAVA_BUILD=OFF -DCMAKE_CXX_FLAGS_RELEASE=-O1 -DCMAKE_C_FLAGS_RELEASE=-O2 \
   -DLLAMA_OPENSSL=OFF
 
-test-llama-cpp: .venv/dev .venv-llama/done
+test-llama-cpp: .venv/all .venv-llama/done
 	$(BIN)/python tests/conformance_local.py llama_cpp --python .venv-llama/bin/python
 	$(DOCS)
 	PYTHONPATH="$$(.venv-llama/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \

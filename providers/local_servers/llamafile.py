@@ -116,12 +116,14 @@ def _llama_server(place: str, binary: str) -> list[str]:
 def weights_file(command: Sequence[str]) -> Path | None:
     """Return the file with the weights that a command serves; None where it does not say."""
     files = [part for part in command if part.endswith(".gguf")]
-    for flag, file in pairwise(command):
-        if flag in ("-m", "--model"):
-            return Path(file)
     for part in command:
         if part.startswith("--model="):
             return Path(part.removeprefix("--model="))
+    # `python -m llama_cpp.server --model FILE` has both.
+    for option in ("--model", "-m"):
+        for flag, file in pairwise(command):
+            if flag == option:
+                return Path(file)
     if len(files) == 1:
         return Path(files[0])
     if not files and command and command[0].endswith(".llamafile"):
@@ -129,8 +131,15 @@ def weights_file(command: Sequence[str]) -> Path | None:
     return None
 
 
+# llama-server's, and that of llama_cpp.server.
+_ALIASES = ("-a", "--alias", "--model_alias")
+
+
 def _title(command: list[str]) -> str:
-    """Return a name for the model of a command: its file's name, or the llamafile's."""
+    """Return a name for a command's model: its alias, its file's name, or the llamafile's."""
+    for flag, value in pairwise(command):
+        if flag in _ALIASES:
+            return value
     files = [part for part in command if part.endswith(".gguf")]
     return Path(files[0] if files else command[0]).stem
 

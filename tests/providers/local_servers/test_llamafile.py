@@ -486,6 +486,7 @@ async def test_weights_that_cannot_be_read_are_no_number(binary, tmp_path):
         (["llama-server", "-m", "a.gguf", "--mmproj", "b.gguf"], "a.gguf"),
         (["llama-server", "-md", "draft.gguf", "--model", "a.gguf"], "a.gguf"),
         (["llama-server", "--model=a.gguf", "--lora", "b.gguf"], "a.gguf"),
+        (["python", "-m", "llama_cpp.server", "--model", "a.gguf"], "a.gguf"),
         (["run.sh", "a.gguf"], "a.gguf"),
         (["run.sh", "a.gguf", "b.gguf"], None),
         (["./judge.llamafile", "--server"], "judge.llamafile"),
@@ -495,3 +496,19 @@ async def test_weights_that_cannot_be_read_are_no_number(binary, tmp_path):
 )
 def test_the_file_of_a_commands_weights(command, file):
     assert weights_file(command) == (None if file is None else Path(file))
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "name"),
+    [
+        ("llamafile", "-m a.gguf", "a"),
+        ("llamafile", "-m a.gguf --alias writer", "writer"),
+        ("llamafile", "-m a.gguf -a writer", "writer"),
+        ("llama_cpp", "--model a.gguf --model_alias writer", "writer"),
+    ],
+)
+async def test_a_command_s_model_is_listed_by_its_alias(kind, options, name):
+    command = ["server", *options.split(), "--port", "{port}"]
+    async with transport() as client:
+        provider = make("laptop", config(kind, command=command), client)
+        assert (await ask(provider, "models")).json["data"][0]["id"] == name

@@ -25,7 +25,7 @@ PYTEST := $(BIN)/python -E -X utf8 -m pytest
 
 DOCS = cd docs && ../$(BIN)/python -E -m tooling
 
-.PHONY: demo docs client dist site test test-ray test-notebook test-client test-mlflow test-loop test-outages fuzz mutants evidence evidence-rollouts test-vllm test-llama-cpp providers lint bench constraints notebook clean
+.PHONY: demo docs client dist site test test-ray test-notebook test-client test-mlflow test-loop test-outages fuzz mutants evidence evidence-rollouts evidence-drift test-vllm test-llama-cpp providers lint bench constraints notebook clean
 
 demo: .venv/core
 	$(BIN)/evalrouter demo
@@ -89,10 +89,15 @@ mutants: .venv/mutants
 evidence: .venv/dev
 	OPENBLAS_NUM_THREADS=1 nice $(BIN)/python -E -m evidence
 	$(MAKE) evidence-rollouts
+	$(MAKE) evidence-drift
 
 # The part of it about rollouts: minutes.
 evidence-rollouts: .venv/dev
 	OPENBLAS_NUM_THREADS=1 nice $(BIN)/python -E -m evidence.rollouts
+
+# The part of it about watches: minutes.
+evidence-drift: .venv/dev
+	OPENBLAS_NUM_THREADS=1 nice $(BIN)/python -E -m evidence.drift
 
 lint: .venv/dev
 	$(BIN)/ruff check .

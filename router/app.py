@@ -53,6 +53,7 @@ from router.api import (
     traffic,
     versions,
     watches,
+    what_if,
 )
 from router.api.origins import Hosts, Origins
 from router.evals.plugins import report
@@ -121,6 +122,7 @@ def create_app(services: Services) -> ASGIApp:
             shadows.list_shadows,
             shadows.show_shadow,
             shadows.change_shadow,
+            what_if.estimate_policy,
             rollouts.list_rollouts,
             rollouts.start_rollout,
             rollouts.show_rollout,

@@ -59,6 +59,7 @@ from router.loop.shadow import Shadows
 from router.loop.toxicity import ToxicityReview
 from router.loop.traffic_dataset import TrafficDatasets
 from router.loop.watches import Watches
+from router.loop.what_if import WhatIfs
 from router.records import Target, TrafficClass
 from router.sealing.deletion import Recordings, RequestDeletion
 from router.sealing.files import SealedFiles, require_parquet
@@ -123,6 +124,7 @@ class Services:
         traffic: takes a record of every request.
         recorded: reads those records, live and sealed.
         traffic_datasets: makes datasets of them.
+        what_ifs: estimates from them what other policies would have brought.
         feedback: takes feedback about them.
         deletion: deletes requests wherever they are stored.
         review: the rows that wait to become part of a dataset; a server opens and closes it
@@ -266,6 +268,13 @@ class Services:
         self.review = ReviewQueue(self.store, self.datasets, config.review, owner=this_owner())
         self.traffic_datasets = TrafficDatasets(
             self.store, self.recorded, self.datasets, config.review, queue=self.review
+        )
+        self.what_ifs = WhatIfs(
+            self.store,
+            self.recorded,
+            self.routes,
+            self.prices,
+            days=config.storage.traffic_days,
         )
         copied = CopiedRowsDeletion(self.store, self.datasets)
         rollouts = RolloutRequestsDeletion(self.store)

@@ -29,6 +29,7 @@ from providers.kinds import KINDS
 from router.config.loading import parse
 from router.config.schema import Config
 from router.config.section import Section
+from router.loop.policies import RoutingPolicy
 from tooling import commands as command_line
 from tooling import http_api
 from tooling.markdown import REFERENCE, ROOT
@@ -225,11 +226,13 @@ def yaml_blocks() -> list[object]:
 
 
 @pytest.mark.parametrize("text", yaml_blocks())
-def test_yaml_is_a_config_or_a_run_document(text):
+def test_yaml_is_a_config_a_run_document_or_a_policy(text):
     data = yaml.safe_load(text)
     if "dataset" in data:
         for number, spec in enumerate(msgspec.convert(fill(data), RunDocument).metrics):
             registry.build(spec, param=f"metrics[{number}]")
+    elif "rules" in data:
+        msgspec.convert(data, RoutingPolicy)
     else:
         # What `evalrouter config check` does.
         parse(text, "the page", dummies(text))

@@ -149,14 +149,14 @@ def off_policy_value(
 
     def interval(values: Floats, *, bounded: bool) -> Interval:
         clusters = units.tolist() if len(np.unique(units)) < n else None
-        found = mean_interval(values, clusters=clusters, level=level)
+        result = mean_interval(values, clusters=clusters, level=level)
         if refused:
-            return msgspec.structs.replace(found, low=None, high=None, method="none")
+            return msgspec.structs.replace(result, low=None, high=None, method="none")
         if bounded:
             if shares:
-                found = _with_rare(found, effective, level)
-            found = within(found, *ends)
-        return found
+                result = _with_rare(result, effective, level)
+            result = within(result, *ends)
+        return result
 
     return OffPolicyValue(
         doubly_robust=interval(scores, bounded=True),

@@ -140,6 +140,7 @@ ACCESS: Mapping[str, RoleAccess] = {
     "PUT /routes/{name}": ADMINS,
     "DELETE /routes/{name}": ADMINS,
     "GET /shadows": ADMINS,
+    "POST /what-if": ADMINS,
     "GET /routes/{name}/shadow": ADMINS,
     "POST /routes/{name}/shadow": ADMINS,
     # schedules

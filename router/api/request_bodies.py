@@ -36,6 +36,7 @@ from router.loop.schedules import ScheduleAcceptance, ScheduleRequest, ScheduleR
 from router.loop.shadow import ShadowChange
 from router.loop.traffic_dataset import TrafficSelection
 from router.loop.watches import WatchPin
+from router.loop.what_if import WhatIfRequest
 
 Described = dict[str, Any]
 
@@ -66,6 +67,7 @@ BODIES: Mapping[str, RequestBodyKind] = {
     "PATCH /experiments/{name}": RequestBodyKind(ExperimentChange),
     "POST /datasets": RequestBodyKind(Registration),
     "POST /datasets/from-traffic": RequestBodyKind(TrafficSelection),
+    "POST /what-if": RequestBodyKind(WhatIfRequest),
     "POST /datasets/label": RequestBodyKind(LabelRequest),
     "POST /datasets/label/{run_id}": RequestBodyKind(LabelName, required=False),
     "POST /review": RequestBodyKind(ImportedRows),

@@ -87,6 +87,10 @@ COMMANDS = {
         "router.cli.evidence:verify",
         "Recompute every number of a file of evidence, and say what differs.",
     ),
+    "what-if": (
+        "router.cli.what_if:what_if",
+        "Estimate what a routing policy would have brought that was never run.",
+    ),
 }
 
 

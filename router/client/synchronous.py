@@ -53,6 +53,7 @@ from router.client.types import (
     TrafficRow,
     WatchProbe,
     WatchView,
+    WhatIf,
 )
 
 if TYPE_CHECKING:
@@ -1235,6 +1236,36 @@ class Routes:
     def resume_shadow(self, name: str, reason: str = "") -> ShadowView:
         """Send requests of a route to its candidates again."""
         return self._change_shadow(name, {"action": "resume", "reason": reason})
+
+    def what_if(
+        self,
+        policy: Mapping[str, Any],
+        *,
+        route: str = "",
+        value: str = "",
+        since: str | float | None = None,
+        until: str | float | None = None,
+    ) -> WhatIf:
+        """Return what a routing policy would have brought that was never run.
+
+        client.routes.what_if({"weights": {"openai/gpt-4o-mini": 1}}, route="chat")
+
+        Args:
+            policy: `weights`, a `strategy` or `rules`, as in the file of `evalrouter what-if`.
+            route: whose requests are read; by default the policy's `route`.
+            value: what is to be high: `feedback:NAME` or `shadow:OUTPUT`.
+            since: seconds since the epoch, ISO 8601, or how long ago (`30d`); by default all.
+            until: likewise; by default now.
+        """
+        body = {
+            "policy": dict(policy),
+            "route": route,
+            "value": value,
+            "since": since,
+            "until": until,
+        }
+        call = ApiCall("POST", "/what-if", {}, body)
+        return cast("WhatIf", self._connection.request(call))
 
     def _change_shadow(self, name: str, change: Mapping[str, Any]) -> ShadowView:
         call = ApiCall("POST", f"/routes/{calls.quoted(name)}/shadow", {}, dict(change))

@@ -528,6 +528,10 @@ TrafficRow = TypedDict(
         "first_byte_s": float | None,
         "total_s": float,
         "model": str,
+        "request_bytes": int,
+        "propensity": float | None,
+        "first_target": str,
+        "choices": dict[str, float],
         "attempts": list[dict[str, Any]],
         "bodies": bool,
         "request": str | None,
@@ -723,3 +727,20 @@ class ScheduleReport(TypedDict):
     error: str
     history: list[ScheduledRun]
     decisions: list[ScheduleDecision]
+
+
+class WhatIf(TypedDict):
+    """What a policy would have brought: `measures` has an estimate for each respect."""
+
+    route: str
+    value: str
+    since: float | None
+    until: float
+    records: int
+    requests: int
+    sampled: float
+    excluded: list[dict[str, Any]]
+    targets: list[dict[str, Any]]
+    measures: list[dict[str, Any]]
+    refused: str
+    warnings: list[str]

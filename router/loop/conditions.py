@@ -124,6 +124,7 @@ FIELDS: Mapping[str, Field] = {
     "path": _of_row("text", "path", "`chat/completions`, ..."),
     "status": _of_row("number", "status", "HTTP status of the answer"),
     "error_code": _of_row("text", "error_code", "the error's code, '' without one"),
+    "request_bytes": _of_row("number", "request_bytes", "bytes of the request's body"),
     "stream": _of_row("truth", "stream", "whether the answer was streamed"),
     "cached": _of_row("truth", "cached", "whether the response cache answered"),
     "finish_reason": _of_row("text", "finish_reason", "as the target reports it"),

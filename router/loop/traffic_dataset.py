@@ -391,8 +391,8 @@ class TrafficDatasets:
         A deletion that came before the rows' lineage was stored has not found them.
         """
         gone = dict(writing.numbers)
-        async for found in job.recorded.with_bodies(list(gone)):
-            for request in found:
+        async for requests in job.recorded.with_bodies(list(gone)):
+            for request in requests:
                 gone.pop(request.number, None)
         if not gone:
             return row, funnel

@@ -134,6 +134,30 @@ OPERATIONS = [
     Op("POST", "/review/{row_id}/accept", {"dataset": "d"}, (("dataset",), (KEY,))),
     Op("POST", "/review/{row_id}/reject", {"reason": "r"}, ((KEY,),)),
     Op("POST", "/review/{row_id}/undo", {}, ((KEY,),)),
+    Op(
+        "POST",
+        "/what-if",
+        {
+            "policy": {
+                "rules": [
+                    {"when": "stream == true", "weights": {"up/echo": 1}},
+                    {"weights": {"up/echo": 1}},
+                ]
+            },
+            "route": "r",
+            "value": "feedback:v",
+            "since": "1d",
+        },
+        (
+            ("route",),
+            ("value",),
+            ("since",),
+            ("policy", "rules", 0, "when"),
+            ("policy", "rules", 0, "weights", KEY),
+            ("policy", KEY),
+            (KEY,),
+        ),
+    ),
     Op("POST", "/routes/{name}/shadow", {"action": "pause", "reason": "r"}, (("action",), (KEY,))),
     Op(
         "POST",

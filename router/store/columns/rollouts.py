@@ -21,7 +21,7 @@ ROLLOUT_FIELDS = {field.name: field.type for field in msgspec.structs.fields(Rol
 DECISION_FIELDS = {field.name: field.type for field in msgspec.structs.fields(RolloutDecision)}
 _JSON = frozenset({"settings", "base", "override", "forecast", "seen"})
 # What a client did, which says nothing about the arm.
-_CLIENTS = frozenset({"client_closed_request", "server_stopping"})
+CLIENT_LEFT = frozenset({"client_closed_request", "server_stopping"})
 
 REQUEST_COLUMNS = (
     "number",
@@ -113,7 +113,7 @@ def has_failed(record: Record) -> bool:
     An error that is the client's own comes as often in both arms. One that only the candidate's
     host makes of what the control's takes is a fault of the candidate.
     """
-    if record.status == 499 or record.error_code in _CLIENTS:
+    if record.status == 499 or record.error_code in CLIENT_LEFT:
         return False
     return record.status >= 400 or bool(record.error_code)
 

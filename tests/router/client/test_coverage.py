@@ -62,6 +62,9 @@ def uses(folder: Any) -> dict[str, Use]:
         "POST /watches/{name}/probe": lambda client: client.watches.probe("x/y"),
         "POST /watches/{name}/pin": lambda client: client.watches.pin("x/y", "why"),
         "GET /shadows": lambda client: client.routes.shadows(),
+        "POST /what-if": lambda client: client.routes.what_if(
+            {"strategy": "cheapest"}, route="x/y", value="feedback:v", since="1d", until="1h"
+        ),
         "GET /routes/{name}/shadow": lambda client: client.routes.shadow("x/y"),
         "POST /routes/{name}/shadow": lambda client: client.routes.pause_shadow("x/y", "why"),
         "GET /eval": lambda client: client.runs.list(dataset="d"),

@@ -225,6 +225,15 @@ def shadowed(**shadow):
     }
 
 
+def supposing(world, port):
+    for path in (*world.names("policy.yaml"), f"http://127.0.0.1:{port}/x"):
+        yield "/what-if", {"policy": path}
+        yield "/what-if", {"policy": {"weights": {path: 1}}, "route": "r"}
+        yield "/what-if", {"policy": {"strategy": path}, "route": "r"}
+        yield "/what-if", {"policy": {"strategy": "weighted"}, "route": path}
+        yield "/what-if", {"policy": {"strategy": "weighted"}, "route": "r", "value": path}
+
+
 def pausing(world, _port):
     for path in world.names("rows.jsonl"):
         yield f"/routes/{quote(path, safe='')}/shadow", {"action": "pause", "reason": path}
@@ -390,6 +399,7 @@ REQUESTS = {
     ("POST", "/datasets/label/{run_id}"): about_labels,
     ("PUT", "/datasets/{name}"): uploading,
     ("PUT", "/routes/{name}"): routing,
+    ("POST", "/what-if"): supposing,
     ("POST", "/routes/{name}/shadow"): pausing,
     ("POST", "/routes/{name}/rollout"): rolling_out,
     ("POST", "/routes/{name}/rollout/pause"): about_rollouts("pause"),

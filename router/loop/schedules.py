@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from providers.errors import ConflictError, EvalrouterError, NotFoundError
+from providers.names import check_name
 from router.config.schedules import Schedule
 from router.loop.schedule_controller import KIND, ScheduleController
 from router.loop.schedule_documents import ScheduleDocuments
@@ -54,7 +55,7 @@ class ScheduleAcceptance(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     """
 
     reason: _Reason
-    run: Annotated[str, msgspec.Meta(min_length=1, max_length=200)] | None = None
+    run: Annotated[str, msgspec.Meta(min_length=1)] | None = None
 
 
 class ScheduleView(msgspec.Struct, frozen=True, kw_only=True):
@@ -251,9 +252,12 @@ class Schedules:
         """Compare the next runs of a schedule with a run of it, whatever that showed.
 
         Raises:
+            RequestError: `run` cannot be the id of a run.
             NotFoundError: no such schedule, or it has no such run.
             ConflictError: the run did not complete, or none has yet.
         """
+        if request.run is not None:
+            check_name(request.run, "run")
         self.documents.find(name)
         run_id = await self._completed(name, request.run)
         await self._decide(name, "accept", run_id, request.reason, actor)

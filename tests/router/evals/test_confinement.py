@@ -269,7 +269,7 @@ def about_schedules(action):
 
     def requests(world, _port):
         for path in world.names("run.yaml"):
-            body = {"reason": path} | ({"run": path[:200]} if action == "accept" else {})
+            body = {"reason": path} | ({"run": path} if action == "accept" else {})
             yield f"/schedules/{quote(path, safe='')}/{action}", body
 
     return requests

@@ -1,4 +1,7 @@
-"""Two servers on one database, one of which is killed during a schedule: there is one run."""
+"""Two servers on one database, one of which is killed during a schedule: there is one run.
+
+It is part of `make test-outages`.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,14 @@ from collections import Counter
 from contextlib import ExitStack, closing
 
 import httpx
+import msgspec
 import pytest
 from server_process import serving, wait_for
 from servers import scripted
 
+pytestmark = pytest.mark.skipif(
+    os.environ.get("REAL_TIMES") != "1", reason="takes up to two minutes: make test-outages"
+)
 SAMPLES, CONCURRENCY = 24, 2
 # Slow enough for a kill to meet requests in flight.
 MODELS = {"m": [{"answer": "yes", "delay_s": 0.05}]}
@@ -82,15 +89,13 @@ def test_another_server_goes_on_with_the_run_of_one_that_is_killed(tmp_path):
         assert runs(tmp_path) == [begun["run_id"]]
         # Only what was in flight was sent once more.
         sent = Counter(
-            json.loads(each.body)["messages"][0]["content"] for each in upstream.log.requests
+            msgspec.json.decode(each.body)["messages"][0]["content"]
+            for each in upstream.log.requests
         )
         assert len(sent) == SAMPLES
         assert sum(sent.values()) <= SAMPLES + CONCURRENCY
 
 
-@pytest.mark.skipif(
-    os.environ.get("REAL_TIMES") != "1", reason="waits for a full minute: make test-outages"
-)
 def test_a_minute_that_begins_is_one_run_of_several_servers_and_workers(tmp_path):
     with scripted(MODELS) as upstream, ExitStack() as stack:
         folders = write(tmp_path, upstream, cron="* * * * *")

@@ -294,6 +294,8 @@ class JudgeRequest(msgspec.Struct, frozen=True, kw_only=True):
         parameters: the other fields of the request.
         repeat: the number of this judgement of the same answer, from 0.
         attempt: the number of earlier requests whose answers could not be read.
+        answer: the text of the answer that the judgement is about, which tells answers of several
+            routes apart; "" where the metric does not say.
     """
 
     judge: str
@@ -304,6 +306,7 @@ class JudgeRequest(msgspec.Struct, frozen=True, kw_only=True):
     parameters: dict[str, Any] = {}
     repeat: int = 0
     attempt: int = 0
+    answer: str = ""
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):

@@ -151,6 +151,11 @@ class Compatible:
         self._key_path = key_path
         self._headers = self._make_headers(config)
 
+    @property
+    def base_url(self) -> str:
+        """Return the host's address, up to and including `/v1`."""
+        return self._base
+
     def _make_headers(self, config: CompatibleConfig) -> dict[str, str]:
         headers = {"content-type": "application/json", "user-agent": "evalrouter"}
         if config.api_key:

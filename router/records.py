@@ -129,22 +129,118 @@ class Odds:
         return odds
 
 
-class Trace(NamedTuple):
-    """The place of a request in a distributed trace (W3C Trace Context).
+class TracedAttempt(NamedTuple):
+    """An attempt as a span.
 
     Attributes:
-        header: the `traceparent` to send upstream.
-        trace_id: of the whole trace.
-        span_id: of this request.
-        parent_id: of the client's span, None when the trace begins here.
-        sampled: whether the service that began the trace wants it recorded.
+        span_id: the span's.
+        ended_at: when it ended, seconds since the epoch: for the one that led to an answer, when
+            that began.
+        attempt: the attempt.
     """
 
-    header: str
-    trace_id: int
     span_id: int
-    parent_id: int | None
-    sampled: bool
+    ended_at: float
+    attempt: Attempt
+
+
+class TracedStep(NamedTuple):
+    """Something else that was done for a request, as a span.
+
+    Attributes:
+        span_id: the span's.
+        name: the span's, as `cache`.
+        began_at, ended_at: seconds since the epoch.
+        attributes: by OpenTelemetry's names.
+    """
+
+    span_id: int
+    name: str
+    began_at: float
+    ended_at: float
+    attributes: Mapping[str, str | bool | int | float]
+
+
+class Trace:
+    """The place in a distributed trace (W3C Trace Context) of a request that is recorded there.
+
+    Attributes:
+        trace_id: of the whole trace.
+        span_id: of this request.
+        parent_id: of the span that it is below; None where the trace begins here.
+        is_remote: whether that span is another program's.
+        propagates: whether targets get the trace.
+        attempts: those that have ended, in order.
+        steps: what else was done. Whatever does something for a request adds it here.
+        attributes: what the span has besides what its record says.
+        links: other spans that this one follows from, as trace id and span id.
+        wants_bodies: whether the span shows what was sent and what came back, although the record
+            does not store it.
+        bodies: both, once they are there.
+    """
+
+    __slots__ = (
+        "attempts",
+        "attributes",
+        "bodies",
+        "is_remote",
+        "links",
+        "parent_id",
+        "propagates",
+        "span_id",
+        "steps",
+        "trace_id",
+        "wants_bodies",
+    )
+
+    def __init__(
+        self,
+        trace_id: int,
+        span_id: int,
+        parent_id: int | None = None,
+        *,
+        is_remote: bool = False,
+        propagates: bool = True,
+    ) -> None:
+        self.trace_id = trace_id
+        self.span_id = span_id
+        self.parent_id = parent_id
+        self.is_remote = is_remote
+        self.propagates = propagates
+        self.attempts: list[TracedAttempt] = []
+        self.steps: list[TracedStep] = []
+        self.attributes: dict[str, str | bool | int | float] = {}
+        self.links: list[tuple[int, int]] = []
+        self.wants_bodies = False
+        self.bodies: tuple[bytes, bytes] | None = None
+
+    def add_attempt(self, attempt: Attempt, span_id: int) -> None:
+        """Add an attempt that has ended now; without an id for one that was not sent."""
+        self.attempts.append(TracedAttempt(span_id or new_span_id(), time.time(), attempt))
+
+    def add_step(
+        self, name: str, began_at: float, attributes: Mapping[str, str | bool | int | float]
+    ) -> None:
+        """Add what was done for the request since a moment, and has ended now."""
+        step = TracedStep(new_span_id(), name, began_at, time.time(), attributes)
+        self.steps.append(step)
+
+    def traceparent(self, span_id: int) -> str:
+        """Return the `traceparent` of what is sent in a span; "" where targets do not get it."""
+        return f"00-{self.trace_id:032x}-{span_id:016x}-01" if self.propagates else ""
+
+
+def new_span_id() -> int:
+    """Return a new id of a span."""
+    return random.getrandbits(64) or 1
+
+
+def span_id_of(record_id: str) -> int:
+    """Return the id of a request's span by the id of its record, whose last half is random.
+
+    So what is said of the request later finds its span, by a record that has the trace's id.
+    """
+    return int(record_id[-16:], 16) or 1
 
 
 class Record(msgspec.Struct, kw_only=True, gc=False):
@@ -192,7 +288,7 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
         head: the first bytes of an answer's body of which `tail` is only the end.
         received: bytes of the answer's body, where `tail` is only its end; else 0.
         body: the client's request, to estimate its tokens from where the target does not say.
-        trace: the request's place in a trace; None where tracing is off.
+        trace: the request's place in a trace; None where it is not recorded in one.
 
         response_id: the `id` of the answer, by `stored_name`; "" without one.
         finish_reason, model, system_fingerprint: as the target reports them, "" otherwise.

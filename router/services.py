@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
 
-from providers.base import Lifecycle, Provider
+from providers.base import HasAddress, Lifecycle, Provider
 from providers.errors import ConfigError
 from providers.http.transport import Transport
 from providers.kinds import make
@@ -42,7 +42,8 @@ from router.gateway.keys import Keys
 from router.gateway.prices import PriceBook
 from router.gateway.recorder import Traffic
 from router.gateway.route_table import Routes
-from router.gateway.telemetry import ProcessMetrics
+from router.gateway.spans import Hosts
+from router.gateway.telemetry import ProcessMetrics, open_traces
 from router.loop.assignment import Assignments
 from router.loop.copied_rows import CopiedRowsDeletion
 from router.loop.feedback import FeedbackIntake
@@ -174,8 +175,8 @@ class Services:
         self.cache = ResponseCache(config.cache.max_bytes)
         self.cache_sync = CacheSync(self.cache, self.store)
         kinds = {name: provider.kind for name, provider in config.providers.items()}
-        self.telemetry = ProcessMetrics(config.telemetry, kinds, share=share)
-        traces = self.telemetry.traces
+        traces = open_traces(config.telemetry, Hosts(kinds, self._address_of), self.masks)
+        self.telemetry = ProcessMetrics(traces, share=share)
         self.answer_counts = AnswerCounts(self.store, languages=lambda: self.watches.languages)
         self.traffic = Traffic(
             self.store,
@@ -196,6 +197,7 @@ class Services:
             requester,
             config.evaluation,
             masks=self.masks,
+            traces=traces,
             on_end=self.tracker.begin,
         )
         self.runs = Runs(self.store, requester, self.datasets, config.evaluation, self.jobs)
@@ -232,6 +234,7 @@ class Services:
             self.routes,
             requester,
             allowed=config.evaluation,
+            traces=traces,
         )
         self.hooks = self.traffic.hooks = AnswerHooks(
             [self.shadows], sample_hooks=[self.rollout_judging]
@@ -254,6 +257,11 @@ class Services:
         self.draining = False
         self._watching: list[asyncio.Task[None]] = []
         self._publishing: asyncio.Task[None] | None = None
+
+    def _address_of(self, name: str) -> str:
+        """Return the address of a provider's host; "" where it has none, or has not begun yet."""
+        provider = self.providers.get(name)
+        return provider.base_url if isinstance(provider, HasAddress) else ""
 
     def _seal(self, config: Config) -> None:
         if config.storage.seal_after_days:
@@ -287,6 +295,7 @@ class Services:
             self.recorded,
             lambda: self.routes.table,
             self.traffic.outdated,
+            traces=self.telemetry.traces,
         )
         self.deletion = RequestDeletion(
             [

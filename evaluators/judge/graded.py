@@ -269,6 +269,7 @@ class Graded:
             messages=() if isinstance(prompt, str) else tuple(prompt),
             prompt=prompt if isinstance(prompt, str) else None,
             parameters=self._grading.parameters,
+            answer=item.answer.text or "",
         )
 
     async def poll(self, item: Scorable, ask: AskJudge) -> PanelResult:

@@ -140,6 +140,7 @@ async def _verdict(
                 prompt=prometheus.raw(question, how.style) if how.raw else None,
                 parameters=dict(how.parameters),
                 attempt=attempt,
+                answer=pair.first,
             )
         )
         verdict = read_label(judgement.answer, question.user)

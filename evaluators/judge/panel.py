@@ -53,6 +53,7 @@ class PanelRequest(NamedTuple):
         messages: the messages of a chat; empty with a `prompt`.
         prompt: the text to complete; None for a chat.
         parameters: the other fields of the request.
+        answer: the text of the answer that the verdicts are about.
     """
 
     metric: str
@@ -60,6 +61,7 @@ class PanelRequest(NamedTuple):
     messages: tuple[dict[str, str], ...] = ()
     prompt: str | None = None
     parameters: Mapping[str, Any] = {}
+    answer: str = ""
 
     @property
     def text(self) -> str:
@@ -169,6 +171,7 @@ async def _verdict(
                 parameters=dict(request.parameters),
                 repeat=repeat,
                 attempt=attempt,
+                answer=request.answer,
             )
         )
         answered = text_of(judgement.answer) is not None

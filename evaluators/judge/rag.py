@@ -175,6 +175,7 @@ class _Steps:
         self._settings = settings
         self._ask = ask
         self._id = item.sample.id
+        self._answer = item.answer.text or ""
         self._instruction = instruction_of(item.sample, settings.instruction)
         self._context = joined(value_at(item.sample.fields, settings.context))
         self.count = self.unparsed = 0
@@ -235,6 +236,7 @@ class _Steps:
                     ),
                     parameters=self._settings.parameters,
                     attempt=attempt,
+                    answer=self._answer,
                 )
             )
             answer = text_of(judgement.answer)

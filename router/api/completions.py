@@ -41,6 +41,7 @@ from router.gateway.hooks import AnswerHooks, TargetChooser
 from router.gateway.keys import KEYLESS, NOTHING
 from router.gateway.recorder import settle
 from router.gateway.routing import Plan, Table, position_of, share, unit_of
+from router.gateway.trace_context import passed_traceparent
 from router.gateway.upstream import UpstreamRequest
 from router.services import Services
 
@@ -71,7 +72,9 @@ class Completions:
         self._traffic = services.traffic
         self._hooks: AnswerHooks = services.hooks
         self._prices = services.prices
-        self._telemetry = services.telemetry
+        traces = services.telemetry.traces
+        self._trace_contexts = None if traces is None else traces.contexts
+        self._propagates = services.config.telemetry.propagate
         self._chooser: TargetChooser = services.assignments
         self._cache = services.cache
         self._cache_ttl = services.config.cache.ttl
@@ -124,6 +127,13 @@ class Completions:
         if holder is None:
             self._hosts.check(headers.get(b"host"))
             self._origins.check(headers)
+        if self._trace_contexts is not None:
+            incoming = headers.get(b"traceparent")
+            context.trace, context.traceparent = self._trace_contexts.begin(
+                incoming, context.record_id
+            )
+        elif b"traceparent" in headers and self._propagates:
+            context.traceparent = passed_traceparent(headers[b"traceparent"])
         if b"content-encoding" in headers:
             receive = decoded(headers, receive, self._max_body_bytes)
         context.read(await read_body(receive, self._max_body_bytes, headers.get(b"content-length")))
@@ -144,7 +154,6 @@ class Completions:
         use = cache_use_of(None if route is None else route.cache, headers, self._cache_ttl)
         if use is not None and await self._from_cache(use, scope, send, context):
             return
-        context.trace = self._telemetry.child_traceparent(headers.get(b"traceparent"))
         request = self._upstream_request(context)
         with ClientWatch(receive, self._dispatcher.loop):
             response = await self._dispatcher.open(self._plan(table, context), request)
@@ -175,9 +184,10 @@ class Completions:
             context.stream,
             context.request_id,
             want_usage=context.stream and path != "embeddings" and lacks_usage(envelope),
-            traceparent=context.traceparent(),
+            traceparent=context.traceparent,
             headers=NO_HEADERS if self._passed.isdisjoint(headers) else self._pass(headers),
             attempts=context.attempts,
+            trace=context.trace,
         )
 
     def _pass(self, headers: Mapping[bytes, bytes]) -> dict[str, str]:
@@ -193,6 +203,7 @@ class Completions:
     ) -> bool:
         """Answer from the response cache; return False when it has nothing that will do."""
         context.cache_use = use
+        began_at = 0.0 if context.trace is None else self._now()
         context.cache_key = key_of(
             caller=context.grant.key_id,
             path=context.path,
@@ -201,6 +212,9 @@ class Completions:
             envelope=context.envelope,
         )
         entry = self._cache.get(context.cache_key, use.max_age) if use.read else None
+        if context.trace is not None and use.read:
+            hit = {"evalrouter.cache.hit": entry is not None}
+            context.trace.add_step("cache", began_at, hit)
         if entry is None:
             return False
         context.cached = entry

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from typing import Any
 
@@ -25,8 +24,6 @@ from router.records import Attempt, Odds, Record, Target, Trace, new_record_id
 # The longest `x-request-id` of a client that is taken over.
 MAX_REQUEST_ID_BYTES = 128
 
-_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-
 
 class RequestContext:
     """One request on its way through: the request, and what has become of it so far.
@@ -46,7 +43,8 @@ class RequestContext:
         route: the route that `model` names; None for `provider/model`.
         cache_use, cache_key, cached: how it uses the response cache, its key there, and the answer
             that the cache had.
-        trace: its place in a distributed trace.
+        trace: the trace that it is recorded in; None for none.
+        traceparent: what targets get of a trace that it is not recorded in; "" for nothing.
         unit: a hash of the key that its route keeps to one target; "" without one.
         first, odds: the target that its plan tries first, and with which probability each was; None
             as in Record.
@@ -88,6 +86,7 @@ class RequestContext:
         "stream",
         "tail",
         "trace",
+        "traceparent",
         "unit",
     )
 
@@ -111,6 +110,7 @@ class RequestContext:
         self.cache_key: bytes | None = None
         self.cached: CachedResponse | None = None
         self.trace: Trace | None = None
+        self.traceparent = ""
         self.unit = ""
         self.first: Target | None = None
         self.odds: Odds | None = None
@@ -137,16 +137,6 @@ class RequestContext:
         """Note the error that the request ended with; a status that was already sent stands."""
         self.status = self.status or error.status
         self.error_code = error.code or "error"
-
-    def traceparent(self) -> str:
-        """Return the `traceparent` to send upstream.
-
-        It names our own span, or without traces is the client's header as it came.
-        """
-        if self.trace is not None:
-            return self.trace.header
-        header = self.headers.get(b"traceparent", b"")
-        return header.decode("latin-1") if _TRACEPARENT.fullmatch(header) else ""
 
     def answer_headers(self, content_type: str, target: str) -> Headers:
         """Return the headers that every answer has."""

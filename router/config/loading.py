@@ -30,7 +30,7 @@ from router.config.schema import Cache, Config
 from router.config.section import SectionReader
 from router.config.server import Server, server_problems
 from router.config.storage import Storage, storage_problems, with_environment
-from router.config.telemetry import Telemetry
+from router.config.telemetry import Telemetry, telemetry_problems
 from router.config.tracking import Tracking, tracking_problems, with_variables
 from router.config.watches import WatchSettings, watch_problems
 from serve import config as hosting
@@ -167,6 +167,8 @@ def _read(reader: SectionReader, environ: Mapping[str, str]) -> Config:
     reader.add(storage_problems(document, storage))
     tracking = reader.section("tracking", Tracking)
     reader.add(tracking_problems(document, tracking))
+    telemetry = reader.section("telemetry", Telemetry)
+    reader.add(telemetry_problems(document, telemetry))
     review = reader.section("review", Review)
     reader.add(review_problems(document, review, providers, routes))
     alerts = reader.section("alerts", Alerts)
@@ -191,7 +193,7 @@ def _read(reader: SectionReader, environ: Mapping[str, str]) -> Config:
         prices=reader.entries("prices", Price),
         record=reader.scalar("record", KeepBodies, "metadata"),
         cache=reader.section("cache", Cache),
-        telemetry=reader.section("telemetry", Telemetry),
+        telemetry=telemetry,
         tracking=with_variables(tracking, environ),
         review=review,
         watches=watches,

@@ -20,6 +20,7 @@ from evaluators.base import (
     Cell,
     Embed,
     JudgeMetric,
+    JudgeRequest,
     Sample,
     Score,
 )
@@ -40,6 +41,7 @@ from router.evals.lanes import TargetLane, lanes_of
 from router.evals.requests import EvalRequester
 from router.evals.results import stop_reason_of
 from router.evals.run_log import RunLog
+from router.evals.run_spans import RunSpans
 from router.evals.validation import (
     build_metrics,
     check_signatures,
@@ -48,6 +50,7 @@ from router.evals.validation import (
     requested_routes,
 )
 from router.gateway.routing import share
+from router.gateway.spans import SpanSink
 from router.records import Attempt
 from router.store.protocol import Store
 from router.store.results import ScoredAnswer
@@ -105,6 +108,7 @@ class Replay:
         document: the run's.
         live: kept up to date on the way.
         log: the run's.
+        traces: get the run's spans; None where none are sent.
         clock: seconds, monotonic.
 
     Attributes:
@@ -121,6 +125,7 @@ class Replay:
         *,
         live: RunProgress,
         log: RunLog,
+        traces: SpanSink | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -129,6 +134,9 @@ class Replay:
         self._requester = requester = requester.for_run(document, log)
         self._log = log
         self._metrics = build_metrics(document)
+        self._spans: RunSpans | None = None
+        if traces is not None and traces.contexts.has_evaluations:
+            self._spans = RunSpans(traces, run, document, self._metrics)
         self._live = live
         self._clock = clock
         self._began = clock()
@@ -214,6 +222,7 @@ class Replay:
             concurrency=self._document.limits.concurrency,
             share=self._document.uses_run_cache,
             pay=self._pay,
+            trace_of=_no_trace if self._spans is None else self._spans.judge_trace,
         )
         return _Scorers(
             self.run,
@@ -258,9 +267,17 @@ class Replay:
                     cell = Cell(route, entry.sample.id, repeat)
                     stored = entry.unscored.get((route, repeat))
                     if stored is not None:
-                        yield CellTask(cell, entry.sample, stored.answer, stored.scores)
+                        yield self._scorable(cell, entry.sample, stored.answer, stored.scores)
                     elif not lane.stopped:
                         yield CellTask(cell, entry.sample)
+
+    def _scorable(
+        self, cell: Cell, sample: Sample, answer: Answer | None, scores: tuple[Score, ...] = ()
+    ) -> CellTask:
+        """Return the task of scoring a stored answer."""
+        if self._spans is not None and answer is not None:
+            self._spans.rescored(cell, sample, answer)
+        return CellTask(cell, sample, answer, scores)
 
     async def _answered(self) -> AsyncGenerator[CellTask]:
         """Yield the cells whose answers lack scores, in the order of the dataset."""
@@ -269,7 +286,7 @@ class Replay:
             async for entry in open_samples:
                 for (route, repeat), stored in entry.unscored.items():
                     cell = Cell(route, entry.sample.id, repeat)
-                    yield CellTask(cell, entry.sample, stored.answer, stored.scores)
+                    yield self._scorable(cell, entry.sample, stored.answer, stored.scores)
 
     async def _precomputed(self) -> AsyncGenerator[CellTask]:
         """Yield the cells that the dataset has answered, their answers stored."""
@@ -280,10 +297,10 @@ class Replay:
                 stored = entry.unscored.get((PRECOMPUTED, 0))
                 cell = Cell(PRECOMPUTED, entry.sample.id, 0)
                 if stored is not None:
-                    yield CellTask(cell, entry.sample, stored.answer, stored.scores)
+                    yield self._scorable(cell, entry.sample, stored.answer, stored.scores)
                 elif (PRECOMPUTED, 0) not in entry.settled:
                     answer = await self._read(_answer_of(entry.sample))
-                    batch.append(CellTask(cell, entry.sample, answer))
+                    batch.append(self._scorable(cell, entry.sample, answer))
                 if len(batch) == _PRECOMPUTED_BATCH:
                     await self._store_precomputed(batch)
                     for task in batch:
@@ -308,7 +325,9 @@ class Replay:
 
     async def _complete(self, cell: Cell, sample: Sample, place: LanePlace) -> Answer | Unanswered:
         """Request an answer, and store it before anything else is done with it."""
-        run_id, document = self.run.id, self._document
+        run_id, document, spans = self.run.id, self._document, self._spans
+        if spans is not None:
+            spans.begin(cell, sample)
         prepared = self._requester.prepare(
             cell.route, sample, document.parameters, fallback=document.fallback, table=self._table
         )
@@ -319,19 +338,26 @@ class Replay:
             str(prepared.plan.targets[0]),
             unless_known=document.uses_run_cache and not self._requester.is_free(prepared),
         )
+        if spans is not None and document.uses_run_cache:
+            spans.cache_read(cell, hit=known is not None)
         if known is not None:
             # Its cost stays, so that routes compare, although it is not paid again.
             answer = msgspec.structs.replace(known, attempts=0)
             answer = await self._read(answer)
             await self._store.keep_answer(run_id, cell, prepared.hash, answer, ())
+            if spans is not None:
+                spans.answered(cell, answer)
             return answer
         lane = self._by_target[cell.route, prepared.plan.targets[0]]
         await place.take()
         if lane.stopped or self._is_halted():
             await self._store.withdraw(run_id, cell)
+            if spans is not None:
+                spans.forget(cell)
             return Unanswered.DROPPED
         refused = self._refused.get(cell, [])
-        completed = await self._requester.ask(prepared, tries=TRIES - len(refused))
+        trace = None if spans is None else spans.request_trace(cell)
+        completed = await self._requester.ask(prepared, tries=TRIES - len(refused), trace=trace)
         self._refused.pop(cell, None)
         attempts = refused + list(completed.attempts)
         if completed.try_later and len(attempts) < TRIES:
@@ -349,6 +375,8 @@ class Replay:
         await self._store.keep_answer(
             run_id, cell, prepared.hash, answer, msgspec.to_builtins(attempts)
         )
+        if spans is not None:
+            spans.answered(cell, answer)
         return answer
 
     async def _read(self, answer: Answer) -> Answer:
@@ -367,9 +395,16 @@ class Replay:
         else:
             self._live.answered += 1
             self._live.cached += result.answer.cached
+        if self._spans is not None:
+            self._spans.ended(result)
         if self._rule is not None:
             self._feed(self._rule, result)
             self._obey_rule(self._rule)
+
+    def trace_end(self, stop: Stop, at: float) -> None:
+        """Send the run's own span, once it has ended for good."""
+        if self._spans is not None:
+            self._spans.run_ended(stop.state, stop.why, at, self._live.answered, self._live.failed)
 
     def _obey_rule(self, rule: StopRule) -> None:
         """Wind down once the rule says that the run's question may be answered."""
@@ -451,6 +486,10 @@ class Replay:
                     why = f"stopped at its limit {name}: {limit:g}; resume it with a higher one"
                     self.wind_down("cancelled", why)
         return self.stop is not None
+
+
+def _no_trace(_: JudgeRequest) -> None:
+    return None
 
 
 def _answer_of(sample: Sample) -> Answer:

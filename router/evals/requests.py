@@ -37,7 +37,7 @@ from router.gateway.recorder import Traffic, settle
 from router.gateway.route_table import Routes
 from router.gateway.routing import Plan, Table, share
 from router.gateway.upstream import UpstreamRequest, UpstreamResponse
-from router.records import Attempt, Record, Target, new_record_id
+from router.records import Attempt, Record, Target, Trace, new_record_id
 from serve.config import ModelConfig
 
 # The error by which a host says that its filter held back the prompt or the answer.
@@ -255,7 +255,9 @@ class EvalRequester:
         """Return whether the request costs nothing, so that storing its answer saves nothing."""
         return self.prices.is_free(prepared.plan.targets[0])
 
-    async def ask(self, prepared: PreparedRequest, *, tries: int = 1) -> CompletedRequest:
+    async def ask(
+        self, prepared: PreparedRequest, *, tries: int = 1, trace: Trace | None = None
+    ) -> CompletedRequest:
         """Send a request. A target's failure is an Answer with `error`.
 
         Tokens and cost are counted as for live requests, see `recorder.settle`; a failure that may
@@ -265,7 +267,10 @@ class EvalRequester:
             prepared: the request.
             tries: attempts that the caller makes while the target has too many requests; what is
                 tried again is no error in the log.
+            trace: the trace that it is recorded in.
         """
+        if trace is not None:
+            prepared = prepared._replace(upstream=prepared.upstream._replace(trace=trace))
         at = time.time()
         completed, body = await self._ask(prepared)
         if self.log is not None:
@@ -278,9 +283,11 @@ class EvalRequester:
             return charged._replace(answer=answer)
         return charged
 
-    async def ask_judge(self, prepared: PreparedRequest) -> Judgement:
+    async def ask_judge(
+        self, prepared: PreparedRequest, *, trace: Trace | None = None
+    ) -> Judgement:
         """Send a request to a judge. A target's failure is a judgement with `error`."""
-        completed = await self.ask(prepared)
+        completed = await self.ask(prepared, trace=trace)
         completion = completed.completion
         tokens = completion.logprobs.last(_LAST_TOKENS) if completion else ()
         return Judgement(answer=completed.answer, tokens=tokens, request_hash=prepared.hash)
@@ -321,7 +328,10 @@ class EvalRequester:
             tail=body,
             received=len(body),
             body=_encode(upstream.envelope),
+            trace=upstream.trace,
         )
+        if upstream.trace is not None and upstream.trace.wants_bodies:
+            upstream.trace.bodies = (record.body, body)
         await off_loop(len(body), settle, record, self.prices)
         self._traffic.add(record)
         if record.target is None and not record.lost_tokens:

@@ -22,6 +22,7 @@ from router.evals.lease import stale_after, this_owner
 from router.evals.requests import EvalRequester
 from router.evals.run_log import RunLog
 from router.evals.stored_runs import find_row, find_run, stored_document
+from router.gateway.spans import SpanSink
 from router.store.protocol import Store
 from router.store.runs import ENDED, STOPPED, RequestedState, Run, RunState, UnreadableRun
 
@@ -83,6 +84,7 @@ class Jobs:
         on_end: called with the id of each run that has ended here, once that is stored.
         max_runs: how many runs of clients a server executes at a time.
         masks: the secrets that no log may have.
+        traces: get the spans of runs; None where none are sent.
         now: the time, seconds since the epoch.
     """
 
@@ -95,6 +97,7 @@ class Jobs:
         on_end: Callable[[str], None] = lambda _: None,
         max_runs: int = 2,
         masks: Masks,
+        traces: SpanSink | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -104,6 +107,7 @@ class Jobs:
         self._on_end = on_end
         self._max_runs = max_runs
         self._masks = masks
+        self._traces = traces
         self._owner = this_owner()
         self._under_way: dict[str, _ExecutingRun] = {}
         # Those of them that no caller waits for.
@@ -177,11 +181,14 @@ class Jobs:
         except Exception as error:
             await _ended(task)
             await self._end(run.id, Stop("failed"), run_log=run_log, error=str(error))
+            replay.trace_end(Stop("failed", str(error)), self._now())
             raise
         finally:
             heartbeat.cancel()
             del self._under_way[run.id]
         await self._end(run.id, stop, run_log=run_log)
+        if stop.state in ENDED:
+            replay.trace_end(stop, self._now())
         return await find_run(self._store, run.id)
 
     async def _begin(self, run_id: str, live: RunProgress, run_log: RunLog) -> Replay:
@@ -192,7 +199,15 @@ class Jobs:
         if run.runner == "server":
             # It may be older than what the config allows now.
             await confine(document, self._allowed, datasets=None)
-        return Replay(self._store, self._requester, run, document, live=live, log=run_log)
+        return Replay(
+            self._store,
+            self._requester,
+            run,
+            document,
+            live=live,
+            log=run_log,
+            traces=self._traces,
+        )
 
     async def _end(
         self, run_id: str, stop: Stop, *, run_log: RunLog | None = None, error: str = ""

@@ -58,7 +58,7 @@ from router.gateway.upstream import (
     log_breaker_close,
     log_breaker_open,
 )
-from router.records import Attempt, Target, TrafficClass
+from router.records import Attempt, Target, TrafficClass, new_span_id
 
 # An error body is for reading; a host that sends more than this is not telling us anything.
 MAX_ERROR_BYTES = 1024 * 1024
@@ -77,12 +77,13 @@ ERROR_EVENT = "upstream_error_event"
 class _AttemptLog:
     """What one request has been through: its attempts, the last failure, when it must end."""
 
-    __slots__ = ("attempts", "cancelled", "deadline", "failure", "started")
+    __slots__ = ("attempts", "cancelled", "deadline", "failure", "started", "trace")
 
-    def __init__(self, started: float, total: float, attempts: list[Attempt] | None) -> None:
+    def __init__(self, started: float, total: float, request: UpstreamRequest) -> None:
         self.started = started
         self.deadline = started + total
-        self.attempts: list[Attempt] = [] if attempts is None else attempts
+        self.attempts: list[Attempt] = [] if request.attempts is None else request.attempts
+        self.trace = request.trace
         self.failure: UpstreamError | None = None
         # The result of an attempt that is cancelled from now on.
         self.cancelled = "cancelled"
@@ -95,17 +96,22 @@ class _AttemptLog:
         seconds: float,
         *,
         paid: bool = False,
+        span_id: int = 0,
     ) -> None:
-        self.attempts.append(Attempt(str(target), result, status, seconds, paid))
+        attempt = Attempt(str(target), result, status, seconds, paid)
+        self.attempts.append(attempt)
+        if self.trace is not None:
+            self.trace.add_attempt(attempt, span_id)
 
-    def fail(self, target: Target, error: UpstreamError, seconds: float) -> None:
+    def fail(self, target: Target, error: UpstreamError, seconds: float, span_id: int) -> None:
         self.failure = error
         status = None
         if isinstance(error, UpstreamStatusError):
             status = error.status
         elif isinstance(error, UpstreamAuthError):
             status = error.upstream_status
-        self.note(target, error.code or "error", status, seconds, paid=may_be_paid(error))
+        result, paid = error.code or "error", may_be_paid(error)
+        self.note(target, result, status, seconds, paid=paid, span_id=span_id)
 
     def added_to(self, failure: UpstreamError) -> UpstreamError:
         """Return the failure with all attempts in it."""
@@ -224,7 +230,7 @@ class Dispatcher:
             TargetBusyError: every target is full, and so is every queue.
         """
         policy = plan.policy
-        attempt_log = _AttemptLog(clock(), policy.timeout.total, request.attempts)
+        attempt_log = _AttemptLog(clock(), policy.timeout.total, request)
         full: list[TargetState] = []
         broken: list[TargetState] = []
         for position, target in enumerate(plan.targets):
@@ -346,8 +352,9 @@ class Dispatcher:
         """Send one request; a failure is noted in the log and counted against the target."""
         sent_at = clock()
         target = state.target
+        span_id = 0 if request.trace is None else new_span_id()
         try:
-            response = await self._send(state, request, plan.policy, attempt_log)
+            response = await self._send(state, request, plan.policy, attempt_log, span_id)
         except UpstreamError as failure:
             ended = clock()
             error = self._masked(failure, target, plan.policy.section)
@@ -358,19 +365,20 @@ class Dispatcher:
                 log_breaker_close(target)
             if request.pacing is not None:
                 request.pacing.ended(target, error, sent_at)
-            attempt_log.fail(target, error, ended - sent_at)
+            attempt_log.fail(target, error, ended - sent_at, span_id)
             return None
         except asyncio.CancelledError:
             # The client left, or another attempt was faster. The target may charge all the same.
             seconds = clock() - sent_at
-            attempt_log.note(target, attempt_log.cancelled, None, seconds, paid=True)
+            result = attempt_log.cancelled
+            attempt_log.note(target, result, None, seconds, paid=True, span_id=span_id)
             raise
         seconds = clock() - sent_at
         if state.succeeded(seconds, whole=response.body is not None):
             log_breaker_close(target)
         if request.pacing is not None:
             request.pacing.ended(target, None, sent_at)
-        attempt_log.note(target, "ok", response.status, seconds)
+        attempt_log.note(target, "ok", response.status, seconds, span_id=span_id)
         return response
 
     async def _hedged(
@@ -428,6 +436,7 @@ class Dispatcher:
         request: UpstreamRequest,
         policy: Policy,
         attempt_log: _AttemptLog,
+        span_id: int,
     ) -> UpstreamResponse:
         """Send, and read up to the first event of a stream or the last byte of a JSON answer."""
         target = state.target
@@ -438,6 +447,8 @@ class Dispatcher:
             deadline = min(deadline, clock() + limits.total)
         first_byte = limits.first_byte or (FIRST_BYTE_S if request.stream else limits.total)
         call = _call(request, target, policy, limits)
+        if request.trace is not None:
+            call.traceparent = request.trace.traceparent(span_id)
         secrets = self._masks.of(target.provider)
         body: bytes | None = None
         stream = _NO_STREAM

@@ -1,8 +1,7 @@
-"""Counts requests for Prometheus, and finds a request's place in a distributed trace.
+"""Counts requests for Prometheus.
 
-    telemetry = ProcessMetrics(config.telemetry, kinds)
+    telemetry = ProcessMetrics()
     telemetry.open_streams += 1                     # the only metric that the hot path touches
-    trace = telemetry.child_traceparent(headers.get(b"traceparent"))
     telemetry.count(record)                         # everything else comes from records
     telemetry.watch("breaker_open", read, labels=("target",), help="...")   # read at each scrape
     body, content_type = await telemetry.exposition(accept)
@@ -23,11 +22,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random as random_module
-import re
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -45,9 +42,11 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from providers.errors import MissingExtraError
+from providers.masking import Masks
 from router.config.telemetry import Telemetry
 from router.gateway.routing import MAX_TARGETS
-from router.records import Record, Trace
+from router.gateway.spans import Hosts
+from router.records import Record
 
 if TYPE_CHECKING:
     from router.gateway.tracing import Traces
@@ -67,8 +66,6 @@ FIRST_BYTE = (
 
 # Instead of names beyond MAX_TARGETS, and of those that a provider does not know.
 OTHER = "other"
-
-_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
 
 # Values of the labels, in the order they were declared, and the number.
 MetricReading = tuple[tuple[str, ...], float]
@@ -141,32 +138,19 @@ class ProcessMetrics:
     """Counts the requests of one process.
 
     Args:
-        settings: the config's section `telemetry`: the collector of traces, if there is one.
-        kinds: the kind of each provider by its name, for traces.
+        traces: sends finished requests as spans; None without a collector.
         share: a folder that all workers of this server share; None for a single process.
-        random: draws the ids of spans.
 
     Attributes:
         registry: other metrics to show; their collectors are called on a thread.
         open_streams: the number of streams under way; the hot path counts it up and down.
-        traces: sends finished requests as spans; None without a collector.
-
-    Raises:
-        MissingExtraError: traces are configured, and the extra `otel` is not installed.
+        traces: as given.
     """
 
-    def __init__(
-        self,
-        settings: Telemetry,
-        kinds: Mapping[str, str],
-        *,
-        share: Path | None = None,
-        random: random_module.Random | None = None,
-    ) -> None:
+    def __init__(self, traces: Traces | None = None, *, share: Path | None = None) -> None:
         self.registry = CollectorRegistry()
         self.open_streams = 0
-        self.traces = _traces(settings, kinds) if settings.otlp_endpoint else None
-        self._random = random or random_module.Random()  # noqa: S311 - ids, not secrets
+        self.traces = traces
         self._share = share
         self._series: dict[_Key, _Series] = {}
         self._attempts: Counter[tuple[str, str, str]] = Counter()
@@ -175,6 +159,25 @@ class ProcessMetrics:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="evalrouter-metrics")
         ProcessCollector(registry=self.registry)
         self.watch("open_streams", lambda: [((), self.open_streams)], help="Streams under way.")
+        if traces is not None:
+            self._watch_traces(traces)
+
+    def _watch_traces(self, traces: Traces) -> None:
+        self.watch(
+            "spans",
+            lambda: [((outcome,), number) for outcome, number in traces.spans.items()],
+            labels=("outcome",),
+            help="Spans that the collector of traces got (sent), did not take (refused), or for "
+            "which there was no room (dropped).",
+            counter=True,
+        )
+        self.watch(
+            "annotations",
+            lambda: [((outcome,), number) for outcome, number in traces.annotations.items()],
+            labels=("outcome",),
+            help="Scores for Phoenix: sent, refused or dropped, as for spans.",
+            counter=True,
+        )
 
     async def close(self) -> None:
         """Leave the counts to the other workers; send the last spans."""
@@ -202,28 +205,6 @@ class ProcessMetrics:
             counter: whether the number only grows; its name then ends with `_total`.
         """
         self._watches[name] = _Watch(read, labels, help, counter)
-
-    def child_traceparent(self, incoming: bytes | None) -> Trace | None:
-        """Return this request's own span in the client's trace, or in a new one.
-
-        It is None where no collector is configured: the client's header then goes on as it came.
-
-        Args:
-            incoming: the request's `traceparent`; without it, or where it is malformed, a new
-                trace begins.
-        """
-        if self.traces is None:
-            return None
-        span_id = self._random.getrandbits(64) or 1
-        match = None if incoming is None else _TRACEPARENT.fullmatch(incoming)
-        if match is not None:
-            trace_id, parent_id = int(match[1], 16), int(match[2], 16)
-            if trace_id and parent_id:
-                sampled = bool(int(match[3], 16) & 1)
-                header = f"00-{trace_id:032x}-{span_id:016x}-{'01' if sampled else '00'}"
-                return Trace(header, trace_id, span_id, parent_id, sampled)
-        trace_id = self._random.getrandbits(128) or 1
-        return Trace(f"00-{trace_id:032x}-{span_id:016x}-01", trace_id, span_id, None, True)
 
     def count(self, record: Record) -> None:
         """Count a completed record. On the event loop, in about two microseconds."""
@@ -379,12 +360,19 @@ def _capped(attempts: Counter[tuple[str, str, str]], tried: tuple[str, str, str]
     return tried
 
 
-def _traces(settings: Telemetry, kinds: Mapping[str, str]) -> Traces:
+def open_traces(settings: Telemetry, hosts: Hosts, masks: Masks) -> Traces | None:
+    """Return what sends spans; None where the config names no collector.
+
+    Raises:
+        MissingExtraError: traces are configured, and the extra `otel` is not installed.
+    """
+    if not settings.otlp_endpoint:
+        return None
     try:
         from router.gateway.tracing import Traces  # noqa: PLC0415 - an extra, imported where traces are configured
     except ImportError as error:
         raise MissingExtraError("telemetry.otlp_endpoint", "otel") from error
-    return Traces(settings, kinds)
+    return Traces(settings, hosts, masks)
 
 
 class _Scrape(Collector):

@@ -1,134 +1,354 @@
-"""Sends finished requests as OpenTelemetry spans, in the semantic conventions for generative AI.
+"""Sends spans to an OpenTelemetry collector, as OTLP over HTTP, and scores to Arize Phoenix.
 
-One span per request, of kind CLIENT, named `chat gpt-4o-mini`, made from its record after it has
-ended: the times are the record's, and the span's id is the one that was sent upstream, so a host
-that takes part in the trace hangs its own spans below it. Contents of messages are never in a span.
+    traces = Traces(settings, hosts, masks)
+    traces.send(record)              # on any thread; never waits for the collector
+    traces.add(spans)
+    traces.close()
 
-OpenTelemetry's SDK batches the spans on a thread of its own and sends them as OTLP over HTTP. It is
-an extra: import this module only where traces are configured.
+A thread of its own makes OpenTelemetry's spans of ours, encodes them and sends them, some hundred
+at a time. What waits is bounded; what finds the queue full is dropped, and so is what the collector
+refuses or does not take in time: `counts` has all of it. The exporter is OpenTelemetry's, which
+tries again where the collector says so, within `otlp_timeout`.
+
+OpenTelemetry is an extra: import this module only where traces are configured.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
+import requests
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.trace.export import SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import (
+    Link,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+)
 
+from providers.masking import Masks
 from router.config.telemetry import Telemetry
+from router.gateway.phoenix import Annotation, PhoenixAnnotations
+from router.gateway.redact import redact
+from router.gateway.spans import (
+    Attributes,
+    EvaluationResult,
+    Hosts,
+    Span,
+    evaluation_span,
+    request_spans,
+)
+from router.gateway.trace_content import MAX_BODY_BYTES, shortened
+from router.gateway.trace_context import TraceContexts
 from router.records import Record, Trace
 
-CLOSE_S = 3.0  # how long a server that ends waits for its collector
+log = logging.getLogger("evalrouter")
 
-_OPERATIONS = {
-    "chat/completions": "chat",
-    "completions": "text_completion",
-    "embeddings": "embeddings",
-}
-# Provider kinds as the conventions call them; others keep their own name.
-_PROVIDERS = {
-    "mistral": "mistral_ai",
-    "gemini": "gcp.gemini",
-    "azure": "azure.ai.openai",
-}
+CLOSE_S = 3.0  # how long a server that ends waits for its collector
+EVERY_S = 1.0  # between two exports of a few spans
+BATCH = 256  # spans of an export
+QUEUED = 8192  # spans that may wait
+QUEUED_CHARS = 32 * 2**20  # of texts in them
+QUEUED_ANNOTATIONS = 4096
+# A batch that the collector finds too large is halved down to single spans.
+_TOO_LARGE = 413
+
+_KINDS = {"server": SpanKind.SERVER, "client": SpanKind.CLIENT, "internal": SpanKind.INTERNAL}
+# Nothing of a response is read that is longer.
+_MAX_RESPONSE_BYTES = 65_536
+
+
+class _Queued(NamedTuple):
+    """A span that waits, and how long its texts are."""
+
+    span: Span
+    size: int
 
 
 class Traces:
     """Sends spans to a collector.
 
     Args:
-        settings: the collector's address and headers, and the service's name.
-        kinds: the kind of each provider by its name.
+        settings: the config's section `telemetry`.
+        hosts: the providers.
+        masks: the config's secrets, which no span may show.
+        queued: how many spans may wait.
+
+    Attributes:
+        contexts: decides what is recorded.
+        spans: how many were `sent`, how many were `refused` by the collector or not taken in time,
+            and how many were `dropped` because the queue was full.
+        annotations: the same of annotations for Phoenix.
+        shows_content: whether spans may show messages.
     """
 
-    def __init__(self, settings: Telemetry, kinds: Mapping[str, str]) -> None:
-        self._kinds = kinds
+    def __init__(
+        self,
+        settings: Telemetry,
+        hosts: Hosts,
+        masks: Masks | None = None,
+        *,
+        queued: int = QUEUED,
+    ) -> None:
+        self.contexts = TraceContexts(settings)
+        self.spans = Counter[str]()
+        self.annotations = Counter[str]()
+        self.shows_content = settings.content
+        self._hosts = hosts
+        self._masks = masks or Masks()
+        self._max_queued = queued
         self._scope = InstrumentationScope("evalrouter", version("evalrouter"))
-        self._resource = Resource.create({"service.name": settings.service_name})
+        self._resource = Resource.create(
+            {
+                "service.name": settings.service_name,
+                "openinference.project.name": settings.service_name,
+                **settings.resource,
+            }
+        )
         endpoint = settings.otlp_endpoint.rstrip("/").removesuffix("/v1/traces")
+        self._session = requests.Session()
+        self._session.hooks["response"].append(self._read)
+        self._status = 0
+        self._rejected = 0
         self._exporter = OTLPSpanExporter(
             endpoint=f"{endpoint}/v1/traces",
             headers={name: value.reveal() for name, value in settings.otlp_headers.items()},
+            timeout=settings.otlp_timeout,
+            session=self._session,
         )
-        self._spans = BatchSpanProcessor(self._exporter)
+        self._phoenix = PhoenixAnnotations(settings) if settings.phoenix else None
+        self._queue: deque[_Queued] = deque()
+        self._size = 0
+        self._scores: deque[Annotation] = deque()
+        self._lock = threading.Lock()
+        self._news = threading.Event()
+        self._closing = False
+        self._is_aborted = False
+        self._is_dropping = False
+        self._thread: threading.Thread | None = None
 
     def send(self, record: Record) -> None:
-        """Queue a completed record's span. On any thread; never waits for the collector."""
-        trace = record.trace
-        if trace is None or not trace.sampled:
+        """Queue the spans of a request that has ended and is settled."""
+        if record.trace is not None:
+            self.add(request_spans(record, self._hosts, content=self.shows_content))
+
+    def add(self, spans: Iterable[Span]) -> None:
+        """Queue spans; those for which there is no room are dropped and counted."""
+        entries = [_Queued(span, _size_of(span)) for span in spans]
+        dropped = 0
+        with self._lock:
+            for entry in entries:
+                is_full = len(self._queue) >= self._max_queued
+                if self._closing or is_full or self._size + entry.size > QUEUED_CHARS:
+                    dropped += 1
+                else:
+                    self._queue.append(entry)
+                    self._size += entry.size
+            self.spans["dropped"] += dropped
+            self._begin()
+        if len(self._queue) >= BATCH:
+            self._news.set()
+        self._warn(dropped)
+
+    def evaluate(
+        self,
+        name: str,
+        about: Trace,
+        evaluations: Sequence[EvaluationResult],
+        at: float,
+        attributes: Attributes,
+    ) -> None:
+        """Queue a span with scores of what may have been sent already, and its annotations."""
+        self.add([evaluation_span(name, about, evaluations, at, attributes)])
+        self.annotate(about, evaluations)
+
+    def annotate(self, about: Trace, evaluations: Iterable[EvaluationResult]) -> None:
+        """Queue scores for Phoenix, where there is one."""
+        if self._phoenix is None:
             return
-        start = int(record.at * 1e9)
-        model = record.route if record.target is None else record.target.model
-        operation = _OPERATIONS[record.path]
-        failed = bool(record.error_code) or record.status >= 400
-        span = ReadableSpan(
-            name=f"{operation} {model}".rstrip(),
-            context=_context(trace, trace.span_id, remote=False),
-            parent=(
-                None if trace.parent_id is None else _context(trace, trace.parent_id, remote=True)
-            ),
-            resource=self._resource,
-            attributes=self._attributes(record, operation, model, failed),
-            kind=SpanKind.CLIENT,
-            status=Status(StatusCode.ERROR if failed else StatusCode.UNSET),
-            start_time=start,
-            end_time=start + int(record.total_s * 1e9),
-            instrumentation_scope=self._scope,
-        )
-        self._spans.on_end(span)
+        span_id = f"{about.span_id:016x}"
+        dropped = 0
+        with self._lock:
+            for each in evaluations:
+                if self._closing or len(self._scores) >= QUEUED_ANNOTATIONS:
+                    dropped += 1
+                else:
+                    self._scores.append(Annotation(span_id, each))
+            self.annotations["dropped"] += dropped
+            self._begin()
+        self._warn(dropped)
 
     def close(self, within: float = CLOSE_S) -> None:
         """Send what is queued, and stop; blocks for `within` seconds at most."""
-        # The exporter goes on trying for long after; stopping it is what ends its waiting.
-        limit = threading.Timer(within, self._exporter.shutdown)
-        limit.start()
+        with self._lock:
+            self._closing = True
+            thread = self._thread
+        self._news.set()
+        if thread is not None:
+            thread.join(within)
+        self._is_aborted = True
+        # The exporter goes on trying for longer; this ends its waiting.
+        self._exporter.shutdown()  # type: ignore[no-untyped-call]  # it has no annotations
+        self._session.close()
+        if self._phoenix is not None:
+            self._phoenix.close()
+        with self._lock:
+            self.spans["dropped"] += len(self._queue)
+            self.annotations["dropped"] += len(self._scores)
+            lost = len(self._queue)
+            self._queue.clear()
+            self._scores.clear()
+        if lost:
+            log.warning("%d spans were never sent, because the server ends", lost)
+
+    def _begin(self) -> None:
+        """Start the thread with the first span: the process may have been forked before that."""
+        if self._thread is None and not self._closing:
+            self._thread = threading.Thread(
+                target=self._export_all, name="evalrouter-spans", daemon=True
+            )
+            self._thread.start()
+
+    def _warn(self, dropped: int) -> None:
+        if dropped and not self._is_dropping:
+            # The number is among the metrics.
+            log.error("spans are being dropped: the collector is too slow or away")
+        self._is_dropping = dropped > 0
+
+    # on the thread
+
+    def _export_all(self) -> None:
+        while not self._is_aborted:
+            self._news.wait(EVERY_S)
+            self._news.clear()
+            closing = self._closing
+            while self._queue and not self._is_aborted:
+                self._export(self._take())
+            while self._phoenix is not None and self._scores and not self._is_aborted:
+                self._send_annotations(self._phoenix)
+            if closing:
+                return
+
+    def _take(self) -> list[Span]:
+        with self._lock:
+            batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
+            self._size -= sum(entry.size for entry in batch)
+        return [entry.span for entry in batch]
+
+    def _export(self, batch: Sequence[Span]) -> None:
+        """Send spans; where they are too many for the collector, in halves."""
+        self._status = self._rejected = 0
         try:
-            self._spans.shutdown()  # type: ignore[no-untyped-call]  # it has no annotations
-        finally:
-            limit.cancel()
+            sent = self._exporter.export([self._readable(span) for span in batch])
+        except Exception:
+            # One bad span must not end the thread.
+            log.exception("spans could not be encoded")
+            sent = SpanExportResult.FAILURE
+        if sent is SpanExportResult.SUCCESS:
+            self._count(self.spans, len(batch) - self._rejected, self._rejected)
+        elif self._status == _TOO_LARGE and len(batch) > 1 and not self._is_aborted:
+            half = len(batch) // 2
+            self._export(batch[:half])
+            self._export(batch[half:])
+        else:
+            self._count(self.spans, 0, len(batch))
 
-    def _attributes(
-        self, record: Record, operation: str, model: str, failed: bool
-    ) -> dict[str, Any]:
-        kind = None if record.target is None else self._kinds.get(record.target.provider)
-        attributes = {
-            "gen_ai.operation.name": operation,
-            "gen_ai.provider.name": None if kind is None else _PROVIDERS.get(kind, kind),
-            "gen_ai.request.model": model or None,
-            "gen_ai.request.stream": record.stream,
-            "gen_ai.response.model": record.model or None,
-            "gen_ai.response.finish_reasons": (
-                (record.finish_reason,) if record.finish_reason else None
-            ),
-            "gen_ai.response.time_to_first_chunk": record.first_byte_s if record.stream else None,
-            "gen_ai.usage.input_tokens": record.prompt_tokens,
-            "gen_ai.usage.output_tokens": record.completion_tokens,
-            "gen_ai.usage.cache_read.input_tokens": record.cached_tokens or None,
-            "gen_ai.usage.cache_creation.input_tokens": record.written_tokens or None,
-            "openai.response.system_fingerprint": record.system_fingerprint or None,
-            "http.response.status_code": record.status,
-            "error.type": (record.error_code or str(record.status)) if failed else None,
-            "evalrouter.request_id": record.request_id or record.id,
-            "evalrouter.record": record.id,
-            "evalrouter.route": record.route,
-            "evalrouter.target": record.target_name() or None,
-            "evalrouter.class": record.traffic_class,
-            "evalrouter.cached": record.cached,
-            "evalrouter.cost_usd": record.cost_usd,
-            "evalrouter.attempts": tuple(
-                f"{attempt.target} {attempt.result} {attempt.seconds:.3f}s"
-                for attempt in record.attempts
-            ),
+    def _send_annotations(self, phoenix: PhoenixAnnotations) -> None:
+        with self._lock:
+            number = min(BATCH, len(self._scores))
+            batch = [self._scores.popleft() for _ in range(number)]
+        taken = phoenix.send(batch, self._masks)
+        self._count(self.annotations, taken, len(batch) - taken)
+
+    def _count(self, counts: Counter[str], sent: int, refused: int) -> None:
+        with self._lock:
+            counts["sent"] += sent
+            counts["refused"] += refused
+
+    def _read(self, response: requests.Response, *_: Any, **__: Any) -> None:
+        """Note what a collector says besides its status, and refuse to be sent elsewhere.
+
+        The exporter takes a redirect for a success.
+        """
+        self._status = response.status_code
+        if 300 <= response.status_code < 400:
+            raise requests.TooManyRedirects(
+                f"the collector redirects ({response.status_code}), which is not followed: "
+                "telemetry.otlp_endpoint has to be the address itself"
+            )
+        kind = response.headers.get("content-type", "")
+        if response.ok and kind.startswith("application/x-protobuf"):
+            body = response.content
+            if 0 < len(body) <= _MAX_RESPONSE_BYTES:
+                partial = ExportTraceServiceResponse.FromString(body).partial_success
+                self._rejected = max(0, partial.rejected_spans)
+
+    def _readable(self, span: Span) -> ReadableSpan:
+        context = _context(span.trace_id, span.span_id, is_remote=False)
+        parent = None
+        if span.parent_id is not None:
+            parent = _context(span.trace_id, span.parent_id, is_remote=span.is_remote)
+        return ReadableSpan(
+            name=self._masked(span.name),
+            context=context,
+            parent=parent,
+            resource=self._resource,
+            attributes=self._masked_all({**span.attributes, **_cleaned(span.texts)}),
+            events=[
+                Event(event.name, self._masked_all(event.attributes), _nanoseconds(event.at))
+                for event in span.events
+            ],
+            links=[Link(_context(*link, is_remote=False)) for link in span.links],
+            kind=_KINDS[span.kind],
+            status=Status(StatusCode.ERROR, span.error) if span.error else Status(),
+            start_time=_nanoseconds(span.began_at),
+            end_time=_nanoseconds(max(span.began_at, span.ended_at)),
+            instrumentation_scope=self._scope,
+        )
+
+    def _masked_all(self, attributes: Attributes) -> dict[str, Any]:
+        return {
+            name: self._masked(value) if isinstance(value, str) else value
+            for name, value in attributes.items()
         }
-        return {name: value for name, value in attributes.items() if value is not None}
+
+    def _masked(self, text: str) -> str:
+        # Lone surrogates cannot be sent.
+        return self._masks.mask_text(text).encode("utf-8", "replace").decode()
 
 
-def _context(trace: Trace, span_id: int, *, remote: bool) -> SpanContext:
-    return SpanContext(trace.trace_id, span_id, remote, TraceFlags(TraceFlags.SAMPLED))
+def _cleaned(texts: Mapping[str, str]) -> dict[str, str]:
+    """Return texts without secrets, and not too long."""
+    cleaned = {}
+    for name, text in texts.items():
+        body = redact(text.encode("utf-8", "replace")[:MAX_BODY_BYTES])
+        cleaned[name] = shortened(body.decode(errors="replace"))
+    return cleaned
+
+
+def _size_of(span: Span) -> int:
+    size = sum(map(len, span.texts.values()))
+    size += sum(len(value) for value in span.attributes.values() if isinstance(value, str))
+    for event in span.events:
+        size += sum(len(value) for value in event.attributes.values() if isinstance(value, str))
+    return size
+
+
+def _nanoseconds(seconds: float) -> int:
+    return int(seconds * 1e9)
+
+
+def _context(trace_id: int, span_id: int, *, is_remote: bool) -> SpanContext:
+    return SpanContext(trace_id, span_id, is_remote, TraceFlags(TraceFlags.SAMPLED))

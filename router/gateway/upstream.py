@@ -24,7 +24,7 @@ from router.gateway.deadlines import Deadline
 from router.gateway.failures import too_slow, unreadable
 from router.gateway.routing import Policy, TimeLimits
 from router.gateway.targets import TargetState
-from router.records import Attempt, Target, TrafficClass
+from router.records import Attempt, Target, Trace, TrafficClass
 
 log = logging.getLogger("evalrouter")
 
@@ -64,12 +64,14 @@ class UpstreamRequest(NamedTuple):
             cannot trip those of live traffic.
         want_usage: whether to ask for a stream's usage where the client did not; what comes of it
             is hidden from the client (`UpstreamResponse.hide_usage`).
-        traceparent: W3C Trace Context for the target, "" for none.
+        traceparent: W3C Trace Context for the target, "" for none; with a `trace`, each attempt has
+            one of its own.
         on_unsupported: what a provider does with fields its host cannot express, unless its config
             says: evaluations refuse, serving leaves them out and says so.
         pacing: learns how every request ends; with it, a rate limit is not tried again here.
         headers: the client's headers that are sent on to the provider, names in lower case.
         attempts: gets the attempts as they end, so that they are known whatever becomes of it.
+        trace: the trace that it is recorded in, which gets the attempts too; None without one.
     """
 
     path: Path
@@ -83,6 +85,7 @@ class UpstreamRequest(NamedTuple):
     pacing: PacingListener | None = None
     headers: Mapping[str, str] = {}
     attempts: list[Attempt] | None = None
+    trace: Trace | None = None
 
 
 class UpstreamResponse:

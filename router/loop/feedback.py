@@ -30,7 +30,8 @@ from providers.errors import NotFoundError, RateLimitError, RequestError
 from providers.names import check_name
 from router.gateway.redact import redact
 from router.gateway.routing import Table
-from router.records import stored_name
+from router.gateway.spans import EvaluationResult, SpanSink
+from router.records import Trace, span_id_of, stored_name
 from router.rounds import Rounds
 from router.sealing.deletion import Deletion, delete_rows
 from router.sealing.traffic import RecordedTraffic
@@ -146,6 +147,7 @@ class FeedbackIntake:
         outdated: yields which requests are too old to be stored.
         clock: tells the seconds since the epoch.
         pauses: seconds before each time that a request is looked for.
+        traces: get the feedback about requests that are recorded in a trace; None for none.
 
     Attributes:
         counts: how much of which route, name and value has come; see `count_of`.
@@ -160,6 +162,7 @@ class FeedbackIntake:
         *,
         clock: Callable[[], float] = time.time,
         pauses: Sequence[float] = PAUSES,
+        traces: SpanSink | None = None,
     ) -> None:
         self.counts: Counter[tuple[str, str, str]] = Counter()
         self._store = store
@@ -168,6 +171,7 @@ class FeedbackIntake:
         self._outdated = outdated
         self._clock = clock
         self._pauses = pauses
+        self._traces = traces
         self._waiting = 0
         self._names: set[str] = set()
         self._rounds = Rounds(
@@ -288,7 +292,32 @@ class FeedbackIntake:
         for result in stored:
             if result.is_new:
                 self.counts[self._labels(result.row)] += 1
+                if self._traces is not None and result.row.record_id:
+                    await self._trace(self._traces, result.row)
         return stored
+
+    async def _trace(self, traces: SpanSink, row: FeedbackRow) -> None:
+        """Send feedback to the trace of its request, where that is recorded in one."""
+        request = await self._newest(TrafficFilter(id=row.record_id))
+        if request is None or not request.trace_id:
+            return
+        about = Trace(int(request.trace_id, 16), span_id_of(row.record_id))
+        label = ""
+        if row.kind == "bool":
+            label = "true" if row.value else "false"
+        elif row.kind == "text":
+            label = str(row.value) if traces.shows_content else ""
+        evaluation = EvaluationResult(
+            row.name,
+            row.score,
+            label,
+            explanation=row.comment if traces.shows_content else "",
+            annotator="HUMAN",
+            # What one author says later takes the place of what they said before.
+            identifier=sha256(row.author.encode()).hexdigest()[:16],
+        )
+        attributes = {"evalrouter.record": row.record_id, "evalrouter.feedback": row.id}
+        traces.evaluate(f"feedback {row.name}", about, [evaluation], row.at, attributes)
 
     # finding what it is about
 

@@ -21,6 +21,7 @@ from evaluators.text.words import is_blank
 from providers.completion import Completion
 from providers.names import MAX_NAME_BYTES
 from providers.wire import UNREADABLE
+from router.evals.run_spans import TRACE_FIELD
 from router.gateway.recorder import MAX_BODY_BYTES
 from router.gateway.redact import redact
 from router.loop.recorded_conversations import NO_PARAMETERS, completion_of
@@ -59,10 +60,13 @@ def pair_of(
     request = _request(redact(record.request))
     answer = _answer(record, _completion(redact(record.response)))
     cluster = _cluster(record, salt)
+    fields = {"cluster": cluster} if cluster else {}
+    if record.trace is not None:
+        fields[TRACE_FIELD] = f"{record.trace.trace_id:032x}"
     sample = Sample(
         id=record.id,
         messages=tuple(request["messages"]),
-        fields={"cluster": cluster} if cluster else {},
+        fields=fields,
         answer=answer.text,
         parameters={name: value for name, value in request.items() if name not in NO_PARAMETERS},
     )

@@ -40,11 +40,12 @@ from router.evals.confinement import confine
 from router.evals.requests import EvalRequester
 from router.evals.validation import build_metrics, resolve_metrics
 from router.gateway.route_table import Routes
+from router.gateway.spans import EvaluationResult, SpanSink
 from router.loop.assignment import Assignments
 from router.loop.live_pairs import IncomparableError, pair_of
 from router.loop.rollout_plan import is_judged, settings_of
 from router.loop.sampling import sampled
-from router.records import Record
+from router.records import Record, Trace, new_span_id
 from router.rounds import ErrorLog, Rounds
 from router.store.keys import KeyStore
 from router.store.protocol import Store
@@ -165,6 +166,7 @@ class RolloutJudging:
         routes: the routes as they are.
         requester: sends requests to judges, in the traffic class of evaluations.
         allowed: what a judge's metric may open.
+        traces: get the scores, and spans of the judges; None where none are sent.
         clock: seconds since the epoch.
 
     Attributes:
@@ -179,9 +181,11 @@ class RolloutJudging:
         requester: EvalRequester,
         *,
         allowed: Evaluation,
+        traces: SpanSink | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
+        self._traces = traces
         self._assignments = assignments
         self._routes = routes
         self._requester = requester
@@ -393,8 +397,9 @@ class RolloutJudging:
         async with queue.slots:
             try:
                 scorable = await off_loop(waiting.size, _scorable, waiting.record, active)
-                value, usd = await self._score(queue, active.metric, scorable)
+                value, usd = await self._score(queue, active, scorable, waiting.record.trace)
                 if value is not None:
+                    self._trace_score(active, value, waiting.record.trace)
                     score = RolloutScore(
                         request=number, signal=JUDGE, source="", value=value, at=self._clock()
                     )
@@ -409,16 +414,18 @@ class RolloutJudging:
         self._count(active, outcome, usd=usd)
 
     async def _score(
-        self, queue: _Queue, metric: Graded, scorable: Scorable
+        self, queue: _Queue, active: _Active, scorable: Scorable, live: Trace | None
     ) -> tuple[float | None, float]:
         """Return the judge's score, None where it gave none, and what it cost in US dollars."""
+        metric = active.metric
         costs: list[float] = []
         failed = False
 
         async def ask(request: JudgeRequest) -> Judgement:
             nonlocal failed
             prepared = self._requester.prepare_judge_request(request)
-            judgement = await self._requester.ask_judge(prepared)
+            trace = self._judge_trace(active, live)
+            judgement = await self._requester.ask_judge(prepared, trace=trace)
             costs.append(judgement.answer.cost_usd or 0.0)
             failed = failed or judgement.answer.error is not None
             return judgement
@@ -433,6 +440,21 @@ class RolloutJudging:
             queue.failures = min(queue.failures + 1, MAX_FAILURES)
             queue.retry_at = self._clock() + pause
         return value, sum(costs)
+
+    def _judge_trace(self, active: _Active, live: Trace | None) -> Trace | None:
+        """Return the trace for a request to the judge: below the live request's span."""
+        if self._traces is None or live is None:
+            return None
+        trace = self._traces.contexts.below(live, new_span_id())
+        trace.attributes["evalrouter.rollout"] = active.rollout
+        trace.attributes["evalrouter.metric"] = active.metric.name
+        return trace
+
+    def _trace_score(self, active: _Active, value: float, live: Trace | None) -> None:
+        if self._traces is not None and live is not None:
+            score = EvaluationResult(active.metric.score_name, value, annotator="LLM")
+            attributes = {"evalrouter.rollout": active.rollout}
+            self._traces.evaluate("rollout score", live, [score], self._clock(), attributes)
 
 
 def _is_judged(rollout: Rollout) -> bool:

@@ -62,7 +62,7 @@ from router.rounds import ErrorLog, Rounds
 from router.sealing.deletion import Deletion, delete_rows
 from router.store.protocol import Store
 from router.store.runs import Run
-from router.store.shadows import ShadowPair, ShadowRow, ShadowState, TakenPairs
+from router.store.shadows import SHADOW_DATASET, ShadowPair, ShadowRow, ShadowState, TakenPairs
 from router.store.traffic import TrafficFilter
 
 log = logging.getLogger("evalrouter")
@@ -512,7 +512,7 @@ class Shadows:
             EvalrouterError: a server may not execute such a run, or something in it is wrong.
         """
         document = RunDocument(
-            dataset=f"shadow:{name}",
+            dataset=f"{SHADOW_DATASET}{name}",
             routes=(PRECOMPUTED, *shadow.targets),
             metrics=shadow.all_metrics(),
             name=f"shadow of {name}",

@@ -21,6 +21,9 @@ from evaluators.base import Answer, Sample
 from router.store.traffic import TrafficFilter
 
 ShadowState = Literal["running", "paused"]
+# What the dataset of a shadow's run is called, with the name of its route.
+SHADOW_DATASET = "shadow:"
+
 PairState = Literal["waiting", "taken", "scored", "error", "unjudgeable"]
 
 

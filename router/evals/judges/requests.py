@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 from evaluators.base import Answer, Judgement, JudgeRequest
 from router.evals.requests import EvalRequester, PreparedRequest
+from router.records import Trace
 from router.store.judgements import JudgementRow, JudgementStore
 
 Pay = Callable[[Answer], None]
@@ -57,6 +58,7 @@ class JudgeClient:
         concurrency: requests in flight at a time, over all judges.
         share: whether an answer that another owner has paid for may be used.
         pay: called with each answer that was paid for.
+        trace_of: returns the trace that a request is recorded in; None without one.
         clock: returns seconds since the epoch.
     """
 
@@ -69,6 +71,7 @@ class JudgeClient:
         concurrency: int,
         share: bool,
         pay: Pay,
+        trace_of: Callable[[JudgeRequest], Trace | None] = lambda _: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -76,6 +79,7 @@ class JudgeClient:
         self._owner = owner
         self._share = share
         self._pay = pay
+        self._trace_of = trace_of
         self._clock = clock
         self._slots = asyncio.Semaphore(concurrency)
         # Two answers of a run may be the same text: the second waits for the first one's verdict.
@@ -100,7 +104,7 @@ class JudgeClient:
         if stored is not None:
             return stored
         async with self._slots:
-            judgement = await self._requester.ask_judge(prepared)
+            judgement = await self._requester.ask_judge(prepared, trace=self._trace_of(request))
         await self._store_judgement(request, prepared.hash, judgement)
         self._pay(judgement.answer)
         return judgement

@@ -42,7 +42,7 @@ from router.gateway.keys import Keys
 from router.gateway.prices import PriceBook
 from router.gateway.recorder import Traffic
 from router.gateway.route_table import Routes
-from router.gateway.spans import Hosts
+from router.gateway.spans import ProviderHosts
 from router.gateway.telemetry import ProcessMetrics, open_traces
 from router.loop.assignment import Assignments
 from router.loop.copied_rows import CopiedRowsDeletion
@@ -175,7 +175,7 @@ class Services:
         self.cache = ResponseCache(config.cache.max_bytes)
         self.cache_sync = CacheSync(self.cache, self.store)
         kinds = {name: provider.kind for name, provider in config.providers.items()}
-        traces = open_traces(config.telemetry, Hosts(kinds, self._address_of), self.masks)
+        traces = open_traces(config.telemetry, ProviderHosts(kinds, self._address_of), self.masks)
         self.telemetry = ProcessMetrics(traces, share=share)
         self.answer_counts = AnswerCounts(self.store, languages=lambda: self.watches.languages)
         self.traffic = Traffic(

@@ -276,7 +276,7 @@ class Replay:
     ) -> CellTask:
         """Return the task of scoring a stored answer."""
         if self._spans is not None and answer is not None:
-            self._spans.rescored(cell, sample, answer)
+            self._spans.rescored(cell, sample, answer, scores)
         return CellTask(cell, sample, answer, scores)
 
     async def _answered(self) -> AsyncGenerator[CellTask]:

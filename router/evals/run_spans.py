@@ -33,8 +33,8 @@ from evaluators.metrics.reference import last_user_text
 from router.gateway.spans import (
     AttributeValue,
     EvaluationResult,
-    Span,
     SpanSink,
+    TraceSpan,
     bounded,
     evaluation_events,
 )
@@ -56,9 +56,10 @@ class _SampleTrace:
         began_at: seconds since the epoch.
         text: the answer's text, by which judges' requests are told apart; None before it.
         is_new: whether the sample's own span has not been sent yet.
+        scored: the names of scores that it had before.
     """
 
-    __slots__ = ("began_at", "is_new", "sample", "text", "trace")
+    __slots__ = ("began_at", "is_new", "sample", "scored", "text", "trace")
 
     def __init__(self, trace: Trace, sample: Sample, began_at: float, *, is_new: bool) -> None:
         self.trace = trace
@@ -66,6 +67,7 @@ class _SampleTrace:
         self.began_at = began_at
         self.text: str | None = None
         self.is_new = is_new
+        self.scored: frozenset[str] = frozenset()
 
 
 class RunSpans:
@@ -104,11 +106,10 @@ class RunSpans:
             if isinstance(metric, JudgeMetric)
             for output in metric.outputs
         }
-        self._attributes: dict[str, str | bool | int | float] = {
-            "session.id": run.id,
-            "evalrouter.run": run.id,
-            "evalrouter.run.name": bounded(run.name),
-        }
+        named = {"evalrouter.run": run.id, "evalrouter.run.name": bounded(run.name)}
+        # The samples are the turns of a session; the run's own span would be one without a text.
+        self._run_attributes: dict[str, AttributeValue] = {**named}
+        self._attributes: dict[str, str | bool | int | float] = {"session.id": run.id, **named}
         self._dataset = bounded(run.dataset)
         self._routes = tuple(map(bounded, document.routes))
 
@@ -120,11 +121,14 @@ class RunSpans:
         if trace is not None:
             self._samples[cell] = _SampleTrace(trace, sample, self._now(), is_new=is_new)
 
-    def rescored(self, cell: Cell, sample: Sample, answer: Answer) -> None:
-        """Begin again with an answer that is stored, and is to be scored."""
+    def rescored(self, cell: Cell, sample: Sample, answer: Answer, scores: Sequence[Score]) -> None:
+        """Begin again with an answer that is stored, and lacks scores."""
         is_new = cell.route == PRECOMPUTED and not self._run.only_scores
         self.begin(cell, sample, is_new=is_new)
         self.answered(cell, answer)
+        entry = self._samples.get(cell)
+        if entry is not None:
+            entry.scored = frozenset(score.output for score in scores)
 
     def forget(self, cell: Cell) -> None:
         """Drop the trace of a sample that is not answered now."""
@@ -165,7 +169,9 @@ class RunSpans:
         if entry is None:
             return
         now = self._now()
-        evaluations = [self._evaluation(score) for score in result.scores]
+        evaluations = [
+            self._evaluation(score) for score in result.scores if score.output not in entry.scored
+        ]
         if entry.is_new:
             self._traces.add(self._sample_spans(entry, result, evaluations, now))
             self._traces.annotate(entry.trace, evaluations)
@@ -184,7 +190,7 @@ class RunSpans:
         trace_id, span_id = self._run_ids
         attributes: dict[str, AttributeValue] = {
             "openinference.span.kind": "CHAIN",
-            **self._attributes,
+            **self._run_attributes,
             "evalrouter.dataset": self._dataset,
             "evalrouter.run.routes": self._routes,
             "evalrouter.run.state": state,
@@ -192,7 +198,7 @@ class RunSpans:
             "evalrouter.run.answered": answered,
             "evalrouter.run.failed": failed,
         }
-        span = Span(
+        span = TraceSpan(
             name=bounded(f"evaluation {run.name}"),
             trace_id=trace_id,
             span_id=span_id,
@@ -236,7 +242,7 @@ class RunSpans:
         result: CellResult,
         evaluations: Sequence[EvaluationResult],
         now: float,
-    ) -> list[Span]:
+    ) -> list[TraceSpan]:
         cell, answer, trace = result.cell, result.answer, entry.trace
         attributes: dict[str, AttributeValue] = {
             "openinference.span.kind": "CHAIN",
@@ -255,7 +261,7 @@ class RunSpans:
         live = _live_trace(entry.sample)
         if live is not None:
             links.append((live.trace_id, live.span_id))
-        sample = Span(
+        sample = TraceSpan(
             name=bounded(f"sample {cell.route}"),
             trace_id=trace.trace_id,
             span_id=trace.span_id,
@@ -270,7 +276,7 @@ class RunSpans:
             texts=texts,
         )
         steps = [
-            Span(
+            TraceSpan(
                 name=step.name,
                 trace_id=trace.trace_id,
                 span_id=step.span_id,

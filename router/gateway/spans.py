@@ -54,7 +54,7 @@ class SpanEvent(NamedTuple):
     attributes: Attributes
 
 
-class Span(NamedTuple):
+class TraceSpan(NamedTuple):
     """A span that has ended.
 
     Attributes:
@@ -120,7 +120,7 @@ class SpanSink(Protocol):
     contexts: TraceContexts
     shows_content: bool
 
-    def add(self, spans: Iterable[Span]) -> None:
+    def add(self, spans: Iterable[TraceSpan]) -> None:
         """Queue spans; those for which there is no room are dropped and counted."""
         ...
 
@@ -140,7 +140,7 @@ class SpanSink(Protocol):
         ...
 
 
-class Hosts(NamedTuple):
+class ProviderHosts(NamedTuple):
     """What is known of providers by their names.
 
     Attributes:
@@ -152,7 +152,9 @@ class Hosts(NamedTuple):
     address_of: Callable[[str], str] = lambda _: ""
 
 
-def request_spans(record: Record, hosts: Hosts, *, content: bool = False) -> Iterator[Span]:
+def request_spans(
+    record: Record, hosts: ProviderHosts, *, content: bool = False
+) -> Iterator[TraceSpan]:
     """Yield the spans of a request that has ended and is settled.
 
     Args:
@@ -168,7 +170,7 @@ def request_spans(record: Record, hosts: Hosts, *, content: bool = False) -> Ite
     shown: ContentAttributes = {}
     if content:
         shown = _content(record, trace)
-    yield Span(
+    yield TraceSpan(
         name=_name(record),
         trace_id=trace.trace_id,
         span_id=trace.span_id,
@@ -182,7 +184,7 @@ def request_spans(record: Record, hosts: Hosts, *, content: bool = False) -> Ite
         error=(record.error_code or str(record.status)) if failed else "",
     )
     for step in trace.steps:
-        yield Span(
+        yield TraceSpan(
             name=step.name,
             trace_id=trace.trace_id,
             span_id=step.span_id,
@@ -195,7 +197,7 @@ def request_spans(record: Record, hosts: Hosts, *, content: bool = False) -> Ite
     answered = _answering(record, trace)
     for number, traced in enumerate(trace.attempts[:MAX_ATTEMPTS], 1):
         began_at = traced.ended_at - traced.attempt.seconds
-        yield Span(
+        yield TraceSpan(
             name=_attempt_name(traced),
             trace_id=trace.trace_id,
             span_id=traced.span_id,
@@ -215,7 +217,7 @@ def evaluation_span(
     evaluations: Sequence[EvaluationResult],
     at: float,
     attributes: Attributes,
-) -> Span:
+) -> TraceSpan:
     """Return a span of scores about one that may have ended: below it, and linked with it.
 
     Args:
@@ -225,7 +227,7 @@ def evaluation_span(
         at: when they were given.
         attributes: more of the span's.
     """
-    return Span(
+    return TraceSpan(
         name=bounded(name),
         trace_id=about.trace_id,
         span_id=new_span_id(),
@@ -287,7 +289,7 @@ def _name(record: Record) -> str:
     return bounded(f"{operation} {model}".rstrip())
 
 
-def _attributes(record: Record, hosts: Hosts, *, failed: bool) -> dict[str, AttributeValue]:
+def _attributes(record: Record, hosts: ProviderHosts, *, failed: bool) -> dict[str, AttributeValue]:
     target = record.target
     kind = None if target is None else hosts.kinds.get(target.provider)
     model = record.route if target is None else target.model
@@ -304,8 +306,9 @@ def _attributes(record: Record, hosts: Hosts, *, failed: bool) -> dict[str, Attr
         "gen_ai.response.model": record.model,
         "gen_ai.response.finish_reasons": (record.finish_reason,) if record.finish_reason else None,
         "gen_ai.response.time_to_first_chunk": record.first_byte_s if record.stream else None,
-        "gen_ai.usage.input_tokens": record.prompt_tokens,
-        "gen_ai.usage.output_tokens": record.completion_tokens,
+        # What the response cache answers takes none.
+        "gen_ai.usage.input_tokens": None if record.cached else record.prompt_tokens,
+        "gen_ai.usage.output_tokens": None if record.cached else record.completion_tokens,
         "gen_ai.usage.cache_read.input_tokens": record.cached_tokens or None,
         "gen_ai.usage.cache_creation.input_tokens": record.written_tokens or None,
         "openai.response.system_fingerprint": record.system_fingerprint,
@@ -361,7 +364,7 @@ def _attempt_name(traced: TracedAttempt) -> str:
     return bounded(f"attempt {target}")
 
 
-def _attempt_attributes(traced: TracedAttempt, number: int, hosts: Hosts) -> Attributes:
+def _attempt_attributes(traced: TracedAttempt, number: int, hosts: ProviderHosts) -> Attributes:
     attempt = traced.attempt
     provider = attempt.target.partition("/")[0]
     # Without an HTTP status it may not have been sent at all.

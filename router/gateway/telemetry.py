@@ -45,7 +45,7 @@ from providers.errors import MissingExtraError
 from providers.masking import Masks
 from router.config.telemetry import Telemetry
 from router.gateway.routing import MAX_TARGETS
-from router.gateway.spans import Hosts
+from router.gateway.spans import ProviderHosts
 from router.records import Record
 
 if TYPE_CHECKING:
@@ -360,7 +360,7 @@ def _capped(attempts: Counter[tuple[str, str, str]], tried: tuple[str, str, str]
     return tried
 
 
-def open_traces(settings: Telemetry, hosts: Hosts, masks: Masks) -> Traces | None:
+def open_traces(settings: Telemetry, hosts: ProviderHosts, masks: Masks) -> Traces | None:
     """Return what sends spans; None where the config names no collector.
 
     Raises:

@@ -75,7 +75,8 @@ def answer_attributes(choices: Sequence[Mapping[str, Any]]) -> ContentAttributes
     messages: list[dict[str, Any]] = []
     texts: list[str] = []
     for choice in choices[:MAX_MESSAGES]:
-        given = choice.get("message")
+        # A host may leave out by which a stream is known for a chat's.
+        given = choice.get("message") or choice.get("delta")
         message = given if isinstance(given, dict) else {"content": choice.get("text")}
         reason = choice.get("finish_reason")
         messages.append(

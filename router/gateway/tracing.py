@@ -45,8 +45,8 @@ from router.gateway.redact import redact
 from router.gateway.spans import (
     Attributes,
     EvaluationResult,
-    Hosts,
-    Span,
+    ProviderHosts,
+    TraceSpan,
     evaluation_span,
     request_spans,
 )
@@ -73,8 +73,51 @@ _MAX_RESPONSE_BYTES = 65_536
 class _Queued(NamedTuple):
     """A span that waits, and how long its texts are."""
 
-    span: Span
+    span: TraceSpan
     size: int
+
+
+class _CollectorSession(requests.Session):
+    """Notes what comes of an export besides its success; refuses to be sent elsewhere.
+
+    OpenTelemetry's exporter takes a redirect for a success, and reads no answer.
+
+    Attributes:
+        status: the collector's; 0 without one.
+        rejected: how many spans of an export it did not take.
+        failure: why the last attempt failed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget the export before."""
+        self.status = self.rejected = 0
+        self.failure = ""
+
+    def request(self, *args: Any, **options: Any) -> requests.Response:
+        """Send, and note what the collector says."""
+        try:
+            response = super().request(*args, **options)
+        except requests.RequestException as error:
+            self.failure = str(error)
+            raise
+        self.status = response.status_code
+        if not response.ok:
+            self.failure = f"it answered with status {self.status}"
+        if 300 <= self.status < 400:
+            self.failure = (
+                f"it redirects ({self.status}), which is not followed: name the address itself"
+            )
+            raise requests.TooManyRedirects(self.failure)
+        body = response.content
+        kind = response.headers.get("content-type", "")
+        if response.ok and kind == "application/x-protobuf" and len(body) <= _MAX_RESPONSE_BYTES:
+            partial = ExportTraceServiceResponse.FromString(body).partial_success
+            self.rejected = max(0, partial.rejected_spans)
+        return response
 
 
 class Traces:
@@ -97,7 +140,7 @@ class Traces:
     def __init__(
         self,
         settings: Telemetry,
-        hosts: Hosts,
+        hosts: ProviderHosts,
         masks: Masks | None = None,
         *,
         queued: int = QUEUED,
@@ -118,10 +161,7 @@ class Traces:
             }
         )
         endpoint = settings.otlp_endpoint.rstrip("/").removesuffix("/v1/traces")
-        self._session = requests.Session()
-        self._session.hooks["response"].append(self._read)
-        self._status = 0
-        self._rejected = 0
+        self._session = _CollectorSession()
         self._exporter = OTLPSpanExporter(
             endpoint=f"{endpoint}/v1/traces",
             headers={name: value.reveal() for name, value in settings.otlp_headers.items()},
@@ -136,7 +176,7 @@ class Traces:
         self._news = threading.Event()
         self._closing = False
         self._is_aborted = False
-        self._is_dropping = False
+        self._is_dropping = self._is_refused = False
         self._thread: threading.Thread | None = None
 
     def send(self, record: Record) -> None:
@@ -144,7 +184,7 @@ class Traces:
         if record.trace is not None:
             self.add(request_spans(record, self._hosts, content=self.shows_content))
 
-    def add(self, spans: Iterable[Span]) -> None:
+    def add(self, spans: Iterable[TraceSpan]) -> None:
         """Queue spans; those for which there is no room are dropped and counted."""
         entries = [_Queued(span, _size_of(span)) for span in spans]
         dropped = 0
@@ -189,6 +229,10 @@ class Traces:
             self.annotations["dropped"] += dropped
             self._begin()
         self._warn(dropped)
+
+    def flush_soon(self) -> None:
+        """Send what is queued without waiting for more."""
+        self._news.set()
 
     def close(self, within: float = CLOSE_S) -> None:
         """Send what is queued, and stop; blocks for `within` seconds at most."""
@@ -241,15 +285,16 @@ class Traces:
             if closing:
                 return
 
-    def _take(self) -> list[Span]:
+    def _take(self) -> list[TraceSpan]:
         with self._lock:
             batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
             self._size -= sum(entry.size for entry in batch)
         return [entry.span for entry in batch]
 
-    def _export(self, batch: Sequence[Span]) -> None:
+    def _export(self, batch: Sequence[TraceSpan]) -> None:
         """Send spans; where they are too many for the collector, in halves."""
-        self._status = self._rejected = 0
+        session = self._session
+        session.begin()
         try:
             sent = self._exporter.export([self._readable(span) for span in batch])
         except Exception:
@@ -257,13 +302,19 @@ class Traces:
             log.exception("spans could not be encoded")
             sent = SpanExportResult.FAILURE
         if sent is SpanExportResult.SUCCESS:
-            self._count(self.spans, len(batch) - self._rejected, self._rejected)
-        elif self._status == _TOO_LARGE and len(batch) > 1 and not self._is_aborted:
+            self._is_refused = False
+            self._count(self.spans, len(batch) - session.rejected, session.rejected)
+        elif session.status == _TOO_LARGE and len(batch) > 1 and not self._is_aborted:
             half = len(batch) // 2
             self._export(batch[:half])
             self._export(batch[half:])
         else:
             self._count(self.spans, 0, len(batch))
+            if not self._is_refused:
+                # Once, until it takes some again; the number is among the metrics.
+                why = self._masks.mask_text(session.failure)[:500]
+                log.error("the collector does not take spans (telemetry.otlp_endpoint): %s", why)
+            self._is_refused = True
 
     def _send_annotations(self, phoenix: PhoenixAnnotations) -> None:
         with self._lock:
@@ -277,25 +328,7 @@ class Traces:
             counts["sent"] += sent
             counts["refused"] += refused
 
-    def _read(self, response: requests.Response, *_: Any, **__: Any) -> None:
-        """Note what a collector says besides its status, and refuse to be sent elsewhere.
-
-        The exporter takes a redirect for a success.
-        """
-        self._status = response.status_code
-        if 300 <= response.status_code < 400:
-            raise requests.TooManyRedirects(
-                f"the collector redirects ({response.status_code}), which is not followed: "
-                "telemetry.otlp_endpoint has to be the address itself"
-            )
-        kind = response.headers.get("content-type", "")
-        if response.ok and kind.startswith("application/x-protobuf"):
-            body = response.content
-            if 0 < len(body) <= _MAX_RESPONSE_BYTES:
-                partial = ExportTraceServiceResponse.FromString(body).partial_success
-                self._rejected = max(0, partial.rejected_spans)
-
-    def _readable(self, span: Span) -> ReadableSpan:
+    def _readable(self, span: TraceSpan) -> ReadableSpan:
         context = _context(span.trace_id, span.span_id, is_remote=False)
         parent = None
         if span.parent_id is not None:
@@ -326,7 +359,7 @@ class Traces:
 
     def _masked(self, text: str) -> str:
         # Lone surrogates cannot be sent.
-        return self._masks.mask_text(text).encode("utf-8", "replace").decode()
+        return self._masks.mask(text.encode("utf-8", "replace")).decode("utf-8", "replace")
 
 
 def _cleaned(texts: Mapping[str, str]) -> dict[str, str]:
@@ -338,7 +371,7 @@ def _cleaned(texts: Mapping[str, str]) -> dict[str, str]:
     return cleaned
 
 
-def _size_of(span: Span) -> int:
+def _size_of(span: TraceSpan) -> int:
     size = sum(map(len, span.texts.values()))
     size += sum(len(value) for value in span.attributes.values() if isinstance(value, str))
     for event in span.events:

@@ -81,7 +81,12 @@ def send_all(http: httpx.Client, url: str, folder: Path) -> dict[str, str]:
         records[name] = reply.headers["x-evalrouter-record"]
     given = http.post(
         f"{url}/feedback",
-        json={"request_id": records["streamed"], "name": "helpful", "value": True, "comment": "Dry!"},
+        json={
+            "request_id": records["streamed"],
+            "name": "helpful",
+            "value": True,
+            "comment": "Dry!",
+        },
     )
     assert given.status_code < 300, given.text
     rows = folder / RUN["dataset"]

@@ -9,13 +9,15 @@ import json
 import re
 import signal
 import socket
+import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 from click.testing import CliRunner
-from collector import collecting, values_of
+from collector import CollectorReply, Tree, collecting, values_of
 from prometheus_client.parser import text_string_to_metric_families
 from servers import gateway, process, scripted
 
@@ -655,26 +657,159 @@ def test_cost_reaches_the_budget_and_hits_cost_nothing(http, keyed):
 # Traces
 
 
-def test_a_trace_goes_through_the_gateway(http, upstream, tmp_path):
-    incoming = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+INCOMING = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+@contextmanager
+def traced(upstream, tmp_path, **settings):
+    """A gateway with a collector: its URL, and the spans, all once it has ended."""
     with collecting() as collector:
-        extra = f'telemetry: {{otlp_endpoint: "{collector.url}"}}'
-        with gateway(config_of(upstream, tmp_path / "o.db", extra)) as url:
-            reply = ask(http, url, "plain", headers={"traceparent": incoming})
-            record = record_of(http, url, reply)
-            sent = upstream.log.requests[-1].headers["traceparent"]
+        section = json.dumps({"otlp_endpoint": collector.url, **settings})
+        with gateway(config_of(upstream, tmp_path / "o.db", f"telemetry: {section}")) as url:
+            yield url, collector.spans
+
+
+def test_a_trace_goes_through_the_gateway(http, upstream, tmp_path):
+    with traced(upstream, tmp_path) as (url, spans):
+        reply = ask(http, url, "plain", headers={"traceparent": INCOMING})
+        record = record_of(http, url, reply)
+        sent = upstream.log.requests[-1].headers["traceparent"]
     assert record["trace_id"] == "0af7651916cd43dd8448eb211c80319c"
-    [span] = collector.spans
-    assert sent == f"00-{span.trace_id.hex()}-{span.span_id.hex()}-01"
-    assert span.trace_id.hex() == "0af7651916cd43dd8448eb211c80319c"
-    assert span.parent_span_id.hex() == "b7ad6b7169203331"
-    told = values_of(span.attributes)
-    assert told["evalrouter.request_id"] == reply.headers["x-request-id"]
-    assert told["evalrouter.record"] == reply.headers["x-evalrouter-record"]
-    assert told["gen_ai.usage.input_tokens"] == 1000
+    tree = Tree(spans)
+    request, attempt = tree.named("chat m"), tree.named("attempt up/m")
+    assert request.trace_id.hex() == "0af7651916cd43dd8448eb211c80319c"
+    assert request.parent_span_id.hex() == "b7ad6b7169203331"
+    assert tree.below(request) == [attempt]
+    # What the host does is below the attempt.
+    assert sent == f"00-{attempt.trace_id.hex()}-{attempt.span_id.hex()}-01"
+    values = values_of(request.attributes)
+    assert values["evalrouter.request_id"] == reply.headers["x-request-id"]
+    assert values["evalrouter.record"] == reply.headers["x-evalrouter-record"]
+    assert values["gen_ai.usage.input_tokens"] == 1000
+    assert values["server.port"] == int(upstream.url.removesuffix("/v1").rpartition(":")[2])
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_every_attempt_has_a_span_and_its_host_gets_its_own_place(http, upstream, tmp_path, stream):
+    with traced(upstream, tmp_path) as (url, spans):
+        ask(http, url, "falls", stream=stream)
+        last = [*upstream.log.requests][-2:]
+        sent = [each.headers["traceparent"].split("-")[2] for each in last]
+    tree = Tree(spans)
+    failed, answered = tree.below(tree.named("chat m"))
+    assert [failed.span_id.hex(), answered.span_id.hex()] == sent
+    assert values_of(failed.attributes)["http.response.status_code"] == 503
+    assert failed.end_time_unix_nano <= answered.start_time_unix_nano
+    request = tree.named("chat m")
+    assert answered.end_time_unix_nano == request.end_time_unix_nano
+    assert request.start_time_unix_nano <= failed.start_time_unix_nano
+
+
+def test_looking_into_the_response_cache_is_a_span(http, upstream, tmp_path):
+    with traced(upstream, tmp_path) as (url, spans):
+        for _ in range(2):
+            ask(http, url, "cached")
+    tree = Tree(spans)
+    hits = []
+    for request in tree.all_named("chat n"):
+        below = tree.below(request)
+        hits.append(values_of(below[0].attributes)["evalrouter.cache.hit"])
+        assert [span.name for span in below] == (
+            ["cache"] if hits[-1] else ["cache", "attempt up/n"]
+        )
+    assert sorted(hits) == [False, True]
+
+
+@pytest.mark.parametrize("propagate", [True, False])
+def test_what_targets_get_of_a_trace(http, upstream, tmp_path, propagate):
+    with traced(upstream, tmp_path, sample=0, propagate=propagate) as (url, spans):
+        got = []
+        for incoming in ("", INCOMING[:-2] + "00", INCOMING):
+            headers = {"traceparent": incoming} if incoming else {}
+            record = record_of(http, url, ask(http, url, "plain", headers=headers))
+            assert bool(record["trace_id"]) == (incoming == INCOMING)
+            got.append(upstream.log.requests[-1].headers.get("traceparent"))
+    assert {span.trace_id.hex() for span in spans} == {INCOMING[3:35]}
+    if not propagate:
+        assert got == [None] * 3
+        return
+    new, unsampled, sampled = got
+    assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-00", new)
+    assert unsampled == INCOMING[:-2] + "00"
+    assert sampled[:36] == INCOMING[:36]
+    assert sampled != INCOMING
+
+
+def test_spans_show_messages_only_of_requests_that_are_stored_with_them(http, upstream, tmp_path):
+    secret = "sk-live-0123456789abcdefghij"
+    messages = [{"role": "user", "content": f"My key is {secret}."}]
+    shown = set()
+    with traced(upstream, tmp_path, content=True) as (url, spans):
+        for model, fields in (
+            ("full", {}),
+            ("full", {"stream": True}),
+            ("full", {"store": False}),
+            ("plain", {}),
+            ("silent", {}),
+        ):
+            reply = ask(http, url, model, messages=messages, **fields)
+            if model == "full" and "store" not in fields:
+                shown.add(reply.headers["x-evalrouter-record"])
+    assert secret not in str(spans)
+    with_messages = set()
+    for span in Tree(spans).all_named("chat m"):
+        values = values_of(span.attributes)
+        if "gen_ai.input.messages" in values:
+            with_messages.add(values["evalrouter.record"])
+            assert values["input.value"] == "My key is ***."
+            assert values["output.value"].startswith("answer ")
+    assert with_messages == shown
+
+
+def test_a_request_that_is_refused_is_a_span(http, upstream, tmp_path):
+    with traced(upstream, tmp_path) as (url, spans):
+        assert ask(http, url, "nowhere").status_code == 404
+        assert http.post(f"{url}/v1/chat/completions", content=b"{").status_code == 400
+    assert {span.status.message for span in spans} == {"model_not_found", "bad_json"}
+    assert {span.name for span in spans} == {"chat"}
+
+
+def test_spans_are_counted(http, upstream, tmp_path):
+    with traced(upstream, tmp_path) as (url, _):
+        ask(http, url, "plain")
+        while metric(http, url, "spans_total", outcome="sent") != 2:
+            time.sleep(0.02)
+        assert metric(http, url, "spans_total", outcome="dropped") == 0
+
+
+def test_a_server_that_is_killed_has_answered_all_the_same(http, upstream, tmp_path):
+    """Spans may be lost with it, answers and records are not."""
+    go_on = threading.Event()
+
+    def never(*_):
+        go_on.wait(60)
+        return CollectorReply(503)
+
+    with collecting(never) as collector:
+        config = config_of(
+            upstream, tmp_path / "o.db", f'telemetry: {{otlp_endpoint: "{collector.url}"}}'
+        )
+        (tmp_path / "c.yaml").write_text(config)
+        with process(tmp_path, "--config", "c.yaml", "--port", "0") as (server, url):
+            replies = [ask(http, url, "plain") for _ in range(20)]
+            assert {reply.status_code for reply in replies} == {200}
+            rows = [record_of(http, url, reply) for reply in replies]
+            server.kill()
+            server.wait()
+        go_on.set()
+    with gateway(config_of(upstream, tmp_path / "o.db")) as url:
+        for row in rows:
+            assert record_of(http, url, row["id"]) == row
 
 
 def test_without_traces_the_clients_header_goes_on_as_it_came(http, url, upstream):
     incoming = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
     text_of(ask(http, url, "plain", headers={"traceparent": incoming}))
     assert upstream.log.requests[-1].headers["traceparent"] == incoming
+    text_of(ask(http, url, "plain", headers={"traceparent": incoming + "-x"}))
+    assert "traceparent" not in upstream.log.requests[-1].headers

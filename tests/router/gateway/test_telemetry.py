@@ -1,4 +1,4 @@
-"""Metrics as a scraper reads them; spans as a real OTLP collector on loopback receives them."""
+"""Metrics as a scraper reads them."""
 
 import asyncio
 import os
@@ -8,15 +8,10 @@ import threading
 
 import httpx
 import pytest
-from collector import collecting, values_of
-from hypothesis import given
-from hypothesis import strategies as st
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 from servers import gateway
 
-from providers.base import Secret
-from router.config.telemetry import Telemetry as Settings
 from router.gateway.routing import MAX_TARGETS
 from router.gateway.telemetry import ProcessMetrics
 from router.records import Attempt, Record, Target
@@ -68,7 +63,7 @@ EVAL = LIVE | {"class": "eval"}
 
 @pytest.fixture
 def telemetry():
-    return ProcessMetrics(Settings(), {})
+    return ProcessMetrics()
 
 
 def test_requests_are_counted_by_class_route_target_and_status(telemetry):
@@ -201,7 +196,7 @@ def test_every_family_has_one_cap_whatever_there_is_to_show(telemetry):
 def test_the_cap_holds_for_all_workers_together(tmp_path):
     share = MAX_TARGETS * 3 // 4
     for worker in range(2):
-        telemetry = ProcessMetrics(Settings(), {}, share=tmp_path)
+        telemetry = ProcessMetrics(share=tmp_path)
         for n in range(share):
             name = f"{worker}-{n}"
             tried = [Attempt(f"mine/{name}", "ok", 200, 0.1)]
@@ -262,7 +257,7 @@ def test_both_formats_are_valid(telemetry):
 
 
 def test_two_of_them_know_nothing_of_each_other():
-    one, other = ProcessMetrics(Settings(), {}), ProcessMetrics(Settings(), {})
+    one, other = ProcessMetrics(), ProcessMetrics()
     one.count(record())
     assert value(scraped(other), "requests_total", **LIVE, status="200") is None
 
@@ -302,12 +297,11 @@ OTHER_WORKER = """
 import asyncio
 import sys
 from pathlib import Path
-from router.config.telemetry import Telemetry as Settings
 from router.records import Record
 from router.records import Target
 from router.gateway.telemetry import ProcessMetrics
 
-telemetry = ProcessMetrics(Settings(), {}, share=Path(sys.argv[1]))
+telemetry = ProcessMetrics(share=Path(sys.argv[1]))
 telemetry.count(Record(id="x", at=0.0, route="r", target=Target("mine", "gpt-4o-mini"), status=200,
                        total_s=0.001, cost_usd=0.25))
 telemetry.open_streams = 7
@@ -318,7 +312,7 @@ sys.stdin.read()
 
 
 def test_one_scrape_shows_all_workers(tmp_path):
-    mine = ProcessMetrics(Settings(), {}, share=tmp_path)
+    mine = ProcessMetrics(share=tmp_path)
     mine.count(record())
     mine.open_streams = 1
     asyncio.run(mine.publish())
@@ -341,174 +335,6 @@ def test_one_scrape_shows_all_workers(tmp_path):
     metrics = scraped(mine)
     assert value(metrics, "requests_total", **LIVE, status="200") == 2
     assert value(metrics, "open_streams", worker=str(other.pid)) is None
-
-
-# Traces
-
-
-INCOMING = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-KINDS = {"mine": "openai", "eu": "mistral"}
-
-
-def test_spans_reach_a_collector_in_genai_conventions():
-    with collecting() as collector:
-        settings = Settings(
-            otlp_endpoint=collector.url,
-            otlp_headers={"x-team": Secret("blue")},
-            service_name="gate",
-        )
-        telemetry = ProcessMetrics(settings, KINDS)
-        trace = telemetry.child_traceparent(INCOMING)
-        telemetry.traces.send(record(trace=trace, stream=True, system_fingerprint="fp"))
-        failed = record(
-            trace=telemetry.child_traceparent(None),
-            path="embeddings",
-            target=Target("eu", "mistral-embed"),
-            status=429,
-            error_code="rate_limited",
-            finish_reason="",
-            first_byte_s=None,
-        )
-        telemetry.traces.send(failed)
-        telemetry.traces.close()
-    assert {path for path, _ in collector.requests} == {"/v1/traces"}
-    assert {headers["x-team"] for _, headers in collector.requests} == {"blue"}
-    assert {one["service.name"] for one in collector.resources} == {"gate"}
-    [chat, embeddings] = collector.spans
-
-    assert chat.name == "chat gpt-4o-mini"
-    assert chat.trace_id.hex() == "0af7651916cd43dd8448eb211c80319c"
-    assert chat.parent_span_id.hex() == "b7ad6b7169203331"
-    assert chat.span_id == trace.span_id.to_bytes(8, "big")
-    assert chat.kind == chat.SPAN_KIND_CLIENT
-    assert (chat.start_time_unix_nano, chat.end_time_unix_nano) == (1000250000000, 1001750000000)
-    assert chat.status.code == chat.status.STATUS_CODE_UNSET
-    span_values = values_of(chat.attributes)
-    assert span_values == {
-        "gen_ai.operation.name": "chat",
-        "gen_ai.provider.name": "openai",
-        "gen_ai.request.model": "gpt-4o-mini",
-        "gen_ai.request.stream": True,
-        "gen_ai.response.model": "gpt-4o-mini-2024-07-18",
-        "gen_ai.response.finish_reasons": ["stop"],
-        "gen_ai.response.time_to_first_chunk": 0.03,
-        "gen_ai.usage.input_tokens": 1000,
-        "gen_ai.usage.output_tokens": 100,
-        "gen_ai.usage.cache_read.input_tokens": 400,
-        "openai.response.system_fingerprint": "fp",
-        "http.response.status_code": 200,
-        "evalrouter.request_id": "req_1",
-        "evalrouter.record": "req_1",
-        "evalrouter.route": "r",
-        "evalrouter.target": "mine/gpt-4o-mini",
-        "evalrouter.class": "live",
-        "evalrouter.cached": False,
-        "evalrouter.cost_usd": 0.5,
-        "evalrouter.attempts": ["mine/gpt-4o-mini ok 0.030s"],
-    }
-
-    assert embeddings.name == "embeddings mistral-embed"
-    assert embeddings.parent_span_id == b""
-    assert embeddings.status.code == embeddings.status.STATUS_CODE_ERROR
-    span_values = values_of(embeddings.attributes)
-    assert span_values["gen_ai.provider.name"] == "mistral_ai"
-    assert span_values["error.type"] == "rate_limited"
-
-
-def test_the_names_are_those_of_the_conventions():
-    from opentelemetry.semconv._incubating.attributes import gen_ai_attributes as names
-    from opentelemetry.semconv.attributes import error_attributes, http_attributes
-
-    known = {
-        value
-        for module in (names, error_attributes, http_attributes)
-        for value in vars(module).values()
-        if isinstance(value, str)
-    }
-    with collecting() as collector:
-        telemetry = ProcessMetrics(Settings(otlp_endpoint=f"{collector.url}/v1/traces/"), KINDS)
-        full = record(stream=True, written_tokens=1, status=500)
-        full.trace = telemetry.child_traceparent(None)
-        telemetry.traces.send(full)
-        telemetry.traces.close()
-    used = {one.key for one in collector.spans[0].attributes}
-    foreign = {name for name in used if not name.startswith(("evalrouter.", "openai."))}
-    assert len(foreign) >= 13
-    assert foreign <= known
-
-
-def test_a_trace_that_is_not_sampled_is_passed_on_and_not_sent():
-    with collecting() as collector:
-        telemetry = ProcessMetrics(Settings(otlp_endpoint=collector.url), KINDS)
-        trace = telemetry.child_traceparent(INCOMING[:-2] + b"00")
-        assert trace.header.endswith("-00")
-        telemetry.traces.send(record(trace=trace))
-        telemetry.traces.close()
-    assert collector.spans == []
-
-
-@pytest.fixture(scope="module")
-def tracing():
-    telemetry = ProcessMetrics(Settings(otlp_endpoint="http://127.0.0.1:9"), KINDS)
-    yield telemetry
-    telemetry.traces.close()
-
-
-def test_a_collector_that_is_down_is_not_waited_for(caplog):
-    telemetry = ProcessMetrics(Settings(otlp_endpoint="http://127.0.0.1:9"), KINDS)
-    telemetry.traces.send(record(trace=telemetry.child_traceparent(None)))
-    telemetry.traces.close(within=0.05)
-    # Its thread is gone: nothing keeps trying.
-    assert not [one for one in threading.enumerate() if "Span" in one.name]
-    assert "refused" in caplog.text
-
-
-def test_the_clients_trace_goes_on(tracing):
-    trace = tracing.child_traceparent(INCOMING)
-    version, trace_id, span_id, flags = trace.header.split("-")
-    assert (version, trace_id, flags) == ("00", "0af7651916cd43dd8448eb211c80319c", "01")
-    assert int(span_id, 16) == trace.span_id
-    assert span_id != "b7ad6b7169203331"
-    assert trace.parent_id == 0xB7AD6B7169203331
-
-
-def test_a_later_version_is_read_as_far_as_it_is_known(tracing):
-    trace = tracing.child_traceparent(b"cc" + INCOMING[2:] + b"-what-comes-later")
-    assert trace.parent_id == 0xB7AD6B7169203331
-
-
-@pytest.mark.parametrize(
-    "incoming",
-    [
-        None,
-        b"",
-        b"nonsense",
-        INCOMING.upper(),
-        INCOMING[:-1],
-        b"ff" + INCOMING[2:],
-        b"00-" + b"0" * 32 + INCOMING[35:],
-        INCOMING[:36] + b"0" * 16 + INCOMING[52:],
-        INCOMING + b"x",
-        INCOMING + b"\n",
-    ],
-)
-def test_nonsense_begins_a_new_trace(tracing, incoming):
-    trace = tracing.child_traceparent(incoming)
-    assert trace.parent_id is None
-    assert trace.sampled
-    assert trace.trace_id != 0x0AF7651916CD43DD8448EB211C80319C
-
-
-@given(st.none() | st.binary(max_size=80))
-def test_what_is_sent_upstream_is_always_valid(tracing, incoming):
-    _, trace_id, span_id, flags = tracing.child_traceparent(incoming).header.split("-")
-    assert (len(trace_id), len(span_id), len(flags)) == (32, 16, 2)
-    assert int(trace_id, 16) > 0 < int(span_id, 16)
-
-
-def test_without_a_collector_there_are_no_traces(telemetry):
-    assert telemetry.traces is None
-    assert telemetry.child_traceparent(INCOMING) is None
 
 
 # Over HTTP

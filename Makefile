@@ -25,7 +25,7 @@ PYTEST := $(BIN)/python -E -X utf8 -m pytest
 
 DOCS = cd docs && ../$(BIN)/python -E -m tooling
 
-.PHONY: demo docs client dist site test test-ray test-notebook test-client test-mlflow test-loop test-outages fuzz mutants evidence evidence-rollouts evidence-drift test-vllm test-llama-cpp providers lint bench constraints notebook clean
+.PHONY: demo docs client dist site test test-ray test-notebook test-client test-phoenix test-mlflow test-loop test-outages fuzz mutants evidence evidence-rollouts evidence-drift test-vllm test-llama-cpp providers lint bench constraints notebook clean
 
 demo: .venv/core
 	$(BIN)/evalrouter demo
@@ -36,7 +36,7 @@ PROCESSES ?= 2
 
 test: .venv/all
 	$(PYTEST) -n $(PROCESSES) --dist loadfile --no-loadscope-reorder --ignore=tests/serve \
-	  --ignore=tests/mlflow --ignore=tests/notebook --ignore=tests/loop_demo
+	  --ignore=tests/mlflow --ignore=tests/notebook --ignore=tests/loop_demo --ignore=tests/phoenix
 
 test-ray: .venv/all
 	$(PYTEST) tests/serve
@@ -215,6 +215,15 @@ test-client: .venv/dev .venv-client/done
 	$(UV) install --quiet --python .venv-client/bin/python 'openapi-python-client==0.29.1'
 	touch $@
 
+# Traces as a real Arize Phoenix shows them: a minute.
+test-phoenix: .venv/dev .venv-phoenix/done
+	$(PYTEST) tests/phoenix
+
+.venv-phoenix/done: .venv/uv
+	$(PYTHON) -m venv .venv-phoenix
+	$(UV) install --quiet --python .venv-phoenix/bin/python 'arize-phoenix==20.26.1'
+	touch $@
+
 # A build of vLLM for CPUs, 3 GB; what it asks of torch's sisters has no build that fits.
 .venv-vllm/done: .venv/uv
 	$(PYTHON) -m venv .venv-vllm
@@ -242,7 +251,7 @@ PROFILES ?=
 profiles = $(foreach name,$(1),--profile $(name))
 
 local-up:
-	$(if $(filter phoenix,$(PROFILES)),OTLP_ENDPOINT=http://phoenix:6006) \
+	$(if $(filter phoenix,$(PROFILES)),OTLP_ENDPOINT=http://phoenix:6006 PHOENIX_ENDPOINT=http://phoenix:6006) \
 	  $(COMPOSE) $(call profiles,$(PROFILES)) up --build --detach
 	@echo "The administrator's key, unless you have set one: $(COMPOSE) exec router cat /data/admin-key"
 
@@ -254,5 +263,5 @@ local-down:
 	$(COMPOSE) $(call profiles,judge phoenix metrics) down
 
 clean:
-	rm -rf .venv .venv-dist .venv-client .venv-llama .venv-vllm build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-dist .venv-client .venv-llama .venv-vllm .venv-phoenix build dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

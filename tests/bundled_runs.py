@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import os
+import zipfile
 from pathlib import Path
 
 import click.testing
@@ -15,6 +17,7 @@ from evaluators.document import RunDocument
 from router.cli import main
 from router.config.loading import parse
 from router.evals.judges.people_labels import AnswerLabel, LabelledAnswers, keep_run_labels
+from router.loop.bundles.contents import canonical
 from router.loop.bundles.export import BundleOptions, export_run_bundle
 from router.loop.bundles.signatures import write_key
 from router.services import Services
@@ -123,3 +126,30 @@ async def exported(folder: Path, path: Path, **options):
             path,
             BundleOptions(routes=services.routes.table.routes, **options),
         )
+
+
+def entries_of(path: Path) -> dict[str, bytes]:
+    """Return what is in a bundle."""
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def packed(path: Path, entries) -> Path:
+    """Write entries into a zip file."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return path
+
+
+def sealed(entries, key=None):
+    """Return entries with a manifest that fits them, signed by a key."""
+    manifest = json.loads(entries["manifest.json"])
+    for entry in manifest["entries"]:
+        content = entries[entry["name"]]
+        entry |= {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    entries = {**entries, "manifest.json": canonical(manifest)}
+    if key is not None:
+        entries["manifest.sig"] = key.sign(entries["manifest.json"])
+        entries["public-key.pem"] = key.public_pem
+    return entries

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from evaluators.base import Answer, Cell, Sample, Score
 from router.store.protocol import Store
+from router.store.rollouts import RolloutBatch
 from router.store.runs import Run
 from router.store.sqlite import SqliteStore
 
@@ -78,3 +79,22 @@ async def locked(path: Path):
         connection.execute("BEGIN IMMEDIATE")
         yield
         connection.execute("ROLLBACK")
+
+
+def a_batch(**fields) -> RolloutBatch:
+    """What was counted of a rollout at a time."""
+    return RolloutBatch(
+        **{
+            "number": 1,
+            "began": 10.0,
+            "until": 11.0,
+            "state": "running",
+            "step": 0,
+            "sampled_candidate": 1.0,
+            "sampled_control": 0.5,
+            "candidate_requests": 3,
+            "requests": 4,
+            "scores": 0,
+        }
+        | fields
+    )

@@ -22,24 +22,23 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-import msgspec
-
 from providers.errors import ConflictError, EvalrouterError
 from router.config.rollouts import RolloutSettings
 from router.loop.assignment import Assignments
-from router.loop.rollout_plan import (
-    feedback_names,
-    observation_of,
-    observation_of_score,
-    plan_of,
-    settings_of,
+from router.loop.rollout_counting import (
+    audited,
+    count_batch,
+    is_change,
+    observations_of,
+    sample_of_rollout,
 )
-from router.loop.rollout_rules import Batch, Decision, Observation, RolloutRules, SignalReading
-from router.loop.rollout_sample import RolloutSample, sample_of
+from router.loop.rollout_plan import feedback_names, plan_of, settings_of
+from router.loop.rollout_rules import Decision, RolloutRules, SignalReading
+from router.loop.rollout_sample import sample_of
 from router.loop.rollout_statistics import Statistics, statistics_of, text_of
 from router.loop.rollouts import Rollouts, changed
 from router.rounds import Rounds
-from router.store.rollouts import Rollout, RolloutChange, RolloutStore, Uncounted
+from router.store.rollouts import Rollout, RolloutBatch, RolloutChange, RolloutStore, Uncounted
 
 log = logging.getLogger("evalrouter")
 
@@ -178,19 +177,15 @@ class RolloutController:
             before = rollout.step_at
             rules = RolloutRules(plan_of(settings))
             statistics = Statistics(until=before, rules=rules.state())
-        statistics.rules.status, statistics.rules.step = rollout.state, rollout.step
-        statistics.rules.sample = RolloutSample(
-            candidate=rollout.sampled_candidate, control=rollout.sampled_control
-        )
+        batch = _batch(seen, rollout, statistics.until, now)
         # On a thread: units are told apart by packed sets, which take milliseconds.
-        batch = _batch(seen, settings, statistics.until, now)
-        decision, after = await asyncio.to_thread(_observed, settings, statistics, batch)
+        decision, after = await asyncio.to_thread(_observed, settings, statistics, batch, seen)
         change = self._change(rollout, statistics.rule, decision, _rate(seen, rollout, now))
         is_idle = change is None and not seen.requests and not seen.scores
         if is_idle and now - statistics.until < IDLE_S:
             return None
         text = text_of(after)
-        await self._store.count_requests(rollout.id, seen, text, change)
+        await self._store.count_requests(rollout.id, seen, text, change, batch)
         pause = max(0.0, len(text) / BYTES_PER_S - EVERY_S)
         self._turns[rollout.id] = asyncio.get_running_loop().time() + pause
         self._readings[rollout.route] = after.readings
@@ -205,14 +200,8 @@ class RolloutController:
 
         The sample of a new step is chosen by the traffic of the present one.
         """
-        if decision.rule == "status":
+        if not is_change(decision, rollout.state, rule):
             return None
-        is_same = decision.status == rollout.state and decision.rule in (rule, "min_time")
-        if decision.action == "hold" and is_same:
-            return None
-        first = next(
-            (reading for reading in decision.readings if reading.signal in decision.signals), None
-        )
         changes: dict[str, Any] = {"state": decision.status, "weight": decision.to_weight}
         if decision.action == "step_up":
             sample = sample_of(decision.to_weight, requests_per_s=requests_per_s)
@@ -229,36 +218,25 @@ class RolloutController:
         return self._rollouts.decided(
             rollout,
             changes,
-            rule=decision.rule,
             actor=self._actor,
-            reason=decision.reason,
-            signal=", ".join(decision.signals),
-            e_value=decision.e_value,
-            low=None if first is None else first.low,
-            high=None if first is None else first.high,
-            seen={
-                "sample": {
-                    "candidate": rollout.sampled_candidate,
-                    "control": rollout.sampled_control,
-                },
-                "signals": msgspec.to_builtins(decision.readings),
-                "imbalance": decision.imbalance,
-            },
+            **audited(decision, sample_of_rollout(rollout)),
         )
 
 
-def _batch(seen: Uncounted, settings: RolloutSettings, until: float, now: float) -> Batch:
-    """Return what was read as the rules observe it, of the time since the last batch."""
+def _batch(seen: Uncounted, rollout: Rollout, until: float, now: float) -> RolloutBatch:
+    """Return what is stored of a batch: it stands for the time since the last one."""
     began = max(until, now - MAX_UNSEEN_S)
-    observations: list[Observation] = [
-        *(observation_of(request, settings) for request in seen.requests),
-        *(observation_of_score(score, settings) for score in seen.scores),
-    ]
-    return Batch(
+    return RolloutBatch(
+        number=seen.batch + 1,
         began=began,
         until=max(began, now),
-        observations=observations,
+        state=rollout.state,
+        step=rollout.step,
+        sampled_candidate=rollout.sampled_candidate,
+        sampled_control=rollout.sampled_control,
         candidate_requests=sum(each.requests for each in seen.assigned if each.arm == "candidate"),
+        requests=len(seen.requests),
+        scores=len(seen.scores),
     )
 
 
@@ -269,13 +247,11 @@ def _rate(seen: Uncounted, rollout: Rollout, now: float) -> float:
 
 
 def _observed(
-    settings: RolloutSettings, before: Statistics, batch: Batch
+    settings: RolloutSettings, before: Statistics, batch: RolloutBatch, seen: Uncounted
 ) -> tuple[Decision, Statistics]:
     """Let the rules observe and decide; return the decision, and the statistics after it."""
     rules = RolloutRules(plan_of(settings), before.rules)
-    rules.observe(batch)
-    decision = rules.decide()
-    rules.apply(decision)
+    decision = count_batch(rules, batch, observations_of(seen.requests, seen.scores, settings))
     return decision, Statistics(
         until=batch.until,
         rules=rules.state(),

@@ -482,6 +482,10 @@ class RolloutRules:
             return 0.0
         return self.plan.steps[self._state.step]
 
+    def place(self, status: RolloutStatus, step: int, sample: RolloutSample) -> None:
+        """Take over where the rollout is: people, too, decide about it."""
+        self._state.status, self._state.step, self._state.sample = status, step, sample
+
     def state(self) -> RolloutState:
         """Return what to store; it is not changed by later batches."""
         self._state.units = self._assigned.packed()

@@ -252,6 +252,29 @@ class Uncounted(msgspec.Struct, frozen=True, kw_only=True):
     assigned: tuple[AssignedRequests, ...] = ()
 
 
+class RolloutBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """What was counted at a time, so that everything that follows from it can be computed anew.
+
+    Attributes:
+        number: from 1; the requests and scores that were counted then have it, too.
+        began, until: the stretch of time that it stands for, seconds since the epoch.
+        state, step, sampled_candidate, sampled_control: the rollout's, as it was then.
+        candidate_requests: those that had gone to the candidate since the start.
+        requests, scores: how many were counted.
+    """
+
+    number: int
+    began: float
+    until: float
+    state: RolloutState
+    step: int
+    sampled_candidate: float
+    sampled_control: float
+    candidate_requests: int
+    requests: int
+    scores: int
+
+
 class ArmTotals(msgspec.Struct, frozen=True, kw_only=True):
     """What the requests of one arm came to.
 
@@ -371,12 +394,36 @@ class RolloutStore(RouteStore, LeaseStore, ChangeStore, Protocol):
         seen: Uncounted,
         statistics: str,
         change: RolloutChange | None,
+        batch: RolloutBatch,
     ) -> None:
         """Store that requests and scores are counted, in which statistics, and what was decided.
+
+        `batch` says when, and in which state of the rollout.
 
         Raises:
             ConflictError: another process has counted them, or decided meanwhile.
         """
+        ...
+
+    async def rollout_batches(
+        self, rollout_id: str, *, after: int = 0, limit: int = 1000
+    ) -> list[RolloutBatch]:
+        """Return what was counted at a time, in that order, without the first `after`."""
+        ...
+
+    async def counted_requests(
+        self, rollout_id: str, *, after: tuple[int, int] = (0, 0), limit: int = 1000
+    ) -> list[tuple[int, RolloutRequest]]:
+        """Return counted requests with the number of their batch, in the order of both numbers.
+
+        `after` are those of the last one of the page before. Their `seen` is empty.
+        """
+        ...
+
+    async def counted_scores(
+        self, rollout_id: str, *, after: tuple[int, int] = (0, 0), limit: int = 1000
+    ) -> list[tuple[int, CountedScore]]:
+        """Return counted scores with the number of their batch, likewise."""
         ...
 
     async def rollout_statistics(self, rollout_id: str) -> str:

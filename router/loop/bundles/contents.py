@@ -16,8 +16,10 @@ from evaluators.judge.graded import GradedDeclaration
 from evaluators.reports.gates import GateResult
 from evaluators.reports.report import Report
 from router.evals.judges.report import JudgeReport
+from router.loop.rollout_rules import SignalReading
 from router.store.judgements import JudgementRow, JudgeUse
 from router.store.results import ScoredAnswer
+from router.store.rollouts import ArmTotals, CountedScore, JudgedRequests, RolloutRequest
 from router.store.usage import EmbeddingUse
 
 FORMAT: Literal["evalrouter-evidence"] = "evalrouter-evidence"
@@ -258,6 +260,31 @@ class BundledRoutes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     answered_by: list[AnsweredBy]
     defined: dict[str, Any]
     versions: dict[str, str]
+
+
+class CountedRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A row of requests.jsonl: a request of a rollout, and the batch in which it was counted."""
+
+    batch: int
+    request: RolloutRequest
+
+
+class LaterValue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A row of later-values.jsonl: what came after a request's answer, and its batch."""
+
+    batch: int
+    score: CountedScore
+
+
+class RolloutNumbers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The numbers of a rollout; see `router.loop.rollout_report.RolloutReport`."""
+
+    signals: tuple[SignalReading, ...]
+    imbalance: float | None
+    e_value_limit: float
+    totals: dict[str, ArmTotals]
+    per_protocol: dict[str, ArmTotals]
+    judged: list[JudgedRequests]
 
 
 class RunNumbers(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

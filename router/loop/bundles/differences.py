@@ -19,7 +19,7 @@ import msgspec
 RELATIVE, ABSOLUTE = 1e-9, 1e-12
 MAX_SHOWN = 200
 # An element of a list is called by these of its fields.
-_NAMES = ("gate", "route", "output", "judge", "metric", "signal", "name", "revision", "code")
+_NAMES = ("gate", "route", "output", "judge", "metric", "signal", "name", "code")
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,6 +119,8 @@ def _leaves(
 def _name(ours: Any, theirs: Any, number: int) -> str:
     """Return what an element of a list is called."""
     named = ours if isinstance(ours, Mapping) else theirs
+    if isinstance(named, Mapping) and "revision" in named:
+        return str(named["revision"])
     if isinstance(named, Mapping):
         names = [str(named[name]) for name in _NAMES if isinstance(named.get(name), str | int)]
         if names:

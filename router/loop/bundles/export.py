@@ -13,11 +13,11 @@ import asyncio
 import hashlib
 import os
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import NamedTuple
 from uuid import uuid4
 
 import msgspec
@@ -53,7 +53,6 @@ from router.loop.bundles.contents import (
     Bodies,
     BundledDataset,
     BundledRoutes,
-    BundleEntry,
     BundleManifest,
     Kind,
     NumberSource,
@@ -62,6 +61,8 @@ from router.loop.bundles.contents import (
     canonical,
 )
 from router.loop.bundles.differences import differences
+from router.loop.bundles.entries import EntryWriter, ProgressCallback
+from router.loop.bundles.rollout_rows import find_rollout, write_rollout
 from router.loop.bundles.run_rows import (
     ResultRows,
     bundled_run,
@@ -74,6 +75,7 @@ from router.loop.bundles.run_rows import (
 from router.loop.bundles.signatures import SigningKey, fingerprint
 from router.loop.rollout_routes import as_stored, route_version
 from router.store.protocol import Store
+from router.store.rollouts import Rollout
 from router.store.runs import Run
 
 # What the numbers depend on, beside evalrouter itself.
@@ -81,8 +83,8 @@ _LIBRARIES = ("cryptography", "msgspec", "numpy", "rouge-score-rs", "sacrebleu",
 _SAMPLES_AT_ONCE = 200
 # The seed of all resampling in reports; see `evaluators.reports.report.summarise`.
 SEEDS = {"resampling": 0}
-
-ProgressCallback = Callable[[str, int], None]
+# The ids of rollouts begin so; see `router.loop.rollouts`.
+ROLLOUT_PREFIX = "ro_"
 
 
 class BundleOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,57 +129,6 @@ class ExportedBundle(msgspec.Struct, frozen=True, kw_only=True):
     signed_by: str
 
 
-class EntryWriter:
-    """Writes the entries of a bundle into a folder, and counts their bytes and rows.
-
-    Args:
-        folder: an empty folder.
-        progress: is told how many rows an entry has.
-    """
-
-    def __init__(self, folder: Path, progress: ProgressCallback) -> None:
-        self.folder = folder
-        self._progress = progress
-        self._files: dict[str, BinaryIO] = {}
-        self._digests: dict[str, Any] = {}
-        self._rows: dict[str, int] = {}
-        self.entries: list[BundleEntry] = []
-
-    def add(self, name: str, rows: Iterable[Any]) -> None:
-        """Write rows to the end of an entry that is in lines. Blocks."""
-        if name not in self._files:
-            self._files[name] = (self.folder / name).open("wb")
-            self._digests[name] = hashlib.sha256()
-            self._rows[name] = 0
-        for row in rows:
-            line = canonical(row) + b"\n"
-            self._files[name].write(line)
-            self._digests[name].update(line)
-            self._rows[name] += 1
-        self._progress(name, self._rows[name])
-
-    def whole(self, name: str, content: bytes) -> None:
-        """Write an entry that is not in lines. Blocks."""
-        (self.folder / name).write_bytes(content)
-        digest = hashlib.sha256(content).hexdigest()
-        self.entries.append(BundleEntry(name=name, size=len(content), sha256=digest))
-
-    def close(self) -> None:
-        """Complete the entries in lines."""
-        for name, file in self._files.items():
-            size = file.tell()
-            file.close()
-            self.entries.append(
-                BundleEntry(
-                    name=name,
-                    size=size,
-                    sha256=self._digests[name].hexdigest(),
-                    rows=self._rows[name],
-                )
-            )
-        self._files.clear()
-
-
 class BundleSubject(NamedTuple):
     """What a bundle is evidence of, for its manifest."""
 
@@ -193,24 +144,34 @@ class BundleSubject(NamedTuple):
 async def export_bundle(
     store: Store, subject: str, path: Path | None, options: BundleOptions, *, replace: bool = False
 ) -> tuple[Path, ExportedBundle]:
-    """Write the evidence of a run into a file; return where it is.
+    """Write the evidence of a run or a rollout into a file; return where it is.
 
     Args:
-        store: has the run.
-        subject: its id, or a unique prefix.
+        store: has it.
+        subject: the id of a rollout; the id of a run, or a unique prefix.
         path: the file; None for one of the subject's name in the working directory.
         options: how.
         replace: whether a file that is there may be replaced.
 
     Raises:
-        NotFoundError: no such run.
+        NotFoundError: it does not exist.
         ConflictError: the file is there; or as for `export_run_bundle`, like all other errors.
     """
+    if subject.startswith(ROLLOUT_PREFIX):
+        rollout = await find_rollout(store, subject)
+        place = _place(path, rollout.id, replace=replace)
+        return place, await export_rollout_bundle(store, rollout, place, options)
     run = await find_run(store, subject)
-    path = path or Path(f"{run.id}.evidence.zip")
-    if not replace and path.exists():
-        raise ConflictError(f"{path} is there already; name another file, or replace it")
-    return path, await export_run_bundle(store, run, path, options)
+    place = _place(path, run.id, replace=replace)
+    return place, await export_run_bundle(store, run, place, options)
+
+
+def _place(path: Path | None, name: str, *, replace: bool) -> Path:
+    """Return the file to write. Raises ConflictError where it is there and must not be replaced."""
+    place = path or Path(f"{name}.evidence.zip")
+    if not replace and place.exists():
+        raise ConflictError(f"{place} is there already; name another file, or replace it")
+    return place
 
 
 async def export_run_bundle(
@@ -249,6 +210,33 @@ async def export_run_bundle(
             )
         except OSError as error:
             raise ArtifactError(f"cannot write the evidence of {run.id}: {error}") from error
+
+
+async def export_rollout_bundle(
+    store: Store, rollout: Rollout, path: Path, options: BundleOptions
+) -> ExportedBundle:
+    """Write the evidence of a rollout into a new file; arguments and errors as for a run's."""
+    texts = bodies_of(options.bodies, options.personal_data)
+    with temporary_folder() as folder:
+        try:
+            writer = EntryWriter(folder, options.progress)
+            try:
+                writer.whole(README, _readme("rollout"))
+                await write_rollout(store, rollout, texts, writer)
+            finally:
+                await asyncio.to_thread(writer.close)
+            subject = BundleSubject(
+                kind="rollout",
+                id=rollout.id,
+                name=f"{rollout.candidate} on {rollout.route}",
+                dataset=None,
+                seeds={},
+                versions={},
+                sources=_ROLLOUT_SOURCES,
+            )
+            return await asyncio.to_thread(complete, path, writer, subject, texts, options.key)
+        except OSError as error:
+            raise ArtifactError(f"cannot write the evidence of {rollout.id}: {error}") from error
 
 
 async def _write_run(
@@ -349,6 +337,24 @@ def _subject(run: Run) -> BundleSubject:
     )
 
 
+_ROLLOUT_SOURCES = (
+    NumberSource(
+        what="e-values, intervals, and what was decided by the rules, when and by which of them",
+        how="recomputed",
+        of="requests.jsonl and later-values.jsonl in the order of batches.jsonl, and rollout.json",
+    ),
+    NumberSource(what="the arms' totals", how="recomputed", of="requests.jsonl"),
+    NumberSource(
+        what="what people decided, and what a judge was to score",
+        how="stated",
+        of="decisions.jsonl and numbers.json",
+    ),
+    NumberSource(
+        what="which arm a user was in, how requests went, and when they were counted",
+        how="stated",
+        of="requests.jsonl, later-values.jsonl and batches.jsonl",
+    ),
+)
 _RUN_SOURCES = (
     NumberSource(
         what="scores, intervals, comparisons, verdicts, gates, counts, costs, times",

@@ -15,7 +15,7 @@ import asyncio
 import hashlib
 import hmac
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -44,12 +44,14 @@ from router.loop.bundles.contents import (
 )
 from router.loop.bundles.differences import MAX_SHOWN, Compared, Difference, differences
 from router.loop.bundles.rescoring import rescored
+from router.loop.bundles.rollout_replay import RULES, BundledRollout, Replayed, replay
 from router.loop.bundles.signatures import (
     MAX_KEY_BYTES,
     SIGNATURE_BYTES,
     fingerprint,
     is_signed,
 )
+from router.store.rollouts import RolloutDecision
 from router.store.studies import Study
 
 MAX_MANIFEST_BYTES = 1 << 20
@@ -135,8 +137,9 @@ async def verify(
         if result.refused:
             return result
         result.versions = _other_versions(manifest)
+        verify_subject = _verify_run if manifest.kind == "run" else _verify_rollout
         try:
-            await _verify_run(archive, manifest, result, progress)
+            await verify_subject(archive, manifest, result, progress)
         except EvalrouterError:
             raise
         except Exception as error:
@@ -247,6 +250,69 @@ async def _verify_run(
     result.add(scores.judges)
     result.checked = _checked(scores.texts.alike, scores.judges.alike, scores.combined)
     result.not_recomputed = list(_not_recomputed(bundled, manifest, scores.replaced))
+
+
+async def _verify_rollout(
+    archive: Archive,
+    manifest: BundleManifest,
+    result: Verification,
+    progress: ProgressCallback,
+) -> None:
+    bundled = await asyncio.to_thread(BundledRollout, archive)
+    if manifest.id != bundled.rollout.id:
+        raise EvidenceError(f"{MANIFEST}: it is of {manifest.id}, not {bundled.rollout.id}")
+    stated = await asyncio.to_thread(bundled.numbers)
+    replayed = await asyncio.to_thread(
+        replay, bundled, stated.judged, lambda done: progress("batches", done)
+    )
+    decided = [decision for decision in bundled.decisions if decision.rule in RULES]
+    if replayed.missing:
+        result.not_recomputed = [
+            f"Numbers and {len(decided):,} decisions are as stated, because {replayed.missing}: "
+            "they followed from more than what is here."
+        ]
+    else:
+        result.add(differences(stated, replayed.numbers))
+        result.add(differences({"decisions": _by_rules(decided)}, _by_revision(replayed, decided)))
+        result.checked = [
+            f"{len(replayed.decisions):,} decisions of the rules come out of "
+            f"{replayed.batches:,} batches as they were taken."
+        ]
+    result.not_recomputed.append(
+        "What people decided, how requests went and when they were counted is as stated: a "
+        "signature says who vouches for it."
+    )
+
+
+def _by_rules(decisions: Sequence[RolloutDecision]) -> list[dict[str, Any]]:
+    fields = ("revision", *_DECIDED)
+    return [{name: getattr(decision, name) for name in fields} for decision in decisions]
+
+
+def _by_revision(replayed: Replayed, decisions: Sequence[RolloutDecision]) -> dict[str, Any]:
+    """Return the decisions that come out, with the revisions of those that were taken."""
+    revisions = [decision.revision for decision in decisions]
+    return {
+        "decisions": [
+            {"revision": revisions[n] if n < len(revisions) else "(none)", **made}
+            for n, made in enumerate(replayed.decisions)
+        ]
+    }
+
+
+# What the rules say of a decision.
+_DECIDED = (
+    "rule",
+    "reason",
+    "signal",
+    "e_value",
+    "low",
+    "high",
+    "seen",
+    "from_state",
+    "to_state",
+    "from_weight",
+)
 
 
 def _check_manifest(manifest: BundleManifest, bundled: BundledRun) -> None:

@@ -13,12 +13,14 @@ from router.store.columns.values import finite, json_text
 from router.store.rollouts import (
     CountedScore,
     Rollout,
+    RolloutBatch,
     RolloutDecision,
     RolloutRequest,
 )
 
 ROLLOUT_FIELDS = {field.name: field.type for field in msgspec.structs.fields(Rollout)}
 DECISION_FIELDS = {field.name: field.type for field in msgspec.structs.fields(RolloutDecision)}
+BATCH_FIELDS = RolloutBatch.__struct_fields__
 _JSON = frozenset({"settings", "base", "override", "forecast", "seen"})
 # What a client did, which says nothing about the arm.
 CLIENT_LEFT = frozenset({"client_closed_request", "server_stopping"})

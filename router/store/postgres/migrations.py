@@ -1053,6 +1053,29 @@ CREATE TABLE schedule_decisions (
 CREATE INDEX schedule_decisions_by_name ON schedule_decisions (name, number);
 """)
 
+_M051 = _step("""
+ALTER TABLE rollout_requests ALTER COLUMN counted TYPE BIGINT;
+ALTER TABLE rollout_scores ALTER COLUMN counted TYPE BIGINT;
+CREATE TABLE rollout_batches (
+    rollout TEXT NOT NULL REFERENCES rollouts (id),
+    number BIGINT NOT NULL,
+    began DOUBLE PRECISION NOT NULL,
+    until DOUBLE PRECISION NOT NULL,
+    state TEXT NOT NULL,
+    step BIGINT NOT NULL,
+    sampled_candidate DOUBLE PRECISION NOT NULL,
+    sampled_control DOUBLE PRECISION NOT NULL,
+    candidate_requests BIGINT NOT NULL,
+    requests BIGINT NOT NULL,
+    scores BIGINT NOT NULL,
+    PRIMARY KEY (rollout, number)
+);
+CREATE INDEX rollout_requests_by_batch ON rollout_requests (rollout, counted, number)
+    WHERE counted > 0;
+CREATE INDEX rollout_scores_by_batch ON rollout_scores (rollout, counted, number)
+    WHERE counted > 0;
+""")
+
 STEPS = {
     "m029_label_scores": _M029,
     "m030_traffic_index": _M030,
@@ -1076,4 +1099,5 @@ STEPS = {
     "m048_rollout_samples": _M048,
     "m049_watches": _M049,
     "m050_schedule_decisions": _M050,
+    "m051_rollout_batches": _M051,
 }

@@ -9,6 +9,7 @@ from typing import Any
 from providers.errors import ConflictError, NotFoundError
 from router.records import Arm, AssignedArm, Record
 from router.store.columns.rollouts import (
+    BATCH_FIELDS,
     DECISION_FIELDS,
     REQUEST_COLUMNS,
     ROLLOUT_FIELDS,
@@ -26,11 +27,14 @@ from router.store.rollouts import (
     ACTIVE,
     ArmTotals,
     AssignedRequests,
+    CountedScore,
     FeedbackBaseline,
     JudgedRequests,
     Rollout,
+    RolloutBatch,
     RolloutChange,
     RolloutDecision,
+    RolloutRequest,
     RolloutScore,
     RolloutStore,
     RouteBaseline,
@@ -70,8 +74,27 @@ _SCORES = """
     JOIN rollout_requests AS requests ON requests.number = scores.request
     JOIN rollout_units AS units
         ON units.rollout = requests.rollout AND units.unit = requests.unit
-    WHERE scores.rollout = :rollout AND scores.counted = 0 AND requests.counted = 1
+    WHERE scores.rollout = :rollout AND scores.counted = 0 AND requests.counted > 0
     ORDER BY scores.number LIMIT :limit
+"""
+_COUNTED = f"""
+    SELECT requests.counted, requests.number, requests.id, requests.at, requests.unit, requests.arm,
+        requests.step, {_FAILED}, requests.target, requests.first_byte_s, requests.total_s,
+        requests.cost_usd, requests.finish_reason, requests.completion_tokens
+    FROM rollout_requests AS requests
+    JOIN rollouts ON rollouts.id = requests.rollout
+    WHERE requests.rollout = :rollout AND requests.counted > 0
+        AND (requests.counted, requests.number) > (:batch, :number)
+    ORDER BY requests.counted, requests.number LIMIT :limit
+"""
+_COUNTED_SCORES = """
+    SELECT scores.counted, scores.number, scores.signal, scores.value, scores.at,
+        requests.unit, requests.arm, requests.step
+    FROM rollout_scores AS scores
+    JOIN rollout_requests AS requests ON requests.number = scores.request
+    WHERE scores.rollout = :rollout AND scores.counted > 0
+        AND (scores.counted, scores.number) > (:batch, :number)
+    ORDER BY scores.counted, scores.number LIMIT :limit
 """
 _NEW_FEEDBACK = """
     SELECT requests.number, 'feedback:' || feedback.name, feedback.author, feedback.score,
@@ -128,7 +151,7 @@ _TOTALS = f"""
     JOIN rollouts ON rollouts.id = requests.rollout
     JOIN rollout_units AS units
         ON units.rollout = requests.rollout AND units.unit = requests.unit
-    WHERE requests.rollout = :rollout AND requests.counted = 1{{condition}}
+    WHERE requests.rollout = :rollout AND requests.counted > 0{{condition}}
     GROUP BY requests.arm
 """
 _PER_PROTOCOL = (
@@ -185,9 +208,29 @@ class SqlRollouts(SqlPart, RolloutStore):
         seen: Uncounted,
         statistics: str,
         change: RolloutChange | None,
+        batch: RolloutBatch,
     ) -> None:
         await self._database.write(
-            "count requests of a rollout", _count, rollout_id, seen, statistics, change
+            "count requests of a rollout", _count, rollout_id, seen, statistics, change, batch
+        )
+
+    async def rollout_batches(
+        self, rollout_id: str, *, after: int = 0, limit: int = 1000
+    ) -> list[RolloutBatch]:
+        return await self._database.read("read batches", _batches, rollout_id, after, limit)
+
+    async def counted_requests(
+        self, rollout_id: str, *, after: tuple[int, int] = (0, 0), limit: int = 1000
+    ) -> list[tuple[int, RolloutRequest]]:
+        return await self._database.read(
+            "read counted requests", _counted_requests, rollout_id, after, limit
+        )
+
+    async def counted_scores(
+        self, rollout_id: str, *, after: tuple[int, int] = (0, 0), limit: int = 1000
+    ) -> list[tuple[int, CountedScore]]:
+        return await self._database.read(
+            "read counted scores", _counted_scores, rollout_id, after, limit
         )
 
     async def rollout_statistics(self, rollout_id: str) -> str:
@@ -388,12 +431,13 @@ def _uncounted(db: Connection, rollout_id: str, limit: int) -> Uncounted:
     )
 
 
-def _count(
+def _count(  # noqa: PLR0917 - as the method has them
     db: Connection,
     rollout_id: str,
     seen: Uncounted,
     statistics: str,
     change: RolloutChange | None,
+    batch: RolloutBatch,
 ) -> None:
     changed = db.execute(
         "UPDATE rollout_statistics SET statistics = ?, counted = counted + 1"
@@ -407,15 +451,51 @@ def _count(
         where = db.any_of("requests.number", ":numbers")
         db.execute(_ADD_UNITS.format(numbers=where), {"numbers": numbers})
         where = db.any_of("number", ":numbers")
-        db.execute(f"UPDATE rollout_requests SET counted = 1 WHERE {where}", {"numbers": numbers})
+        db.execute(
+            f"UPDATE rollout_requests SET counted = :batch WHERE {where}",
+            {"numbers": numbers, "batch": batch.number},
+        )
     if seen.scores:
         where = db.any_of("number", ":numbers")
         db.execute(
-            f"UPDATE rollout_scores SET counted = 1 WHERE {where}",
-            {"numbers": db.array([score.number for score in seen.scores])},
+            f"UPDATE rollout_scores SET counted = :batch WHERE {where}",
+            {
+                "numbers": db.array([score.number for score in seen.scores]),
+                "batch": batch.number,
+            },
         )
+    columns = ["rollout", *BATCH_FIELDS]
+    db.execute(
+        insert("rollout_batches", columns),
+        (rollout_id, *(getattr(batch, name) for name in BATCH_FIELDS)),
+    )
     if change is not None:
         _change(db, change)
+
+
+def _batches(db: Connection, rollout_id: str, after: int, limit: int) -> list[RolloutBatch]:
+    rows = db.execute(
+        f"SELECT {', '.join(BATCH_FIELDS)} FROM rollout_batches"
+        " WHERE rollout = ? AND number > ? ORDER BY number LIMIT ?",
+        (rollout_id, after, limit),
+    )
+    return [RolloutBatch(**dict(zip(BATCH_FIELDS, row, strict=True))) for row in rows]
+
+
+def _counted_requests(
+    db: Connection, rollout_id: str, after: tuple[int, int], limit: int
+) -> list[tuple[int, RolloutRequest]]:
+    values = {"rollout": rollout_id, "batch": after[0], "number": after[1], "limit": limit}
+    rows = db.execute(_COUNTED, values)
+    return [(batch, request_of((*row, None, None))) for batch, *row in rows]
+
+
+def _counted_scores(
+    db: Connection, rollout_id: str, after: tuple[int, int], limit: int
+) -> list[tuple[int, CountedScore]]:
+    values = {"rollout": rollout_id, "batch": after[0], "number": after[1], "limit": limit}
+    rows = db.execute(_COUNTED_SCORES, values)
+    return [(batch, score_of((*row, None, None))) for batch, *row in rows]
 
 
 def _statistics(db: Connection, rollout_id: str) -> str:

@@ -41,8 +41,9 @@ The tables are shaped so that a million answers stay small and the pages of a ru
     rollouts  (id); rollout_changes counts changes of them; rollout_decisions (rollout, revision);
               rollout_requests: each request of one, by `number`; rollout_scores: values that
               came later; rollout_units (rollout, unit): the arms that a user was seen in;
-              rollout_statistics (rollout), rollout_judging (rollout, day, outcome) and
-              rollout_assigned (rollout, step, arm): see `rollouts.py`
+              rollout_statistics (rollout), rollout_judging (rollout, day, outcome),
+              rollout_assigned (rollout, step, arm) and rollout_batches (rollout, number): see
+              `rollouts.py`
 
 Times are seconds since the epoch; columns that hold JSON are text.
 """
@@ -1401,6 +1402,35 @@ def m050_schedule_decisions(db: Database) -> None:
     db.execute("CREATE INDEX schedule_decisions_by_name ON schedule_decisions (name, number)")
 
 
+def m051_rollout_batches(db: Database) -> None:
+    """Add when requests of rollouts were counted: `counted` is the number of a batch from now on.
+
+    What was counted before is in batch 1, of which nothing is known.
+    """
+    db.execute(
+        """
+        CREATE TABLE rollout_batches (
+            rollout TEXT NOT NULL REFERENCES rollouts (id),
+            number INTEGER NOT NULL,
+            began REAL NOT NULL,
+            until REAL NOT NULL,
+            state TEXT NOT NULL,
+            step INTEGER NOT NULL,
+            sampled_candidate REAL NOT NULL,
+            sampled_control REAL NOT NULL,
+            candidate_requests INTEGER NOT NULL,
+            requests INTEGER NOT NULL,
+            scores INTEGER NOT NULL,
+            PRIMARY KEY (rollout, number)
+        ) WITHOUT ROWID
+        """
+    )
+    for table in ("rollout_requests", "rollout_scores"):
+        db.execute(
+            f"CREATE INDEX {table}_by_batch ON {table} (rollout, counted, number) WHERE counted > 0"
+        )
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -1447,4 +1477,5 @@ STEPS = (
     m048_rollout_samples,
     m049_watches,
     m050_schedule_decisions,
+    m051_rollout_batches,
 )

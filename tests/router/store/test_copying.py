@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from postgres_server import pooler
 from sqlite_utils import Database
-from stores import a_run, answered, some_samples, sqlite_store
+from stores import a_batch, a_run, answered, some_samples, sqlite_store
 
 from evaluators.base import Answer, Cell, Judgement, Sample, Score
 from providers.errors import ConflictError, InputError, StoreError
@@ -136,7 +136,7 @@ async def fill_rollouts(store):
     decision = RolloutDecision(rollout="ro_1", revision=1, at=1.0, rule="start", reason=ODD)
     await store.add_rollout(rollout, decision)
     seen = await store.uncounted("ro_1", 9)
-    await store.count_requests("ro_1", seen, "{}", None)
+    await store.count_requests("ro_1", seen, "{}", None, a_batch())
     score = RolloutScore(request=seen.requests[0].number, signal="feedback:f", source="s",
                          value=1.0, at=1.0)  # fmt: skip
     await store.keep_rollout_scores("ro_1", [score])

@@ -6,6 +6,7 @@ import asyncio
 
 import msgspec
 import pytest
+from stores import a_batch
 
 from providers.errors import ConflictError, NotFoundError
 from router.records import AssignedArm, Record, Target
@@ -120,7 +121,7 @@ async def test_the_version_grows_with_decisions_and_wakes_who_waits(store):
     await store.add_rollout(a_rollout(), start())
     after = await store.rollout_version()
     assert after > before
-    await store.count_requests("ro_1", await store.uncounted("ro_1", 9), "s", None)
+    await store.count_requests("ro_1", await store.uncounted("ro_1", 9), "s", None, a_batch())
     assert await store.rollout_version() == after
 
 
@@ -157,7 +158,7 @@ async def test_requests_are_counted_once_with_what_their_users_saw_before(store)
     assert seen.requests[0].step == 2
     assert seen.requests[0].first_byte_s == 0.5
     assert seen.statistics == ""
-    await store.count_requests("ro_1", seen, "first", None)
+    await store.count_requests("ro_1", seen, "first", None, a_batch())
     await store.keep_traffic([a_request(5, "candidate", unit="ann"), a_request(6, unit="bob")])
     again = await store.uncounted("ro_1", 9)
     assert again.statistics == await store.rollout_statistics("ro_1") == "first"
@@ -198,9 +199,9 @@ async def test_of_two_processes_that_count_the_same_requests_one_does(store):
     await store.add_rollout(a_rollout(), start())
     await store.keep_traffic([a_request(1)])
     seen = await store.uncounted("ro_1", 9)
-    await store.count_requests("ro_1", seen, "ours", None)
+    await store.count_requests("ro_1", seen, "ours", None, a_batch())
     with pytest.raises(ConflictError, match="another process counts"):
-        await store.count_requests("ro_1", seen, "theirs", None)
+        await store.count_requests("ro_1", seen, "theirs", None, a_batch())
     assert await store.rollout_statistics("ro_1") == "ours"
 
 
@@ -210,7 +211,7 @@ async def test_what_is_decided_on_an_old_revision_counts_nothing(store):
     seen = await store.uncounted("ro_1", 9)
     await store.change_rollout(change(state="paused"))
     with pytest.raises(ConflictError, match="another decision"):
-        await store.count_requests("ro_1", seen, "late", change(state="promoting"))
+        await store.count_requests("ro_1", seen, "late", change(state="promoting"), a_batch())
     assert len((await store.uncounted("ro_1", 9)).requests) == 1
     assert await store.rollout_statistics("ro_1") == ""
 
@@ -224,14 +225,24 @@ async def test_scores_are_stored_once_and_wait_for_their_request(store):
     )
     await store.keep_rollout_scores("ro_1", [score])
     assert (await store.uncounted("ro_1", 9)).scores == ()
-    await store.count_requests("ro_1", seen, "", None)
+    await store.count_requests("ro_1", seen, "", None, a_batch())
     await store.keep_rollout_scores("ro_1", [score, msgspec.structs.replace(score, source="fb_2")])
     seen = await store.uncounted("ro_1", 9)
     assert [(row.signal, row.value, row.arm, row.step, row.seen) for row in seen.scores] == [
         ("feedback:thumb", 1.0, "candidate", 2, {"candidate"})
     ] * 2
-    await store.count_requests("ro_1", seen, "", None)
+    await store.count_requests("ro_1", seen, "", None, a_batch(number=2, scores=2))
     assert (await store.uncounted("ro_1", 9)).scores == ()
+    # When each was counted can be read again, a page at a time.
+    assert await store.rollout_batches("ro_1") == [a_batch(), a_batch(number=2, scores=2)]
+    assert await store.rollout_batches("ro_1", after=1) == [a_batch(number=2, scores=2)]
+    [(batch, request)] = await store.counted_requests("ro_1")
+    assert (batch, request.arm, request.seen) == (1, "candidate", frozenset())
+    assert await store.counted_requests("ro_1", after=(1, request.number)) == []
+    [first] = await store.counted_scores("ro_1", limit=1)
+    [second] = await store.counted_scores("ro_1", after=(first[0], first[1].number))
+    assert (first[0], second[0]) == (2, 2)
+    assert first[1].number < second[1].number
 
 
 async def test_what_a_judge_was_to_score_is_added_up_by_day_and_outcome(store):
@@ -322,7 +333,7 @@ async def test_totals_are_by_intention_or_without_mixed_users(store):
             a_request(4, "candidate", unit="cid", target=Target("p", "old")),
         ]
     )
-    await store.count_requests("ro_1", await store.uncounted("ro_1", 9), "", None)
+    await store.count_requests("ro_1", await store.uncounted("ro_1", 9), "", None, a_batch())
     totals = await store.rollout_totals("ro_1")
     assert (totals["candidate"].requests, totals["candidate"].units) == (3, 3)
     assert totals["candidate"].failures == 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import struct
 import subprocess
@@ -10,6 +9,7 @@ import zipfile
 import zlib
 
 import pytest
+from bundled_runs import entries_of, packed, sealed
 from click.testing import CliRunner
 from cryptography.hazmat.primitives import serialization
 
@@ -24,31 +24,6 @@ from router.loop.bundles.signatures import (
     write_key,
 )
 from router.loop.bundles.verification import verify
-
-
-def entries_of(path):
-    with zipfile.ZipFile(path) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
-
-
-def packed(path, entries):
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in entries.items():
-            archive.writestr(name, content)
-    return path
-
-
-def sealed(entries, key=None):
-    """Return entries with a manifest that fits them, signed by a key."""
-    manifest = json.loads(entries["manifest.json"])
-    for entry in manifest["entries"]:
-        content = entries[entry["name"]]
-        entry |= {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    entries = {**entries, "manifest.json": canonical(manifest)}
-    if key is not None:
-        entries["manifest.sig"] = key.sign(entries["manifest.json"])
-        entries["public-key.pem"] = key.public_pem
-    return entries
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,213 @@
+"""Bundles of rollouts: every e-value, interval and decision comes out of what was counted."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+import zipfile
+
+import pytest
+from bundled_runs import entries_of, packed, sealed
+
+from providers.errors import ConflictError, EvidenceError, NotFoundError
+from router.config.loading import parse
+from router.config.rollouts import RolloutSignal, RouteRollout
+from router.loop.bundles.contents import canonical
+from router.loop.bundles.export import BundleOptions, export_bundle
+from router.loop.bundles.verification import verify
+from router.loop.rollouts import RolloutAction
+from router.records import Record, Target
+from router.services import Services
+from router.store.feedback import FeedbackRow, NewFeedback
+from router.store.traffic import TrafficFilter
+
+CONFIG = """
+storage: {{database: "sqlite:///{folder}/e.db"}}
+providers:
+  up: {{kind: scripted, script: {{old: [{{}}], new: [{{}}]}}}}
+routes:
+  r: {{targets: [{{model: up/old}}]}}
+"""
+REQUEST = RouteRollout(
+    candidate="up/new",
+    steps=(20.0, 50.0),
+    step_seconds=0,
+    cycle_seconds=0,
+    unit_seconds=0,
+    force=True,
+    signals=(
+        RolloutSignal(measure="errors", min_requests=5),
+        RolloutSignal(measure="first_byte", margin=0.3, min_requests=5),
+        RolloutSignal(measure="cost", role="goal", margin=0.4, min_requests=5),
+        RolloutSignal(
+            measure="feedback:stars", role="goal", margin=2.0, low=1, high=5, min_requests=5
+        ),
+    ),
+)
+NUMBERS = itertools.count()
+
+
+@pytest.fixture
+async def services(tmp_path):
+    async with Services(parse(CONFIG.format(folder=tmp_path), "c.yaml", {})) as services:
+        yield services
+
+
+async def send(services, users, *, failing=False):
+    """Requests of users, some of whom come again, and what they think of the answers."""
+    records = []
+    for user in users:
+        number = next(NUMBERS)
+        side = services.assignments.choose("r", services.routes.table.routes["r"], f"user {user}")
+        record = Record(id=f"rec_{number}", at=time.time(), route="r", status=200)
+        record.target = Target.parse("up/old")
+        record.first_byte_s, record.total_s = 0.1 + number % 7 / 10, 1.0 + number % 3
+        record.cost_usd = 0.001 * (1 + number % 5)
+        if side is not None:
+            side.note(record)
+            record.target = side.target or record.target
+            record.status = 500 if failing and side.target and user % 3 else 200
+        records.append(record)
+    await services.store.keep_traffic(records)
+    for record in records:
+        if record.rollout and int(record.id[4:]) % 3 == 0:
+            await services.store.add_feedback([a_feedback(record)])
+
+
+def a_feedback(record):
+    number = int(record.id[4:])
+    stars = float(1 + number % 5)
+    row = FeedbackRow(
+        id=f"fb_{number}",
+        at=time.time(),
+        key_id="",
+        user="ann",
+        name="stars",
+        kind="number",
+        value=stars,
+        score=stars,
+        subject=record.id,
+        record_id=record.id,
+        request_key="",
+        request_user="",
+        route="r",
+        rollout=record.rollout,
+        arm=record.arm,
+        request_at=record.at,
+    )
+    return NewFeedback(row)
+
+
+async def ended(services, *, failing=False):
+    """Let a rollout run until it has ended."""
+    await services.rollouts.start("r", REQUEST, actor="key ann@example.org")
+    await services.assignments.follow()
+    for first in range(0, 20_000, 40):
+        await send(services, range(first, first + 50), failing=failing)
+        await services.rollout_controller.run_once()
+        if first == 80:
+            await services.rollouts.act("r", "pause", RolloutAction(reason="lunch"), actor="ann")
+            await send(services, range(first, first + 20))
+            await services.rollout_controller.run_once()
+            await services.rollouts.act("r", "resume", RolloutAction(reason="on"), actor="ann")
+            await services.assignments.follow()
+        rollout = await services.rollouts.find("r")
+        if not rollout.is_active:
+            return rollout
+    raise AssertionError("it never ended")
+
+
+@pytest.mark.parametrize(("failing", "state"), [(False, "promoted"), (True, "rolled_back")])
+async def test_every_decision_of_a_rollout_comes_out_of_its_bundle(
+    services, tmp_path, failing, state
+):
+    rollout = await ended(services, failing=failing)
+    assert rollout.state == state
+    path, written = await export_bundle(
+        services.store, rollout.id, tmp_path / "b.zip", BundleOptions()
+    )
+    assert (written.kind, written.subject) == ("rollout", rollout.id)
+    found = await verify(path)
+    assert (found.differing, found.differences, found.refused) == (0, [], "")
+    assert found.agree > 100
+    [checked] = found.checked
+    by_rules = [row for row in await services.store.rollout_decisions(rollout.id) if row.seen]
+    assert checked.startswith(f"{len(by_rules) - 1:,} decisions of the rules come out of")
+    assert len(found.not_recomputed) == 1
+    # People's names are masked.
+    with zipfile.ZipFile(path) as archive:
+        assert b"@example.org" not in b"".join(map(archive.read, archive.namelist()))
+        numbers = json.loads(archive.read("numbers.json"))
+    report = await services.rollouts.report("r")
+    assert [signal["harm"] for signal in numbers["signals"]] == [
+        signal.harm for signal in report.signals
+    ]
+    again, _ = await export_bundle(services.store, rollout.id, tmp_path / "c.zip", BundleOptions())
+    assert again.read_bytes() == path.read_bytes()
+
+
+async def test_what_was_changed_in_a_rollouts_bundle_is_named(services, tmp_path):
+    rollout = await ended(services, failing=True)
+    path, _ = await export_bundle(services.store, rollout.id, tmp_path / "b.zip", BundleOptions())
+    entries = entries_of(path)
+    decisions = [json.loads(line) for line in entries["decisions.jsonl"].splitlines()]
+    guilty = next(row for row in decisions if row["rule"] == "guardrails")
+    guilty["e_value"] *= 1.01
+    numbers = json.loads(entries["numbers.json"])
+    numbers["totals"]["candidate"]["failures"] -= 1
+    changed = {
+        "decisions.jsonl": b"".join(canonical(row) + b"\n" for row in decisions),
+        "numbers.json": canonical(numbers),
+    }
+    found = await verify(packed(tmp_path / "a.zip", sealed({**entries, **changed})))
+    assert [difference.what for difference in found.differences] == [
+        "totals.candidate.failures",
+        f"decisions[{guilty['revision']}].e_value",
+    ]
+    # A request that failed is made one that did not: the verdict does not follow any more.
+    rows = [json.loads(line) for line in entries["requests.jsonl"].splitlines()]
+    for row in rows:
+        row["request"]["failed"] = False
+    forged = {**entries, "requests.jsonl": b"".join(canonical(row) + b"\n" for row in rows)}
+    found = await verify(packed(tmp_path / "c.zip", sealed(forged)))
+    assert any("signals[errors" in each.what and "harm" in each.what for each in found.differences)
+
+
+async def test_requests_of_no_batch_are_refused(services, tmp_path):
+    rollout = await ended(services)
+    path, _ = await export_bundle(services.store, rollout.id, tmp_path / "b.zip", BundleOptions())
+    entries = entries_of(path)
+    rows = [json.loads(line) for line in entries["requests.jsonl"].splitlines()]
+
+    async def refusal(**batches):
+        for at, batch in ((0, batches["first"]), (-1, batches["last"])):
+            rows[at]["batch"] = batch
+        forged = {**entries, "requests.jsonl": b"".join(canonical(row) + b"\n" for row in rows)}
+        with pytest.raises(EvidenceError) as refused:
+            await verify(packed(tmp_path / "f.zip", sealed(forged)))
+        return refused.value.message
+
+    assert "batch 1 is not in its order" in await refusal(first=2, last=2)
+    assert "is none of batches.jsonl" in await refusal(first=1, last=10**6)
+
+
+async def test_numbers_are_only_stated_where_requests_were_deleted(services, tmp_path):
+    rollout = await ended(services)
+    record = await services.store.counted_requests(rollout.id, limit=1)
+    deleted = await services.deletion.delete(TrafficFilter(id=record[0][1].id))
+    assert deleted.deleted == 1
+    path, _ = await export_bundle(services.store, rollout.id, tmp_path / "b.zip", BundleOptions())
+    found = await verify(path)
+    assert found.passed
+    assert found.agree == 0
+    assert "requests that were counted have been deleted since" in found.not_recomputed[0]
+
+
+async def test_a_rollout_that_goes_on_or_is_not_there_is_refused(services, tmp_path):
+    rollout = await services.rollouts.start("r", REQUEST, actor="ann")
+    with pytest.raises(ConflictError, match="its evidence is complete when it has ended"):
+        await export_bundle(services.store, rollout.id, tmp_path / "b.zip", BundleOptions())
+    with pytest.raises(NotFoundError, match="There is no rollout 'ro_none'"):
+        await export_bundle(services.store, "ro_none", tmp_path / "b.zip", BundleOptions())
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".zip"] == []

@@ -87,7 +87,7 @@ def check_counts(folder):
         for rollout, text in db.execute("SELECT rollout, statistics FROM rollout_statistics"):
             counted = db.execute(
                 "SELECT count(*) FROM rollout_requests"
-                " WHERE rollout = ? AND arm = 'candidate' AND counted = 1",
+                " WHERE rollout = ? AND arm = 'candidate' AND counted > 0",
                 (rollout,),
             ).fetchone()[0]
             assert json.loads(text)["rules"]["candidate_requests"] == counted

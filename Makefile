@@ -25,7 +25,7 @@ PYTEST := $(BIN)/python -E -X utf8 -m pytest
 
 DOCS = cd docs && ../$(BIN)/python -E -m tooling
 
-.PHONY: demo docs client dist site test test-ray test-notebook test-client test-phoenix test-mlflow test-loop test-outages fuzz mutants evidence evidence-rollouts evidence-drift test-vllm test-llama-cpp providers lint bench constraints notebook clean
+.PHONY: demo docs client dist site test test-ray test-notebook test-client test-phoenix test-mlflow test-loop test-minilm test-outages fuzz mutants evidence evidence-rollouts evidence-drift evidence-learned test-vllm test-llama-cpp providers lint bench constraints notebook clean
 
 demo: .venv/core
 	$(BIN)/evalrouter demo
@@ -36,7 +36,7 @@ PROCESSES ?= 2
 
 test: .venv/all
 	$(PYTEST) -n $(PROCESSES) --dist loadfile --no-loadscope-reorder --ignore=tests/serve \
-	  --ignore=tests/mlflow --ignore=tests/notebook --ignore=tests/loop_demo --ignore=tests/phoenix
+	  --ignore=tests/mlflow --ignore=tests/notebook --ignore=tests/loop_demo --ignore=tests/phoenix --ignore=tests/minilm
 
 test-ray: .venv/all
 	$(PYTEST) tests/serve
@@ -59,6 +59,10 @@ test-mlflow: .venv/dev
 # `evalrouter demo loop` as a user calls it: a minute.
 test-loop: .venv/dev
 	$(PYTEST) tests/loop_demo
+
+# Learned routes with the packaged MiniLM in its process, where torch takes seconds to load.
+test-minilm: .venv/all
+	$(PYTEST) tests/minilm
 
 # Every cell of docs/walkthrough.ipynb, whose texts must be what it shows.
 test-notebook: .venv/notebook
@@ -90,6 +94,7 @@ evidence: .venv/dev
 	OPENBLAS_NUM_THREADS=1 nice $(BIN)/python -E -m evidence
 	$(MAKE) evidence-rollouts
 	$(MAKE) evidence-drift
+	$(MAKE) evidence-learned
 
 # The part of it about rollouts: minutes.
 evidence-rollouts: .venv/dev
@@ -98,6 +103,10 @@ evidence-rollouts: .venv/dev
 # The part of it about watches: minutes.
 evidence-drift: .venv/dev
 	OPENBLAS_NUM_THREADS=1 nice $(BIN)/python -E -m evidence.drift
+
+# The part of it about learned routes: minutes.
+evidence-learned: .venv/dev
+	OPENBLAS_NUM_THREADS=1 nice $(BIN)/python -E -m evidence.learned_route
 
 lint: .venv/dev
 	$(BIN)/ruff check .

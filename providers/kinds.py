@@ -21,6 +21,10 @@ from providers.http.transport import Transport
 from providers.huggingface import HuggingFace
 from providers.local_servers.llama_cpp import LlamaCpp
 from providers.local_servers.llamafile import Llamafile, LlamafileConfig
+from providers.local_servers.sentence_transformers import (
+    SentenceTransformers,
+    SentenceTransformersConfig,
+)
 from providers.masking import Masks
 from providers.mistral import Mistral, MistralConfig
 from providers.offline.baseline import Baseline, BaselineConfig
@@ -66,6 +70,7 @@ KINDS: Mapping[str, ProviderKind] = {
     "llama_cpp": ProviderKind(LlamafileConfig, LlamaCpp),
     "llamafile": ProviderKind(LlamafileConfig, Llamafile),
     "ollama": ProviderKind(CompatibleConfig, Ollama),
+    "sentence_transformers": ProviderKind(SentenceTransformersConfig, SentenceTransformers),
     "ray_serve": ProviderKind(CompatibleConfig, RayServe, reasoning=True),
     **{
         host.kind: ProviderKind(

@@ -35,6 +35,7 @@ from router.api import (
     health,
     judges,
     keys,
+    learned,
     metrics,
     models,
     openapi,
@@ -68,6 +69,17 @@ def create_app(services: Services) -> ASGIApp:
     followers = following.Followers(services.store)
     downloads = export.Downloads()
 
+    # What a server does beside answering requests, and can stop at any time.
+    background = (
+        services.review,
+        services.feedback_review,
+        services.rollout_judging,
+        services.toxicity_review,
+        services.rollout_controller,
+        services.watches,
+        services.schedule_controller,
+        services.learned_routes,
+    )
     start = front.StartFailure()
 
     @asynccontextmanager
@@ -85,22 +97,12 @@ def create_app(services: Services) -> ASGIApp:
                 services.jobs.serve()
                 await services.sealing.open()
                 await services.shadows.open()
-                await services.review.open()
-                await services.feedback_review.open()
-                await services.rollout_judging.open()
-                await services.toxicity_review.open()
-                await services.rollout_controller.open()
-                await services.watches.open()
-                await services.schedule_controller.open()
+                for part in background:
+                    await part.open()
                 yield
             finally:
-                await services.schedule_controller.close()
-                await services.watches.close()
-                await services.rollout_controller.close()
-                await services.rollout_judging.close()
-                await services.toxicity_review.close()
-                await services.feedback_review.close()
-                await services.review.close()
+                for part in reversed(background):
+                    await part.close()
                 services.shadows.drain()
                 await services.jobs.close()
                 await services.shadows.close()
@@ -122,6 +124,8 @@ def create_app(services: Services) -> ASGIApp:
             shadows.list_shadows,
             shadows.show_shadow,
             shadows.change_shadow,
+            learned.show_learned,
+            learned.learn_route,
             what_if.estimate_policy,
             rollouts.list_rollouts,
             rollouts.start_rollout,

@@ -129,6 +129,74 @@ class Odds:
         return odds
 
 
+ChoiceReason = Literal[
+    "cheapest",
+    "none_good_enough",
+    "stays",
+    "explored",
+    "unlike",
+    "no_text",
+    "no_model",
+    "outdated",
+    "expired",
+    "drifted",
+    "dimensions",
+    "embeddings_changed",
+    "embeddings_slow",
+    "embeddings_failed",
+    "unshared",
+    "busy",
+]
+
+
+class PredictedTarget(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What was predicted of a target for a prompt.
+
+    Attributes:
+        target: `provider/model`.
+        score: its score.
+        bound: the lower bound of its score, or of the difference to the one it is compared with.
+        cost_usd: US dollars; None where no cost of it is known.
+        good: whether it is good enough by the bound.
+    """
+
+    target: str
+    score: float
+    bound: float
+    cost_usd: float | None = None
+    good: bool = False
+
+
+class LearnedChoice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why a learned route chose a target, or left the choice to its other strategy.
+
+    Attributes:
+        reason: `cheapest` (of the targets that are good enough), `none_good_enough` (the best one,
+            or the one that others are compared with), `stays` (a conversation with its target) or
+            `explored` (chance chose, by the route's `explore`). All others say why nothing is
+            predicted: the prompt is `unlike` all that are known, has `no_text`; there is
+            `no_model`, or it is `outdated` (made with other settings), `expired` or has `drifted`
+            (many prompts are unlike those that it was made of); the embeddings have other
+            `dimensions`, belong to another model (`embeddings_changed`), are late
+            (`embeddings_slow`), fail, or may not see the texts (`unshared`); or too many requests
+            wait for a prediction (`busy`).
+        target: the target that was chosen by the prediction; "" without one.
+        applied: whether the request was sent there for that reason.
+        model: the id of the learned model; "" without one.
+        neighbours: how many prompts each prediction was made of.
+        nearest: the cosine of the most similar prompt; None without a prediction.
+        predictions: of the route's targets.
+    """
+
+    reason: ChoiceReason
+    target: str = ""
+    applied: bool = False
+    model: str = ""
+    neighbours: int = 0
+    nearest: float | None = None
+    predictions: tuple[PredictedTarget, ...] = ()
+
+
 class TracedAttempt(NamedTuple):
     """An attempt as a span.
 
@@ -277,6 +345,7 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
         odds: with which probability each target was the first; None where a client has named the
             target itself, and without a plan.
         request_bytes: bytes of the request's body.
+        learned: why a learned route chose its target; None for other routes.
         attempts: the attempts at targets, in order.
         first_byte_s: seconds to the first byte of the answer; None without one.
         total_s: seconds to its last byte.
@@ -324,6 +393,7 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
     step: int = 0
     first: Target | None = None
     odds: Odds | None = None
+    learned: LearnedChoice | None = None
     request_bytes: int = 0
     attempts: Sequence[Attempt] = ()
     first_byte_s: float | None = None

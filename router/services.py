@@ -48,6 +48,8 @@ from router.loop.assignment import Assignments
 from router.loop.copied_rows import CopiedRowsDeletion
 from router.loop.feedback import FeedbackIntake
 from router.loop.feedback_review import FeedbackReview
+from router.loop.learned.learned_routes import LearnedRoutes
+from router.loop.learned.predictor import Predictor
 from router.loop.review import ReviewDeletion, ReviewQueue
 from router.loop.rollout_controller import RolloutController
 from router.loop.rollout_deletion import RolloutRequestsDeletion
@@ -142,6 +144,8 @@ class Services:
         rollout_judging: has their answers scored; a server opens and closes it (`app.py`).
         answer_counts: counts what targets claim to be and answer.
         watches: probe targets for changes; a server opens and closes it (`app.py`).
+        predictor: predicts for requests of learned routes which target to take.
+        learned_routes: learns them; a server opens and closes it (`app.py`).
         hooks: the shadows and the judging, which get requests after their answers.
         cache: the response cache.
         cache_sync: clears it when requests are deleted.
@@ -217,7 +221,7 @@ class Services:
         self.toxicity_review = ToxicityReview(
             self.store, requester, self.routes, config.review, owner=this_owner()
         )
-        self._seal(config)
+        self._seal(config, requester)
         documents = ScheduleDocuments(config.schedules, requester, config.evaluation)
         self.schedule_controller = ScheduleController(
             self.store, self.runs, self.jobs, documents, owner=this_owner()
@@ -250,6 +254,7 @@ class Services:
         self._watch_drift()
         self._watch_rollouts()
         self._watch_schedules()
+        self._watch_learned()
         self._watch_queues_and_cache()
         self._watch_feedback()
         self._watch_targets()
@@ -263,7 +268,7 @@ class Services:
         provider = self.providers.get(name)
         return provider.base_url if isinstance(provider, HasAddress) else ""
 
-    def _seal(self, config: Config) -> None:
+    def _seal(self, config: Config, requester: EvalRequester) -> None:
         if config.storage.seal_after_days:
             require_parquet("storage.seal_after_days")
         self._sealed_files = SealedFiles(lambda: self.datasets.artifacts, self.store)
@@ -297,6 +302,23 @@ class Services:
             self.traffic.outdated,
             traces=self.telemetry.traces,
         )
+        self.predictor = Predictor(
+            self.store,
+            self.routes,
+            requester,
+            artifacts=lambda: self.datasets.artifacts,
+            providers=config.providers,
+        )
+        self.learned_routes = LearnedRoutes(
+            self.store,
+            self.routes,
+            requester,
+            self.recorded,
+            self.predictor,
+            artifacts=lambda: self.datasets.artifacts,
+            owner=this_owner(),
+            outdated=self.traffic.outdated,
+        )
         self.deletion = RequestDeletion(
             [
                 self.recorded,
@@ -305,6 +327,7 @@ class Services:
                 copied,
                 rollouts,
                 self.shadows,
+                self.learned_routes,
                 recordings,
             ]
         )
@@ -384,6 +407,26 @@ class Services:
             help="When a schedule is due next, in seconds since the epoch.",
         )
 
+    def _watch_learned(self) -> None:
+        self.telemetry.watch(
+            "learned_choices",
+            self.predictor.counts.items,
+            labels=("route", "reason"),
+            help="Requests of learned routes, by why their target was chosen; see the records.",
+            counter=True,
+        )
+        self.telemetry.watch(
+            "learned_saving",
+            lambda: [
+                ((name,), model.report.saving)
+                for name, model in self.predictor.active.items()
+                if model.report.saving is not None
+            ],
+            labels=("route",),
+            help="What a learned route saves in its held-out test, as a share of the cost of "
+            "always taking one target.",
+        )
+
     def _watch_queues_and_cache(self) -> None:
         watch, traffic, cache = self.telemetry.watch, self.traffic, self.cache
         watch(
@@ -457,6 +500,7 @@ class Services:
         # First, because a route that was set while a server ran says how long its records stay.
         await self.routes.follow()
         await self.assignments.follow()
+        await self.predictor.follow()
         await self.cache_sync.follow()
         await self.transport.open()
         await self.answer_counts.open()
@@ -470,6 +514,7 @@ class Services:
         self._watching = [
             asyncio.create_task(self.routes.watch(), name="evalrouter-routes"),
             asyncio.create_task(self.assignments.watch(), name="evalrouter-assignments"),
+            asyncio.create_task(self.predictor.watch(), name="evalrouter-learned"),
             asyncio.create_task(self.cache_sync.watch(), name="evalrouter-cache"),
         ]
         return self
@@ -479,6 +524,7 @@ class Services:
             watching.cancel()
         if self._publishing is not None:
             self._publishing.cancel()
+        self.predictor.close()
         await self.readiness.close()
         await self.jobs.close()
         await self.tracker.close()

@@ -143,6 +143,8 @@ ACCESS: Mapping[str, RoleAccess] = {
     "POST /what-if": ADMINS,
     "GET /routes/{name}/shadow": ADMINS,
     "POST /routes/{name}/shadow": ADMINS,
+    "GET /routes/{name}/learned": REVIEWERS,
+    "POST /routes/{name}/learned": ADMINS,
     # schedules
     "GET /schedules": REVIEWERS,
     "GET /schedules/{name}": REVIEWERS,

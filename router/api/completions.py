@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
 from litestar.types import Receive, Scope, Send
 
 from providers.errors import (
@@ -33,16 +34,18 @@ from router.api.errors import body_of, from_exception
 from router.api.origins import Hosts, Origins
 from router.api.relay import Relay
 from router.api.request_context import RequestContext
-from router.api.request_parsing import needs_of, sticky_key, unit_key
+from router.api.request_parsing import conversation_of, needs_of, sticky_key, unit_key
 from router.api.reservations import Reservations
 from router.api.response_headers import error_headers
+from router.config.routes import Route
 from router.gateway.cache import CacheUse, cache_use_of, key_of
-from router.gateway.hooks import AnswerHooks, TargetChooser
+from router.gateway.hooks import AnswerHooks, TargetChooser, TargetPredictor
 from router.gateway.keys import KEYLESS, NOTHING
 from router.gateway.recorder import settle
 from router.gateway.routing import Plan, Table, position_of, share, unit_of
 from router.gateway.trace_context import passed_traceparent
 from router.gateway.upstream import UpstreamRequest
+from router.records import Target
 from router.services import Services
 
 log = logging.getLogger("evalrouter")
@@ -76,6 +79,7 @@ class Completions:
         self._trace_contexts = None if traces is None else traces.contexts
         self._propagates = services.config.telemetry.propagate
         self._chooser: TargetChooser = services.assignments
+        self._predictor: TargetPredictor = services.predictor
         self._cache = services.cache
         self._cache_ttl = services.config.cache.ttl
         self._max_body_bytes = services.config.server.max_body_bytes
@@ -156,7 +160,11 @@ class Completions:
             return
         request = self._upstream_request(context)
         with ClientWatch(receive, self._dispatcher.loop):
-            response = await self._dispatcher.open(self._plan(table, context), request)
+            plan = self._plan(table, context)
+            if route is not None and route.strategy == "learned":
+                plan = await self._predicted(plan, table, context, route)
+            plan = self._assigned(plan, context)
+            response = await self._dispatcher.open(plan, request)
             context.response = response
             try:
                 if response.body is None:
@@ -244,26 +252,53 @@ class Completions:
         if table.explore(model):
             # By a hash, so that a client stays where it is and the record shows what was drawn.
             explore_draw = share(context.unit or context.record_id, f"explore {model}")
+            context.explores = explore_draw < table.explore(model)
         load_of = self._dispatcher.load_of
         plan = table.plan(model, draw, load_of=load_of, needs=needs, explore_draw=explore_draw)
         context.odds = plan.odds
-        sticky = self._chooser.sticky_of(model)
-        if sticky is not None:
-            plan = self._assigned(plan, context, sticky)
         context.first = plan.targets[0]
         return plan
 
-    def _assigned(self, plan: Plan, context: RequestContext, sticky: str) -> Plan:
-        """Return the plan with the target first that was chosen for this request, if any."""
-        if context.route is None:
+    async def _predicted(
+        self, plan: Plan, table: Table, context: RequestContext, route: Route
+    ) -> Plan:
+        """Return the plan with the target first that is predicted for the request, if any."""
+        if context.path == "embeddings":
+            return plan
+        model = context.model
+        opening = conversation_of(context.headers) or sticky_key(
+            "conversation", context.envelope, context.headers
+        )
+        choice = await self._predictor.predict(
+            model,
+            route,
+            context.envelope,
+            conversation=unit_of(f"{context.grant.key_id} {opening}", model) if opening else "",
+            candidates=plan.targets,
+        )
+        if choice.applied:
+            target = Target.parse(choice.target)
+            context.odds = table.explored_odds(plan, target)
+            if context.explores:
+                choice = msgspec.structs.replace(choice, reason="explored", applied=False)
+            else:
+                plan = plan.beginning_with(target)
+        context.learned = choice
+        context.first = plan.targets[0]
+        return plan
+
+    def _assigned(self, plan: Plan, context: RequestContext) -> Plan:
+        """Return the plan with the target first that a rollout has for this request, if any."""
+        sticky = self._chooser.sticky_of(plan.route)
+        if sticky is None or context.route is None:
             return plan
         key = unit_key(sticky, context.envelope, context.headers) or f"request {context.record_id}"
         assignment = self._chooser.choose(plan.route, context.route, key)
         context.assignment = assignment
         if assignment is None:
             return plan
-        if plan.odds is not None:
-            context.odds = plan.odds.mixed(assignment.weight, assignment.candidate)
+        if context.odds is not None:
+            context.odds = context.odds.mixed(assignment.weight, assignment.candidate)
         if assignment.sampled:
             context.hooks |= self._hooks.wants_sampled(
                 plan.route,
@@ -276,6 +311,7 @@ class Completions:
             return plan
         # Other users must not get its answers, whatever becomes of the rollout.
         context.cache_use = None
+        context.first = assignment.target
         return plan.beginning_with(assignment.target)
 
 

@@ -79,6 +79,7 @@ BODIES: Mapping[str, RequestBodyKind] = {
     "POST /keys": RequestBodyKind(NewKey),
     "PUT /routes/{name}": RequestBodyKind(Route),
     "POST /routes/{name}/shadow": RequestBodyKind(ShadowChange),
+    "POST /routes/{name}/learned": _EMPTY,
     "POST /routes/{name}/rollout": RequestBodyKind(RouteRollout),
     **{
         f"POST /routes/{{name}}/rollout/{action}": RequestBodyKind(RolloutAction)

@@ -19,7 +19,7 @@ from router.gateway.hooks import Assignment
 from router.gateway.keys import KEYLESS
 from router.gateway.recorder import HEAD_BYTES, TAIL_BYTES
 from router.gateway.upstream import UpstreamResponse
-from router.records import Attempt, Odds, Record, Target, Trace, new_record_id
+from router.records import Attempt, LearnedChoice, Odds, Record, Target, Trace, new_record_id
 
 # The longest `x-request-id` of a client that is taken over.
 MAX_REQUEST_ID_BYTES = 128
@@ -48,6 +48,8 @@ class RequestContext:
         unit: a hash of the key that its route keeps to one target; "" without one.
         first, odds: the target that its plan tries first, and with which probability each was; None
             as in Record.
+        explores: whether chance chooses its target, by the route's `explore`.
+        learned: why a learned route chose its target; None for other routes.
         assignment: which side of a rollout it is on; None without a rollout.
         response: the target's answer, None before it has begun.
         attempts: the requests to targets that have ended so far.
@@ -67,11 +69,13 @@ class RequestContext:
         "cached",
         "envelope",
         "error_code",
+        "explores",
         "first",
         "grant",
         "headers",
         "hooks",
         "keep",
+        "learned",
         "model",
         "odds",
         "path",
@@ -114,6 +118,8 @@ class RequestContext:
         self.unit = ""
         self.first: Target | None = None
         self.odds: Odds | None = None
+        self.explores = False
+        self.learned: LearnedChoice | None = None
         self.assignment: Assignment | None = None
         self.response: UpstreamResponse | None = None
         self.attempts: list[Attempt] = []
@@ -195,6 +201,7 @@ class RequestContext:
             unit=self.unit,
             first=self.first,
             odds=self.odds,
+            learned=self.learned,
             request_bytes=len(self.body),
             attempts=self.attempts,
             first_byte_s=None if response is None else response.first_byte_s,

@@ -69,6 +69,10 @@ COMMANDS = {
         "router.cli.rollouts:rollout",
         "Give a candidate a growing share of a route's requests, and promote it or roll it back.",
     ),
+    "route": (
+        "router.cli.learned_routes:route",
+        "Learn routes with the strategy `learned`, and see whether that pays.",
+    ),
     "schedule": (
         "router.cli.schedules:schedule",
         "Look at runs that are executed at their times (`schedules:`), and run them now.",

@@ -30,6 +30,8 @@ from router.client.types import (
     JudgementRow,
     Key,
     Leaderboard,
+    LearnedModel,
+    LearnedReport,
     ListedKey,
     LogLine,
     Outcome,
@@ -1234,6 +1236,16 @@ class AsyncRoutes:
     async def delete(self, name: str) -> None:
         """Drop what was set at run time; the config file's route, if it has one, is back."""
         await self._connection.request(ApiCall("DELETE", f"/routes/{calls.quoted(name)}"))
+
+    async def learn(self, name: str) -> LearnedModel:
+        """Begin to learn a route with the strategy `learned`; `learned` says when it is done."""
+        call = ApiCall("POST", f"/routes/{calls.quoted(name)}/learned")
+        return cast("LearnedModel", await self._connection.request(call))
+
+    async def learned(self, name: str) -> LearnedReport:
+        """Return a learned route's model, its held-out test, and what it did lately."""
+        call = ApiCall("GET", f"/routes/{calls.quoted(name)}/learned")
+        return cast("LearnedReport", await self._connection.request(call))
 
     async def shadows(self) -> Rows[ShadowView]:
         """Return the routes that have a shadow, with what was judged and why the rest was not."""

@@ -478,6 +478,41 @@ class WatchView(TypedDict):
     versions: NotRequired[list[dict[str, Any]]]
 
 
+class LearnedModel(TypedDict):
+    """A model of a learned route: what it was made of, and its held-out test in `report`."""
+
+    id: str
+    route: str
+    state: Literal["learning", "ready", "failed"]
+    created_at: float
+    created_by: str
+    error: str
+    settings: dict[str, Any]
+    made_of: dict[str, Any]
+    report: dict[str, Any]
+    dimensions: int
+    rows: int
+    forgotten: int
+    artifact: str
+    hash: str
+    size: int
+
+
+class LearnedReport(TypedDict):
+    """A learned route: whether it chooses, why, its held-out test and what it did lately."""
+
+    route: str
+    state: Literal[
+        "no_model", "learning", "observing", "applied", "off", "outdated", "expired", "drifted"
+    ]
+    explanation: str
+    settings: dict[str, Any]
+    model: LearnedModel | None
+    learning: LearnedModel | None
+    test: dict[str, Any] | None
+    recent: dict[str, Any]
+
+
 class Study(TypedDict):
     """A calibration of a judge, a comparison or a tournament; `detail` is empty in lists."""
 

@@ -12,6 +12,7 @@ from providers.errors import ConfigError, RequestError, closest
 from providers.names import check_name
 from providers.yaml_documents import kind_of
 from router.config.documents import Document, DocumentPath, Problem, refusal
+from router.config.learned import LearnedRoute, PlainStrategy, learned_problems
 from router.config.providers import KEY_VARIABLES, Providers, reasoning_problems
 from router.config.rollouts import (
     JUDGE_SENDER,
@@ -22,6 +23,7 @@ from router.config.rollouts import (
 from router.config.section import IN_PLACE, NAME, Count, Section, SectionReader
 from router.config.shadow import (
     Shadow,
+    answering,
     metric_problems,
     models_of,
     not_named,
@@ -118,7 +120,7 @@ FallbackOn = (
     Literal["context_length_exceeded", "content_filter"]
     | Annotated[int, msgspec.Meta(ge=400, le=499)]
 )
-Strategy = Literal["weighted", "round_robin", "least_busy", "lowest_latency", "cheapest"]
+Strategy = PlainStrategy | Literal["learned"]
 
 
 class RouteCache(Section, frozen=True, kw_only=True):
@@ -138,7 +140,8 @@ class Route(Section, frozen=True, kw_only=True):
         targets: one is chosen by the strategy; the others follow when it fails.
         strategy: `weighted` draws by weight; `round_robin` takes turns; `least_busy` takes the
             one with the fewest requests in flight; `lowest_latency` the quicker to a first byte
-            of two drawn at random; `cheapest` the one with the lowest known price.
+            of two drawn at random; `cheapest` the one with the lowest known price; `learned` the
+            one that `learned` predicts to be the cheapest that is good enough for the prompt.
         sticky: what keeps a client on one target of a weighted route: `user` (the request's
             field), `conversation` (its first message that is not a system message) or
             `header:NAME`. None draws afresh each time.
@@ -163,10 +166,11 @@ class Route(Section, frozen=True, kw_only=True):
             own `traffic_days`.
         cache: see RouteCache; None for no cache unless a request asks for it.
         share_bodies_with: names of providers that may see what the route's users write although
-            they do not answer them: those of a shadow's candidates, and of judges of a shadow, a
-            rollout or the review queue.
+            they do not answer them: those of a shadow's candidates, of judges of a shadow, a
+            rollout or the review queue, and of a learned route's embeddings.
         shadow: see Shadow; None for no shadow.
         rollout: see RouteRollout; None for the defaults.
+        learned: see LearnedRoute; for the strategy `learned`, and only for that.
     """
 
     targets: Annotated[tuple[RouteTarget, ...], msgspec.Meta(min_length=1)]
@@ -186,6 +190,14 @@ class Route(Section, frozen=True, kw_only=True):
     share_bodies_with: tuple[str, ...] = ()
     shadow: Shadow | None = None
     rollout: RouteRollout | None = None
+    learned: LearnedRoute | None = None
+
+    @property
+    def plain_strategy(self) -> PlainStrategy:
+        """The strategy that chooses a target where nothing is predicted."""
+        if self.strategy != "learned":
+            return self.strategy
+        return "weighted" if self.learned is None else self.learned.otherwise
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -237,6 +249,7 @@ def route_problems(
             yield from reasoning_problems(document, at, provider, config)
     for n, model in enumerate(route.fallback):
         yield from _target_problems(document, providers, (*place, "fallback", n), model)
+    yield from _learned_problems(reader, place, route, providers, routes)
     if route.rollout is not None:
         at = (*place, "rollout")
         yield from _rollout_problems(document, providers, at, route.rollout)
@@ -259,6 +272,65 @@ def route_problems(
                     "with itself",
                 )
         yield from shadow_problems(document, place, route, routes)
+
+
+def _learned_problems(
+    reader: SectionReader,
+    place: DocumentPath,
+    route: Route,
+    providers: Providers,
+    routes: Mapping[str, Route] | None,
+) -> Iterator[Problem]:
+    document, learned = reader.document, route.learned
+    if reader.is_wrong((*place, "learned")) or reader.is_wrong((*place, "strategy")):
+        return
+    if learned is None:
+        if route.strategy == "learned":
+            at = (*place, "strategy")
+            yield document.problem(at, "learned needs the settings `learned` of the route")
+        return
+    if route.strategy != "learned":
+        yield document.problem((*place, "learned"), "is for the strategy learned")
+    if not reader.is_wrong((*place, "targets")):
+        weighted = [target.model for target in route.targets if target.weight]
+        for key, message in learned_problems(learned, weighted):
+            yield document.problem((*place, "learned", *key), message)
+    at = (*place, "learned", "embeddings")
+    if "/" in learned.embeddings:
+        yield from _target_problems(document, providers, at, learned.embeddings)
+    elif routes is not None and learned.embeddings not in routes:
+        remedy = closest(learned.embeddings, routes)
+        yield document.problem(at, f"no route {learned.embeddings!r}.{remedy}")
+        return
+    elif learned.embeddings == place[-1]:
+        yield document.problem(at, "a route cannot embed its own prompts")
+        return
+    for message in unshared_embeddings(route, routes or {}, providers):
+        yield document.problem((*place, "share_bodies_with"), message)
+
+
+def unshared_embeddings(
+    route: Route, routes: Mapping[str, Route], providers: Providers
+) -> Iterator[str]:
+    """Yield a message for each provider that would embed users' texts and may not see them.
+
+    Those that answer the route's requests may, and so may a model that runs on this machine.
+
+    Args:
+        route: a learned route.
+        routes: all of them; those that are not known are not looked at.
+        providers: the configured ones.
+    """
+    if route.learned is None:
+        return
+    trusted = {model.partition("/")[0] for model in route.models}
+    trusted |= {
+        name
+        for name, config in providers.items()
+        if config is not None and config.kind == "sentence_transformers"
+    }
+    models = answering([route.learned.embeddings], routes)
+    yield from not_named(models, {*route.share_bodies_with, *trusted}, "learned route")
 
 
 def _rollout_problems(

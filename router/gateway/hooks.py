@@ -5,11 +5,13 @@ The gateway knows these protocols and nothing of who implements them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from router.config.routes import Route
-from router.records import AssignedArm, Record, Target
+from router.records import AssignedArm, LearnedChoice, Record, Target
 
 
 class Assignment(NamedTuple):
@@ -55,6 +57,30 @@ class TargetChooser(Protocol):
             route_name: the route's name.
             route: its definition.
             key: what the choice sticks to; another one for each request without it.
+        """
+        ...
+
+
+class TargetPredictor(Protocol):
+    """Predicts for requests of learned routes which target is the cheapest that is good enough."""
+
+    async def predict(
+        self,
+        route_name: str,
+        route: Route,
+        envelope: Mapping[str, msgspec.Raw],
+        *,
+        conversation: str,
+        candidates: Collection[Target],
+    ) -> LearnedChoice:
+        """Return the choice for a request, within a time that is bounded; it never fails.
+
+        Args:
+            route_name: the route's name.
+            route: its definition, with the strategy `learned`.
+            envelope: the fields of the request.
+            conversation: what its conversation is known by; "" where it is not known.
+            candidates: the targets that can serve it.
         """
         ...
 

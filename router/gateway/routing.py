@@ -204,10 +204,10 @@ class _PreparedRoute:
         provider_timeouts: Mapping[str, Timeout],
     ) -> None:
         entries = [(Target.parse(entry.model), entry) for entry in route.targets if entry.weight]
-        if route.strategy == "cheapest":
+        if route.plain_strategy == "cheapest":
             entries.sort(key=lambda pair: _cheapest_first(price_of(pair[0])))
         self._name = name
-        self.strategy = route.strategy
+        self.strategy = route.plain_strategy
         self.explore = route.explore
         self.targets = [target for target, _ in entries]
         self._distinct = tuple(dict.fromkeys(self.targets))
@@ -262,6 +262,14 @@ class _PreparedRoute:
         if not candidates:
             return plan
         return plan.beginning_with(candidates[int(draw * len(candidates)) % len(candidates)])
+
+    def explored_odds(self, plan: Plan, target: Target) -> Odds:
+        """Return the odds where a target comes first, except where the route explores."""
+        candidates = [other for other in self._distinct if other in plan.targets]
+        explored = self.explore if candidates else 0.0
+        probabilities = {other: explored / len(candidates) for other in candidates if explored}
+        probabilities[target] = probabilities.get(target, 0.0) + 1 - explored
+        return Odds(probabilities)
 
     def _position(self, draw: float) -> int:
         if self.strategy == "weighted":
@@ -447,6 +455,10 @@ class Table:
         """Return the share of requests for which a route tries any of its targets, else 0."""
         prepared = self._prepared.get(model)
         return prepared.explore if prepared else 0.0
+
+    def explored_odds(self, plan: Plan, target: Target) -> Odds:
+        """Return the odds of a plan's route where a target comes first unless it explores."""
+        return self._prepared[plan.route].explored_odds(plan, target)
 
     def plan(
         self,

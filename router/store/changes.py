@@ -10,7 +10,7 @@ from providers.errors import StoreError
 
 log = logging.getLogger("evalrouter")
 
-Topic = Literal["deletions", "keys", "rollouts", "routes", "runs"]
+Topic = Literal["deletions", "keys", "learned", "rollouts", "routes", "runs"]
 
 
 class ChangeStore(Protocol):
@@ -20,8 +20,8 @@ class ChangeStore(Protocol):
         """Wait until there is a change that the caller has not seen.
 
         Args:
-            topic: what changes: deletions of requests; keys; rollouts; overrides of routes; runs
-                that were queued, stopped or requested to stop.
+            topic: what changes: deletions of requests; keys; learned models; rollouts; overrides of
+                routes; runs that were queued, stopped or requested to stop.
             seen: what the last call returned; 0 at first.
             within: seconds after which it returns anyway. A change may never be told: look then.
         """

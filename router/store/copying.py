@@ -29,6 +29,7 @@ _SIGNS = (
     " (SELECT max(number) FROM judgements), (SELECT max(heartbeat_at) FROM runs),"
     " (SELECT max(version) FROM key_changes), (SELECT max(spend) FROM key_changes),"
     " (SELECT max(version) FROM route_changes), (SELECT max(version) FROM rollout_changes),"
+    " (SELECT max(version) FROM learned_changes),"
     " (SELECT max(changed_at) FROM sealed_traffic), (SELECT count(*) FROM sealed_traffic),"
     " (SELECT max(number) FROM feedback), (SELECT sum(version) FROM review_rows),"
     " (SELECT max(lease_until) FROM occurrences),"

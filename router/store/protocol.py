@@ -15,6 +15,7 @@ from router.store.feedback import FeedbackStore
 from router.store.history import HistoryStore
 from router.store.judgements import JudgementStore
 from router.store.keys import KeyStore
+from router.store.learned import LearnedStore
 from router.store.leases import LeaseStore
 from router.store.lineage import LineageStore
 from router.store.occurrences import OccurrenceStore
@@ -48,6 +49,7 @@ class Store(
     StudyStore,
     LabelStore,
     LineageStore,
+    LearnedStore,
     OccurrenceStore,
     RolloutStore,
     ScheduleStore,

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from providers.base import Translation
-from router.records import Attempt, Record
+from router.records import Attempt, LearnedChoice, Record
 from router.store.changes import ChangeStore
 
 # The fields of a filter that select by what many requests have in common.
@@ -85,6 +85,7 @@ class TrafficRow(msgspec.Struct, frozen=True, kw_only=True, rename={"traffic_cla
         trace_id: 32 hexadecimal digits, "" without a trace.
         first_target: the target that was tried first, "" where its probability is not known.
         choices: with which probability each target was the first, where there was a choice.
+        learned: why a learned route chose its target; None for other routes.
         feedback: what is said of it; it is only read where a list is shown.
 
     The others are as in `router.records.Record`.
@@ -130,6 +131,7 @@ class TrafficRow(msgspec.Struct, frozen=True, kw_only=True, rename={"traffic_cla
     propensity: float | None
     first_target: str
     choices: Mapping[str, float]
+    learned: LearnedChoice | None
     bodies: bool
     request: str | None = None
     response: str | None = None

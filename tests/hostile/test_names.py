@@ -188,6 +188,7 @@ OPERATIONS = [
         for action in ("run", "pause", "resume")
     ),
     Op("POST", "/schedules/{name}/accept", {"reason": "r", "run": "run_1"}, (("run",), (KEY,))),
+    Op("POST", "/routes/{name}/learned", {}, ((KEY,),)),
     Op("POST", "/eval", RUN, RUN_PLACES),
     Op("POST", "/eval", RUN, RUN_PLACES, {"dry_run": "true"}),
     Op("POST", "/eval", JUDGED, (("metrics", 0, "judge"), ("metrics", 0, "rubric"))),

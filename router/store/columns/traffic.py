@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from providers.base import AS_IT_CAME, Translation
-from router.records import Attempt, Record
+from router.records import Attempt, LearnedChoice, Record
 from router.store.columns.values import UNREADABLE
 from router.store.traffic import TotalsBy, TrafficFilter, TrafficRow
 
@@ -34,6 +34,7 @@ class _Detail(msgspec.Struct, omit_defaults=True):
     # "" where it is the column `target`, and no probabilities where only one target could be it.
     first_target: str = ""
     choices: Mapping[str, float] = {}
+    learned: LearnedChoice | None = None
 
 
 _encode = msgspec.json.Encoder().encode
@@ -146,6 +147,7 @@ def traffic_columns(number: int, record: Record) -> tuple[Any, ...]:
         record.propensity,
         "" if first == target else first,
         choices if 1 < len(choices) <= MAX_CHOICES else {},
+        record.learned,
     )
     return (
         number,
@@ -233,6 +235,7 @@ def traffic_of(row: Sequence[Any]) -> TrafficRow:
         propensity=detail.propensity,
         first_target="" if detail.propensity is None else detail.first_target or row[6],
         choices=detail.choices,
+        learned=detail.learned,
     )
 
 

@@ -1076,6 +1076,58 @@ CREATE INDEX rollout_scores_by_batch ON rollout_scores (rollout, counted, number
     WHERE counted > 0;
 """)
 
+_M052 = _step("""
+CREATE TABLE learned_models (
+    id TEXT PRIMARY KEY,
+    route TEXT NOT NULL,
+    state TEXT NOT NULL,
+    created_at DOUBLE PRECISION NOT NULL,
+    created_by TEXT NOT NULL,
+    error TEXT NOT NULL,
+    settings TEXT NOT NULL,
+    made_of TEXT NOT NULL,
+    report TEXT NOT NULL,
+    dimensions BIGINT NOT NULL,
+    rows BIGINT NOT NULL,
+    forgotten BIGINT NOT NULL,
+    artifact TEXT NOT NULL,
+    hash TEXT NOT NULL,
+    size BIGINT NOT NULL
+);
+CREATE INDEX learned_models_by_route ON learned_models (route, id);
+CREATE TABLE learned_sources (
+    model TEXT NOT NULL REFERENCES learned_models (id),
+    row_number BIGINT NOT NULL,
+    id TEXT NOT NULL,
+    at DOUBLE PRECISION NOT NULL,
+    key_id TEXT NOT NULL,
+    user_id TEXT NOT NULL,
+    request_id TEXT NOT NULL,
+    response_id TEXT NOT NULL,
+    conversation TEXT NOT NULL,
+    rollout TEXT NOT NULL,
+    arm TEXT NOT NULL,
+    route TEXT NOT NULL,
+    target TEXT NOT NULL,
+    klass TEXT NOT NULL,
+    status BIGINT NOT NULL,
+    author TEXT NOT NULL
+);
+CREATE INDEX learned_sources_by_model ON learned_sources (model, row_number);
+CREATE INDEX learned_sources_by_id ON learned_sources (id);
+CREATE INDEX learned_sources_by_user ON learned_sources (user_id);
+CREATE TABLE learned_changes (version BIGINT NOT NULL);
+INSERT INTO learned_changes (version) VALUES (0);
+CREATE FUNCTION count_learned_changes() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE learned_changes SET version = version + 1;
+    PERFORM pg_notify('evalrouter', 'learned');
+    RETURN NULL;
+END $$;
+CREATE TRIGGER learned_count AFTER INSERT OR UPDATE OR DELETE ON learned_models
+    FOR EACH STATEMENT EXECUTE FUNCTION count_learned_changes();
+""")
+
 STEPS = {
     "m029_label_scores": _M029,
     "m030_traffic_index": _M030,
@@ -1100,4 +1152,5 @@ STEPS = {
     "m049_watches": _M049,
     "m050_schedule_decisions": _M050,
     "m051_rollout_batches": _M051,
+    "m052_learned": _M052,
 }

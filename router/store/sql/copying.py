@@ -17,7 +17,9 @@ UNFINISHED_COPY = (
     "it again"
 )
 # These have a row from the start.
-COUNTERS = frozenset({"key_changes", "rollout_changes", "route_changes", "traffic_deletions"})
+COUNTERS = frozenset(
+    {"key_changes", "learned_changes", "rollout_changes", "route_changes", "traffic_deletions"}
+)
 
 _BUCKETS = 4096
 _MODULUS = 2**128

@@ -11,6 +11,7 @@ from router.store.sql.feedback import SqlFeedback
 from router.store.sql.history import SqlHistory
 from router.store.sql.judgements import SqlJudgements
 from router.store.sql.keys import SqlKeys
+from router.store.sql.learned import SqlLearned
 from router.store.sql.leases import SqlLeases
 from router.store.sql.lineage import SqlLineage
 from router.store.sql.occurrences import SqlOccurrences
@@ -43,6 +44,7 @@ class SqlStore(
     SqlStudies,
     SqlLabels,
     SqlLineage,
+    SqlLearned,
     SqlOccurrences,
     SqlRollouts,
     SqlRoutes,

@@ -47,6 +47,8 @@ def uses(folder: Any) -> dict[str, Use]:
         "GET /routes/{name}": lambda client: client.routes.show("x/y"),
         "PUT /routes/{name}": lambda client: client.routes.set("x/y", {"targets": []}),
         "DELETE /routes/{name}": lambda client: client.routes.delete("x/y"),
+        "GET /routes/{name}/learned": lambda client: client.routes.learned("x/y"),
+        "POST /routes/{name}/learned": lambda client: client.routes.learn("x/y"),
         "GET /rollouts": lambda client: client.rollouts.list(route="r"),
         "GET /routes/{name}/rollout": lambda client: client.rollouts.show("x/y"),
         "POST /routes/{name}/rollout": lambda client: client.rollouts.start("x/y", "p/m"),

@@ -244,6 +244,12 @@ def rolling_out(world, port):
         yield "/routes/r/rollout", {"candidate": model, "force": True}
 
 
+def about_learned_routes(world, _port):
+    """Names of routes that are paths."""
+    for path in world.names("rows.jsonl"):
+        yield f"/routes/{quote(path, safe='')}/learned", {}
+
+
 def about_rollouts(action):
     """Names of routes that are paths."""
 
@@ -402,6 +408,7 @@ REQUESTS = {
     ("POST", "/what-if"): supposing,
     ("POST", "/routes/{name}/shadow"): pausing,
     ("POST", "/routes/{name}/rollout"): rolling_out,
+    ("POST", "/routes/{name}/learned"): about_learned_routes,
     ("POST", "/routes/{name}/rollout/pause"): about_rollouts("pause"),
     ("POST", "/routes/{name}/rollout/resume"): about_rollouts("resume"),
     ("POST", "/routes/{name}/rollout/promote"): about_rollouts("promote"),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import closing
 
+import msgspec
 import psycopg
 import pytest
 from postgres_server import pooler
@@ -23,6 +24,7 @@ from router.store.datasets import DatasetRow
 from router.store.feedback import FeedbackRow, NewFeedback
 from router.store.judgements import JudgementRow
 from router.store.keys import KeyRow, KeySpend
+from router.store.learned import LearnedModel, LearnedSource
 from router.store.lineage import RowSource
 from router.store.people_labels import PeopleLabel
 from router.store.postgres import PostgresStore
@@ -147,6 +149,13 @@ async def fill_rollouts(store):
     await store.add_schedule_decision(ScheduleDecision(name="nightly", at=1.5, action="pause"))
     await store.add_judged("ro_1", [JudgedRequests(day=0.0, outcome="scored", requests=2, usd=0.5)])
     await fill_watches(store)
+    model = LearnedModel(id="lm_1", route="r", created_at=1.0, settings={"quality": ODD})
+    await store.add_learned(model)
+    await store.finish_learned(
+        msgspec.structs.replace(model, state="ready", artifact="learned/lm_1/a.model"),
+        [LearnedSource(row=0, id="req_1", user=ODD)],
+        deletions=await store.traffic_deletions(),
+    )
 
 
 async def fill_watches(store) -> None:

@@ -1,0 +1,72 @@
+"""What a learned route is made of: prompts as vectors, with what targets scored and cost there.
+
+A row has the scores of all targets where a run or a shadow sent the prompt to each of them, and
+otherwise those of the target that answered. Scores, costs and seconds that are unknown are NaN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Vectors = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+class Examples(NamedTuple):
+    """Prompts with what is known of targets there; n rows, k targets, d dimensions.
+
+    Attributes:
+        targets: `provider/model`, length k.
+        vectors: embeddings of length 1, shape (n, d).
+        scores: higher is better, shape (n, k).
+        costs: US dollars, shape (n, k).
+        seconds: to the last byte, shape (n, k).
+        propensities: the chance with which the target that answered was chosen, shape (n,); NaN
+            where all targets have scores, or where the chance is unknown.
+        units: numbers of the users or conversations that the prompts are of, shape (n,).
+    """
+
+    targets: tuple[str, ...]
+    vectors: Vectors
+    scores: Floats
+    costs: Floats
+    seconds: Floats
+    propensities: Floats
+    units: Ints
+
+    def take(self, rows: NDArray[np.bool_] | Ints) -> Examples:
+        """Return some of the rows."""
+        return Examples(
+            self.targets,
+            self.vectors[rows],
+            self.scores[rows],
+            self.costs[rows],
+            self.seconds[rows],
+            self.propensities[rows],
+            self.units[rows],
+        )
+
+    @property
+    def known(self) -> tuple[int, ...]:
+        """Return how many rows have a score of each target."""
+        return tuple(np.isfinite(self.scores).sum(axis=0).tolist())
+
+
+def unit_vectors(vectors: Sequence[Sequence[float]]) -> Vectors:
+    """Return vectors scaled to length 1, shape (n, d); those of zeros stay zeros.
+
+    Raises:
+        ValueError: they differ in length, or a number is not finite.
+    """
+    array = np.asarray(vectors, dtype=np.float64)
+    if array.ndim != 2 or not array.shape[1]:
+        raise ValueError("the embeddings have different lengths, or none")
+    if not np.isfinite(array).all():
+        raise ValueError("an embedding has a number that is not finite")
+    norms = np.linalg.norm(array, axis=1, keepdims=True)
+    return (array / np.where(norms > 0, norms, 1.0)).astype(np.float32)

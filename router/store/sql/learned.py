@@ -1,0 +1,203 @@
+"""The tables of models of learned routes, and of the requests that their rows were made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from providers.errors import ConflictError
+from router.store.columns.values import json_text
+from router.store.learned import (
+    LearnedModel,
+    LearnedRows,
+    LearnedSource,
+    LearnedState,
+    LearnedStore,
+)
+from router.store.sql.connection import Connection, insert
+from router.store.sql.database import SqlPart
+from router.store.sql.filters import conditions_of
+from router.store.traffic import TrafficFilter
+
+_COLUMNS = LearnedModel.__struct_fields__
+_JSON = ("settings", "made_of", "report")
+_ADD = insert("learned_models", _COLUMNS)
+_SOURCE_COLUMNS = (
+    "model", "row_number", "id", "at", "key_id", "user_id", "request_id", "response_id",
+    "conversation", "rollout", "arm", "route", "target", "klass", "status", "author",
+)  # fmt: skip
+_ADD_SOURCE = insert("learned_sources", _SOURCE_COLUMNS)
+_OF_REQUEST = ", ".join(_SOURCE_COLUMNS[2:-1])
+_COPIED = f"""
+    INSERT INTO learned_sources ({", ".join(_SOURCE_COLUMNS)})
+    SELECT ?, ?, {_OF_REQUEST}, '' FROM dataset_sources WHERE hash = ? AND row_id = ?
+"""
+_SHADOWED = f"""
+    INSERT INTO learned_sources ({", ".join(_SOURCE_COLUMNS)})
+    SELECT ?, ?, pairs.id, pairs.at, pairs.key_id, pairs.user_id, pairs.request_id,
+        pairs.response_id, pairs.conversation, pairs.rollout, pairs.arm, shadows.route,
+        pairs.target, 'live', pairs.status, ''
+    FROM shadow_pairs AS pairs JOIN shadows ON shadows.run = pairs.run
+    WHERE pairs.run = ? AND pairs.id = ?
+"""
+_OF_USER = {"user": "(user_id = :user OR author = :user)"}
+_object = msgspec.json.Decoder(dict[str, Any])
+
+
+class SqlLearned(SqlPart, LearnedStore):
+    """Models of learned routes."""
+
+    async def add_learned(self, model: LearnedModel) -> None:
+        await self._database.write("begin to learn a route", _add, model)
+
+    async def fail_learned(self, model_id: str, error: str) -> None:
+        await self._database.write("note a failed model", _fail, model_id, error)
+
+    async def finish_learned(
+        self, model: LearnedModel, sources: Sequence[LearnedSource], *, deletions: int
+    ) -> list[str]:
+        return await self._database.write(
+            "store a learned model", _finish, model, sources, deletions
+        )
+
+    async def learned_models(
+        self, route: str | None = None, *, state: LearnedState | None = None, limit: int = 50
+    ) -> list[LearnedModel]:
+        return await self._database.read("list learned models", _models, route, state, limit)
+
+    async def learned_version(self) -> int:
+        return await self._database.read("look for changed models", _version)
+
+    async def learned_rows(self, matching: TrafficFilter) -> LearnedRows | None:
+        return await self._database.read("look for learned requests", _rows, matching)
+
+    async def forget_learned(self, model: LearnedModel, rows: frozenset[int]) -> None:
+        await self._database.write("forget learned requests", _forget, model, rows)
+
+
+def _values(model: LearnedModel) -> dict[str, Any]:
+    values = msgspec.structs.asdict(model)
+    return values | {name: json_text(values[name]) for name in _JSON}
+
+
+def _model_of(row: Sequence[Any]) -> LearnedModel:
+    values = dict(zip(_COLUMNS, row, strict=True))
+    return LearnedModel(**values | {name: _object.decode(values[name]) for name in _JSON})
+
+
+def _add(db: Connection, model: LearnedModel) -> None:
+    db.execute(
+        "UPDATE learned_models SET state = 'failed', error = 'its process has ended, or another"
+        " one was begun' WHERE route = ? AND state = 'learning'",
+        (model.route,),
+    )
+    values = _values(model)
+    db.execute(_ADD, [values[name] for name in _COLUMNS])
+
+
+def _fail(db: Connection, model_id: str, error: str) -> None:
+    db.execute(
+        "UPDATE learned_models SET state = 'failed', error = ? WHERE id = ? AND state = 'learning'",
+        (error, model_id),
+    )
+
+
+def _finish(
+    db: Connection, model: LearnedModel, sources: Sequence[LearnedSource], deletions: int
+) -> list[str]:
+    (now,) = db.execute("SELECT coalesce(max(version), 0) FROM traffic_deletions").fetchone()
+    if now != deletions:
+        raise ConflictError(
+            f"Requests were deleted while the route {model.route!r} was learned; learn it again.",
+            code="requests_deleted",
+        )
+    earlier = db.execute(
+        "SELECT id, artifact FROM learned_models WHERE route = ? AND state = 'ready'"
+        " AND artifact <> ''",
+        (model.route,),
+    ).fetchall()
+    if not _update(db, model, "learning"):
+        raise ConflictError(
+            f"Another model of the route {model.route!r} was begun meanwhile.",
+            code="learned_meanwhile",
+        )
+    for number, _ in earlier:
+        db.execute(
+            "UPDATE learned_models SET artifact = '', hash = '', size = 0 WHERE id = ?", (number,)
+        )
+        db.execute("DELETE FROM learned_sources WHERE model = ?", (number,))
+    for source in sources:
+        _add_source(db, model.id, source)
+    return [artifact for _, artifact in earlier]
+
+
+def _update(db: Connection, model: LearnedModel, state: LearnedState) -> bool:
+    names = [name for name in _COLUMNS if name != "id"]
+    values = _values(model)
+    return bool(
+        db.execute(
+            f"UPDATE learned_models SET {', '.join(f'{name} = ?' for name in names)}"
+            " WHERE id = ? AND state = ?",
+            (*(values[name] for name in names), model.id, state),
+        ).rowcount
+    )
+
+
+def _add_source(db: Connection, model: str, source: LearnedSource) -> None:
+    if source.dataset_hash:
+        db.execute(_COPIED, (model, source.row, source.dataset_hash, source.dataset_row))
+    elif source.shadow_run:
+        db.execute(_SHADOWED, (model, source.row, source.shadow_run, source.id))
+    else:
+        db.execute(
+            _ADD_SOURCE,
+            (model, source.row, source.id, source.at, source.key_id, source.user,
+             source.request_id or source.id, source.response_id, source.conversation,
+             source.rollout, source.arm, source.route, source.target, source.traffic_class,
+             source.status, source.author),
+        )  # fmt: skip
+
+
+def _models(
+    db: Connection, route: str | None, state: LearnedState | None, limit: int
+) -> list[LearnedModel]:
+    conditions = [
+        text
+        for text, value in (("route = :route", route), ("state = :state", state))
+        if value is not None
+    ]
+    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    rows = db.execute(
+        f"SELECT {', '.join(_COLUMNS)} FROM learned_models{where} ORDER BY id DESC LIMIT :limit",
+        {"route": route, "state": state, "limit": limit},
+    )
+    return [_model_of(row) for row in rows]
+
+
+def _version(db: Connection) -> int:
+    (version,) = db.execute("SELECT max(version) FROM learned_changes").fetchone()
+    return int(version)
+
+
+def _rows(db: Connection, matching: TrafficFilter) -> LearnedRows | None:
+    conditions = conditions_of(db, matching, others=_OF_USER)
+    first = db.execute(
+        f"SELECT model FROM learned_sources WHERE {conditions.where} LIMIT 1", conditions.values
+    ).fetchone()
+    if first is None:
+        return None
+    rows = db.execute(
+        f"SELECT row_number FROM learned_sources WHERE model = :model AND {conditions.where}",
+        conditions.values | {"model": first[0]},
+    )
+    return LearnedRows(first[0], frozenset(row for (row,) in rows))
+
+
+def _forget(db: Connection, model: LearnedModel, rows: frozenset[int]) -> None:
+    _update(db, model, "ready")
+    for row in sorted(rows):
+        db.execute(
+            "DELETE FROM learned_sources WHERE model = ? AND row_number = ?", (model.id, row)
+        )

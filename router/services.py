@@ -16,6 +16,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from providers.base import HasAddress, Lifecycle, Provider
 from providers.errors import ConfigError
 from providers.http.transport import Transport
@@ -23,6 +25,7 @@ from providers.kinds import make
 from providers.masking import Masks
 from router.config.environment import ADMIN_KEY
 from router.config.schema import Config
+from router.config.telemetry import Telemetry
 from router.datasets.registry import DatasetRegistry
 from router.evals.experiments import Experiments
 from router.evals.judges.studies import Studies
@@ -557,6 +560,8 @@ def check_schedules(config: Config, source: Path | None) -> None:
         ConfigError: naming everything that is wrong.
     """
     if config.schedules:
+        # Nothing is sent, so no collector of traces need be connected to.
+        config = msgspec.structs.replace(config, telemetry=Telemetry())
         asyncio.run(Services(config, source).schedules.check())
 
 

@@ -36,6 +36,7 @@ from router.config.schedules import Schedule
 from router.evals.lease import is_dead
 from router.evals.reference_gates import LastComparison, compare_with_last
 from router.evals.runs import Runs, new_id
+from router.evals.stored_runs import stored_document
 from router.evals.worker import Jobs
 from router.loop.schedule_documents import ScheduledDocument, ScheduleDocuments, tag_of
 from router.loop.schedule_results import ScheduleResult, detail_of, scores_of
@@ -268,7 +269,7 @@ class ScheduleController:
             else:
                 self._spawn(row, self._create(row))
         elif run is None:
-            self._spawn(row, self._fail(row, "its run was deleted"))
+            self._spawn(row, self._fail(row, f"its run {row.run_id} was deleted"))
         elif run.state in ENDED:
             self._spawn(row, self._finish(row, run))
 
@@ -325,9 +326,17 @@ class ScheduleController:
                 await self._runs.delete(run_id)
 
     async def _fail(self, row: Occurrence, why: str) -> None:
-        detail = detail_of(ScheduleResult(error=why), row.detail)
+        stored = await self._store.occurrence(KIND, row.name, row.due)
+        run = None if stored is None else await self._run(stored.run_id)
         if await self._store.finish_occurrence(
-            KIND, row.name, row.due, self._owner, state="failed", detail=detail
+            KIND,
+            row.name,
+            row.due,
+            self._owner,
+            state="failed",
+            detail=detail_of(ScheduleResult(error=why), row.detail),
+            # The id may have been that of a run that was never added.
+            run_id="" if run is None else run.id,
         ):
             log.error("the schedule %s, due %s: %s", row.name, _time(row.due), why)
             self.counts[row.name, "failed", "none"] += 1
@@ -406,6 +415,7 @@ class ScheduleController:
     ) -> LastComparison:
         """Compare a run with the last accepted one; where that cannot be, its gates fail."""
         gates = () if scheduled is None else scheduled.gates
+        document = stored_document(run)
         try:
             return await compare_with_last(self._runs, self._store, run.id, last, gates)
         except StoreError:
@@ -415,7 +425,8 @@ class ScheduleController:
                 why = f"{last}, the last accepted run, was deleted; accept another one"
             else:
                 why = f"{last}, the last accepted run, cannot be compared with: {error.message}"
-            return LastComparison.impossible(run.document["routes"], gates, why)
+            routes = [name for name in document.routes if name != document.baseline]
+            return LastComparison.impossible(routes, gates, why)
 
     async def _last_accepted(self, name: str, other_than: str) -> str:
         """Return the id of the last accepted run; that of this run itself does not count."""
@@ -446,18 +457,16 @@ class ScheduleController:
         schedule = self._documents.schedules.get(name)
         if schedule is None or schedule.keep is None:
             return
-        runs = await self._store.runs(RunFilter(tag=tag_of(name)), limit=schedule.keep + 100)
-        accepted = await self._last_accepted(name, "")
-        old = [run.id for run in runs[schedule.keep :] if run.id != accepted]
-        if not old:
+        tagged = await self._store.runs(RunFilter(tag=tag_of(name)), limit=schedule.keep + 100)
+        if len(tagged) <= schedule.keep:
             return
         # Anybody may give a run of theirs the tag.
-        rows = await self._store.occurrences(KIND, name, running=False, limit=MAX_HISTORY)
-        scheduled = {row.run_id for row in rows}
-        for run_id in old:
-            if run_id in scheduled:
+        scheduled = await self._store.occurrence_runs(KIND, name)
+        accepted = await self._last_accepted(name, "")
+        for run in [run for run in tagged if run.id in scheduled][schedule.keep :]:
+            if run.id != accepted:
                 with contextlib.suppress(NotFoundError, ConflictError):
-                    await self._runs.delete(run_id)
+                    await self._runs.delete(run.id)
 
 
 def _is_whole(result: ScheduleResult, run: Run) -> bool:

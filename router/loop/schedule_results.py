@@ -113,7 +113,13 @@ class ScheduledRun(msgspec.Struct, frozen=True, kw_only=True):
 
 def scheduled_run(row: Occurrence) -> ScheduledRun:
     """Return an occurrence of a schedule as its history shows it."""
-    ended = row.state in {"completed", "failed"}
+    result, reason = None, str(row.detail.get("reason", ""))
+    if row.state in {"completed", "failed"}:
+        try:
+            result = msgspec.convert(dict(row.detail), ScheduleResult)
+        except msgspec.ValidationError as error:
+            # One damaged row must hide no other.
+            reason = f"what it showed cannot be read: {error}"
     return ScheduledRun(
         schedule=row.name,
         due=row.due,
@@ -122,8 +128,8 @@ def scheduled_run(row: Occurrence) -> ScheduledRun:
         started_at=row.started_at,
         finished_at=row.finished_at,
         run_id=row.run_id,
-        reason=str(row.detail.get("reason", "")),
-        result=msgspec.convert(dict(row.detail), ScheduleResult) if ended else None,
+        reason=reason,
+        result=result,
     )
 
 

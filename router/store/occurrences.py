@@ -134,8 +134,11 @@ class OccurrenceStore(Protocol):
         *,
         state: Literal["completed", "failed"],
         detail: dict[str, Any],
+        run_id: str | None = None,
     ) -> bool:
         """Store what came of an occurrence; return False where the owner has it no more.
+
+        `run_id` is the run that it is in the end; None for the one that it has.
 
         Raises:
             StoreError: a number in `detail` is NaN or infinite.
@@ -179,6 +182,10 @@ class OccurrenceStore(Protocol):
             limit: how many at most.
             running: whether only those that are (not) running; None for all.
         """
+        ...
+
+    async def occurrence_runs(self, kind: OccurrenceKind, name: str) -> frozenset[str]:
+        """Return the ids of the runs that the occurrences of a name are, or were."""
         ...
 
     async def last_due(self, kind: OccurrenceKind, name: str, until: float) -> float | None:

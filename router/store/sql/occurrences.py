@@ -93,10 +93,11 @@ class SqlOccurrences(SqlPart, OccurrenceStore):
         *,
         state: OccurrenceState,
         detail: dict[str, Any],
+        run_id: str | None = None,
     ) -> bool:
         claim = {"kind": kind, "name": name, "due": due, "owner": owner}
         return await self._database.write(
-            "finish an occurrence", _finish, claim, state, json_text(detail)
+            "finish an occurrence", _finish, claim, state, json_text(detail), run_id
         )
 
     async def note_occurrences(
@@ -128,6 +129,9 @@ class SqlOccurrences(SqlPart, OccurrenceStore):
     ) -> list[Occurrence]:
         values = {"kind": kind, "name": name, "before": before, "limit": limit}
         return await self._database.read("list occurrences", _occurrences, values, running)
+
+    async def occurrence_runs(self, kind: OccurrenceKind, name: str) -> frozenset[str]:
+        return await self._database.read("list occurrences' runs", _runs, kind, name)
 
     async def last_due(self, kind: OccurrenceKind, name: str, until: float) -> float | None:
         return await self._database.read("read a timetable", _last_due, kind, name, until)
@@ -199,11 +203,15 @@ def _start(db: Connection, claim: dict[str, Any], run_id: str, detail: str) -> b
     return True
 
 
-def _finish(db: Connection, claim: dict[str, Any], state: str, detail: str) -> bool:
+def _finish(
+    db: Connection, claim: dict[str, Any], state: str, detail: str, run_id: str | None
+) -> bool:
+    run = "" if run_id is None else ", run_id = :run_id"
+    values = {**claim, "state": state, "detail": detail, "now": db.now()}
     finished = db.execute(
-        "UPDATE occurrences SET state = :state, detail = :detail, finished_at = :now"
+        f"UPDATE occurrences SET state = :state, detail = :detail, finished_at = :now{run}"
         f" WHERE {_CLAIMED}",
-        {**claim, "state": state, "detail": detail, "now": db.now()},
+        values if run_id is None else {**values, "run_id": run_id},
     )
     return finished.rowcount > 0
 
@@ -240,6 +248,13 @@ def _occurrences(db: Connection, values: dict[str, Any], running: bool | None) -
         return readable(
             rows, occurrence_of, lambda row: f"what {row[0]} {row[1]} did at {row[2]:.0f}"
         )
+
+
+def _runs(db: Connection, kind: str, name: str) -> frozenset[str]:
+    rows = db.execute(
+        "SELECT run_id FROM occurrences WHERE kind = ? AND name = ? AND run_id <> ''", (kind, name)
+    )
+    return frozenset(run_id for (run_id,) in rows)
 
 
 def _last_due(db: Connection, kind: str, name: str, until: float) -> float | None:

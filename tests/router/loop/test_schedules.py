@@ -211,7 +211,8 @@ async def test_a_document_is_read_when_it_is_due_and_a_wrong_one_fails_that_time
     await ended(parts, at=NIGHT)
     path.write_text("{dataset: rows.jsonl, routes: [r], metrics: [exact_mash]}")
     row, _ = await ended(parts, at=NIGHT + DAY)
-    assert (row.state, row.run_id != "") == ("failed", True)
+    # No run was added.
+    assert (row.state, row.run_id) == ("failed", "")
     assert "Did you mean 'exact_match'" in row.result.error
     report = await parts.schedules.report("nightly")
     assert report.document is None
@@ -376,11 +377,13 @@ async def test_a_run_that_was_cancelled_is_a_failed_time_and_cannot_be_accepted(
 async def test_a_run_that_is_deleted_is_a_failed_time(start):
     parts = await start(executes=False)
     await look(parts, at=NIGHT)
-    [row] = await history(parts)
-    await parts.jobs.cancel(row.run_id)
-    await parts.runs.delete(row.run_id)
+    run_id = (await history(parts))[0].run_id
+    await parts.jobs.cancel(run_id)
+    await parts.runs.delete(run_id)
     [row] = await ended(parts)
-    assert (row.state, row.result.error) == ("failed", "its run was deleted")
+    assert (row.state, row.result.error) == (
+        "failed", f"its run {run_id} was deleted",
+    )  # fmt: skip
 
 
 # What runs are compared with
@@ -447,10 +450,14 @@ def write(folder, **fields):
 
 async def test_old_runs_are_deleted_and_never_the_accepted_one(start):
     parts = await start(more="keep: 2")
+    scheduled = await document_of(parts)
+    # Of a person who gave it the same tag.
+    mine = await parts.runs.create(scheduled.document, base=scheduled.base, runner="server")
     for night in range(5):
         rows = await ended(parts, at=NIGHT + night * DAY)
-    kept = {run.id for run in await runs_of(parts)}
-    assert kept == {rows[0].run_id, rows[1].run_id, rows[-1].run_id}
+    assert {run.id for run in await runs_of(parts)} == {
+        mine.id, rows[0].run_id, rows[1].run_id, rows[-1].run_id,
+    }  # fmt: skip
     # Their scores stay.
     assert [row.result.scores[0].estimate for row in rows] == [1.0] * 5
 

@@ -109,6 +109,10 @@ def test_what_cannot_be_done_is_said_in_openais_form(http, url):
         response = http.post(f"{url}/schedules/nightly/{action}", json=body)
         assert response.status_code == status
         assert words in response.json()["error"]["message"]
+    for before in ("nan", "inf", "x"):
+        response = http.get(f"{url}/schedules/nightly", params={"before": before})
+        assert response.status_code == 400
+        assert response.json()["error"]["param"] == "before"
     client = Client(url)
     with pytest.raises(NotFoundError, match=r"There is no schedule 'nigtly'\. Did you mean"):
         client.schedules.show("nigtly")

@@ -24,6 +24,8 @@ async def test_an_occurrence_has_one_owner_until_its_lease_has_passed(at):
     assert not await claimed(at(1058.0), "b")
     assert await claimed(at(1059.0), "b", detail={"n": 2})
     assert not await at(1060.0).extend_occurrence(*NIGHT, "a", 30.0)
+    assert await at(1060.0).occurrence_runs("schedule", "nightly") == {"run_1"}
+    assert await at(1060.0).occurrence_runs("watch", "nightly") == frozenset()
     row = await at(1060.0).occurrence(*NIGHT)
     assert (row.owner, row.run_id, row.detail) == ("b", "run_1", {"n": 1.5})
     assert (row.started_at, row.lease_until, row.state) == (1000.0, 1089.0, "running")

@@ -21,6 +21,7 @@ from litestar.types import ASGIApp
 from providers.errors import EvalrouterError
 from router.api import (
     access,
+    alerts,
     compare,
     completions,
     datasets,
@@ -79,6 +80,7 @@ def create_app(services: Services) -> ASGIApp:
         services.watches,
         services.schedule_controller,
         services.learned_routes,
+        services.alert_controller,
     )
     start = front.StartFailure()
 
@@ -145,6 +147,10 @@ def create_app(services: Services) -> ASGIApp:
             schedules.pause_schedule,
             schedules.resume_schedule,
             schedules.accept_scheduled_run,
+            alerts.list_alerts,
+            alerts.show_alert,
+            alerts.silence_alert,
+            alerts.test_receiver,
             evals.create_run,
             tasks.list_tasks,
             plugins.list_metrics,

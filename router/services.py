@@ -47,6 +47,18 @@ from router.gateway.recorder import Traffic
 from router.gateway.route_table import Routes
 from router.gateway.spans import ProviderHosts
 from router.gateway.telemetry import ProcessMetrics, open_traces
+from router.loop.alert_administration import AlertAdministration
+from router.loop.alert_controller import AlertController
+from router.loop.alert_counts import AlertCounts
+from router.loop.alert_sender import AlertSender
+from router.loop.alert_sources import (
+    ABOUT,
+    BreakerSource,
+    BudgetSource,
+    MeasuredSource,
+    RolloutSource,
+    ShadowSource,
+)
 from router.loop.assignment import Assignments
 from router.loop.copied_rows import CopiedRowsDeletion
 from router.loop.feedback import FeedbackIntake
@@ -58,15 +70,17 @@ from router.loop.rollout_controller import RolloutController
 from router.loop.rollout_deletion import RolloutRequestsDeletion
 from router.loop.rollout_judge import RolloutJudging
 from router.loop.rollouts import Rollouts
+from router.loop.schedule_alerts import ScheduleAlerts
 from router.loop.schedule_controller import ScheduleController
 from router.loop.schedule_documents import ScheduleDocuments
 from router.loop.schedules import Schedules
 from router.loop.shadow import Shadows
 from router.loop.toxicity import ToxicityReview
 from router.loop.traffic_dataset import TrafficDatasets
+from router.loop.watch_alerts import DriftSource
 from router.loop.watches import Watches
 from router.loop.what_if import WhatIfs
-from router.records import Target, TrafficClass
+from router.records import Record, Target, TrafficClass
 from router.sealing.deletion import Recordings, RequestDeletion
 from router.sealing.files import SealedFiles, require_parquet
 from router.sealing.job import Sealing
@@ -149,6 +163,9 @@ class Services:
         watches: probe targets for changes; a server opens and closes it (`app.py`).
         predictor: predicts for requests of learned routes which target to take.
         learned_routes: learns them; a server opens and closes it (`app.py`).
+        alert_counts: counts requests for the rules of alerts.
+        alert_controller: decides about alerts; a server opens and closes it (`app.py`).
+        alerts: shows alerts, silences them, and tests their receivers.
         hooks: the shadows and the judging, which get requests after their answers.
         cache: the response cache.
         cache_sync: clears it when requests are deleted.
@@ -184,13 +201,20 @@ class Services:
         kinds = {name: provider.kind for name, provider in config.providers.items()}
         traces = open_traces(config.telemetry, ProviderHosts(kinds, self._address_of), self.masks)
         self.telemetry = ProcessMetrics(traces, share=share)
+        self.alert_counts = AlertCounts(
+            config.alerts.rules,
+            self.store,
+            every=config.alerts.every_seconds,
+            key_name=self.keys.name_of,
+            open_breakers=self._open_breakers,
+        )
         self.answer_counts = AnswerCounts(self.store, languages=lambda: self.watches.languages)
         self.traffic = Traffic(
             self.store,
             self.prices,
             config,
             route_days=self.routes.traffic_days,
-            count=self.telemetry.count,
+            count=self._count if self.alert_counts.is_needed else self.telemetry.count,
             trace=None if traces is None else traces.send,
             answers=self.answer_counts,
         )
@@ -254,6 +278,14 @@ class Services:
             config.watches,
             owner=this_owner(),
         )
+        self._alert(config)
+        self._watch_all()
+        self._share = share
+        self.draining = False
+        self._watching: list[asyncio.Task[None]] = []
+        self._publishing: asyncio.Task[None] | None = None
+
+    def _watch_all(self) -> None:
         self._watch_drift()
         self._watch_rollouts()
         self._watch_schedules()
@@ -261,10 +293,6 @@ class Services:
         self._watch_queues_and_cache()
         self._watch_feedback()
         self._watch_targets()
-        self._share = share
-        self.draining = False
-        self._watching: list[asyncio.Task[None]] = []
-        self._publishing: asyncio.Task[None] | None = None
 
     def _address_of(self, name: str) -> str:
         """Return the address of a provider's host; "" where it has none, or has not begun yet."""
@@ -342,6 +370,74 @@ class Services:
             days=config.storage.seal_after_days,
             outdated=self.traffic.outdated,
         )
+
+    def _alert(self, config: Config) -> None:
+        rules = config.alerts.rules
+        rates, money = (
+            MeasuredSource(
+                rules,
+                self.store,
+                about=about,
+                every=config.alerts.every_seconds,
+                budgets=self.keys.budgets,
+                traffic=self.recorded,
+                key_name=self.keys.name_of,
+            )
+            for about in ABOUT
+        )
+        self._alert_sender = AlertSender(config.alerts.receivers, self.store, self.masks)
+        self.alert_controller = AlertController(
+            config.alerts,
+            self.store,
+            [
+                rates,
+                money,
+                BudgetSource(rules, self.keys.budgets),
+                BreakerSource(self.store),
+                RolloutSource(self.store),
+                ShadowSource(self.store),
+                DriftSource(self.watches.views),
+                ScheduleAlerts(self.schedules),
+            ],
+            self._alert_sender,
+            owner=this_owner(),
+            public_url=config.server.public_url,
+            windows=lambda: rates.windows() | money.windows(),
+        )
+        self.alerts = AlertAdministration(
+            config.alerts,
+            self.store,
+            self._alert_sender,
+            public_url=config.server.public_url,
+        )
+        self.telemetry.watch(
+            "alerts",
+            self.alert_controller.counts,
+            labels=("rule", "severity", "state"),
+            help="Alerts that are pending or firing; of the one process that decides about them.",
+        )
+        self.telemetry.watch(
+            "alert_conditions_left_out",
+            lambda: [((), self.alert_controller.left_out)],
+            help="Conditions in the last round that were too many to become alerts.",
+        )
+        self.telemetry.watch(
+            "alert_messages",
+            self._alert_sender.outcomes.items,
+            labels=("receiver", "outcome"),
+            help="Messages about alerts: delivered, failed for good, or to be sent again.",
+            counter=True,
+        )
+
+    def _count(self, record: Record) -> None:
+        self.telemetry.count(record)
+        self.alert_counts.count(record)
+
+    def _open_breakers(self) -> list[str]:
+        """Return the targets of live requests whose breaker is not closed here."""
+        now = asyncio.get_running_loop().time()
+        states = self.dispatcher.states()
+        return [str(state.target) for state in states if state.state(now) != "closed"]
 
     def _watch_rollouts(self) -> None:
         watch, assignments = self.telemetry.watch, self.assignments
@@ -508,6 +604,8 @@ class Services:
         await self.transport.open()
         await self.answer_counts.open()
         await self.traffic.open()
+        await self.alert_counts.open()
+        await self._alert_sender.open()
         await self.feedback.open()
         if self._share is not None:
             self._publishing = asyncio.create_task(self._publish(), name="evalrouter-metrics")
@@ -534,6 +632,8 @@ class Services:
         await self.feedback.close()
         await self.traffic.close()
         await self.answer_counts.close()
+        await self.alert_counts.close()
+        await self._alert_sender.close()
         await self.telemetry.close()
         for provider in self.providers.values():
             if isinstance(provider, Lifecycle):

@@ -88,6 +88,7 @@ class Transport:
         connect_timeout: float,
         more: Mapping[str, str] = MappingProxyType({}),
         resend: bool = False,
+        any_status: bool = False,
     ) -> HttpReply:
         """Send one request and return when the answer's headers are here.
 
@@ -104,6 +105,7 @@ class Transport:
             more: headers of this request alone.
             resend: whether the host may get the request twice where a pooled connection ends
                 without an answer; a GET may always be sent again.
+            any_status: whether an answer may be one that promises no body.
 
         Raises:
             UpstreamConnectError, UpstreamTimeoutError, UpstreamProtocolError: see `translate`; or
@@ -129,7 +131,7 @@ class Transport:
         except (http1.Lost, http1.Malformed, OSError) as error:
             raise translate(error, provider) from error
         status = response.status
-        if 203 < status < 400:
+        if 203 < status < 400 and not any_status:
             response.close()
             raise UpstreamProtocolError(
                 f"{provider}: it answered with status {status}, which is no answer to this request"

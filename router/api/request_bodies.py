@@ -23,6 +23,7 @@ from router.config.routes import Route
 from router.evals.experiments import ExperimentChange
 from router.evals.judges.people_labels import LabelledAnswers
 from router.evals.labelling import LabelRequest
+from router.loop.alert_administration import AlertTest, SilenceRequest
 from router.loop.feedback_forms import (
     GivenFeedback,
     LangfuseBatch,
@@ -91,6 +92,8 @@ BODIES: Mapping[str, RequestBodyKind] = {
     "POST /schedules/{name}/pause": RequestBodyKind(ScheduleRequest),
     "POST /schedules/{name}/resume": RequestBodyKind(ScheduleRequest),
     "POST /schedules/{name}/accept": RequestBodyKind(ScheduleAcceptance),
+    "POST /alerts/{alert_id}/silence": RequestBodyKind(SilenceRequest),
+    "POST /alerts/test": RequestBodyKind(AlertTest),
     "POST /feedback": RequestBodyKind(GivenFeedback),
     "POST /v1/feedback": RequestBodyKind(PortkeyFeedback),
     "PUT /v1/feedback/{feedback_id}": RequestBodyKind(PortkeyChange),

@@ -9,6 +9,10 @@ from router.cli.commands import CommandsOnDemand
 # Where each command is, and the line about it in `evalrouter --help`. What a command needs is
 # imported when it is called: all of it together takes a second.
 COMMANDS = {
+    "alerts": (
+        "router.cli.alerts:alerts",
+        "Show what is wrong and who was told, silence alerts, and test their receivers.",
+    ),
     "chat": (
         "router.cli.chat:chat",
         "Talk to MODEL, a route or PROVIDER/MODEL, and see its answer as it comes.",

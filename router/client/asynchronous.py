@@ -20,10 +20,14 @@ from router.client import calls
 from router.client.calls import ApiCall, RunDocumentSource
 from router.client.rows import Rows, entry_rows, flat_judgement, flat_sample, frame, score_rows
 from router.client.types import (
+    AlertReport,
+    AlertState,
+    AlertView,
     Comparisons,
     CreatedKey,
     Dataset,
     DeletedRequests,
+    Delivery,
     Estimate,
     Experiment,
     FeedbackRow,
@@ -152,7 +156,7 @@ class AsyncClient:
     mapping, or the path of a YAML or JSON file; paths in it are the server's.
 
     Attributes:
-        runs, datasets, experiments, judges, models, routes, rollouts, watches, schedules,
+        runs, datasets, experiments, judges, models, routes, rollouts, watches, schedules, alerts,
             providers, traffic, feedback, keys, server: the methods for each of them.
     """
 
@@ -178,6 +182,7 @@ class AsyncClient:
         self.rollouts = AsyncRollouts(self._connection)
         self.watches = AsyncWatches(self._connection)
         self.schedules = AsyncSchedules(self._connection)
+        self.alerts = AsyncAlerts(self._connection)
         self.providers = AsyncProviders(self._connection)
         self.server = AsyncServer(self._connection)
 
@@ -1413,6 +1418,43 @@ class AsyncSchedules:
     async def _post(self, name: str, action: str, body: Mapping[str, Any]) -> Any:
         call = ApiCall("POST", f"/schedules/{calls.quoted(name)}/{action}", {}, dict(body))
         return await self._connection.request(call)
+
+
+class AsyncAlerts:
+    """`client.alerts`: what is wrong, or was, and who was told."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def list(
+        self, *, state: AlertState | None = None, limit: int = 50, before: str | None = None
+    ) -> Rows[AlertView]:
+        """Return alerts, newest first, with what became of the messages about them.
+
+        Args:
+            state: `pending`, `firing` or `resolved`; None for all.
+            limit: at most so many.
+            before: the id of the previous page's last alert.
+        """
+        params = {"state": state, "limit": limit, "before": before}
+        answer = await self._connection.request(ApiCall("GET", "/alerts", params))
+        return Rows(answer["data"])
+
+    async def show(self, alert_id: str) -> AlertReport:
+        """Return an alert, and the times before when it was there."""
+        call = ApiCall("GET", f"/alerts/{calls.quoted(alert_id)}")
+        return cast("AlertReport", await self._connection.request(call))
+
+    async def silence(self, alert_id: str, reason: str, *, seconds: float) -> AlertView:
+        """Tell nobody of an alert for so many seconds, also when it comes back; 0 ends that."""
+        body = {"reason": reason, "seconds": seconds}
+        call = ApiCall("POST", f"/alerts/{calls.quoted(alert_id)}/silence", {}, body)
+        return cast("AlertView", await self._connection.request(call))
+
+    async def test(self, receiver: str) -> Delivery:
+        """Send a receiver of the config a test alert, and return what became of it."""
+        call = ApiCall("POST", "/alerts/test", {}, {"receiver": receiver})
+        return cast("Delivery", await self._connection.request(call))
 
 
 class AsyncProviders:

@@ -17,10 +17,14 @@ from router.client import calls
 from router.client.calls import ApiCall, RunDocumentSource
 from router.client.rows import Rows, entry_rows, flat_judgement, flat_sample, frame, score_rows
 from router.client.types import (
+    AlertReport,
+    AlertState,
+    AlertView,
     Comparisons,
     CreatedKey,
     Dataset,
     DeletedRequests,
+    Delivery,
     Estimate,
     Experiment,
     FeedbackRow,
@@ -149,7 +153,7 @@ class Client:
     mapping, or the path of a YAML or JSON file; paths in it are the server's.
 
     Attributes:
-        runs, datasets, experiments, judges, models, routes, rollouts, watches, schedules,
+        runs, datasets, experiments, judges, models, routes, rollouts, watches, schedules, alerts,
             providers, traffic, feedback, keys, server: the methods for each of them.
     """
 
@@ -175,6 +179,7 @@ class Client:
         self.rollouts = Rollouts(self._connection)
         self.watches = Watches(self._connection)
         self.schedules = Schedules(self._connection)
+        self.alerts = Alerts(self._connection)
         self.providers = Providers(self._connection)
         self.server = Server(self._connection)
 
@@ -1395,6 +1400,43 @@ class Schedules:
     def _post(self, name: str, action: str, body: Mapping[str, Any]) -> Any:
         call = ApiCall("POST", f"/schedules/{calls.quoted(name)}/{action}", {}, dict(body))
         return self._connection.request(call)
+
+
+class Alerts:
+    """`client.alerts`: what is wrong, or was, and who was told."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def list(
+        self, *, state: AlertState | None = None, limit: int = 50, before: str | None = None
+    ) -> Rows[AlertView]:
+        """Return alerts, newest first, with what became of the messages about them.
+
+        Args:
+            state: `pending`, `firing` or `resolved`; None for all.
+            limit: at most so many.
+            before: the id of the previous page's last alert.
+        """
+        params = {"state": state, "limit": limit, "before": before}
+        answer = self._connection.request(ApiCall("GET", "/alerts", params))
+        return Rows(answer["data"])
+
+    def show(self, alert_id: str) -> AlertReport:
+        """Return an alert, and the times before when it was there."""
+        call = ApiCall("GET", f"/alerts/{calls.quoted(alert_id)}")
+        return cast("AlertReport", self._connection.request(call))
+
+    def silence(self, alert_id: str, reason: str, *, seconds: float) -> AlertView:
+        """Tell nobody of an alert for so many seconds, also when it comes back; 0 ends that."""
+        body = {"reason": reason, "seconds": seconds}
+        call = ApiCall("POST", f"/alerts/{calls.quoted(alert_id)}/silence", {}, body)
+        return cast("AlertView", self._connection.request(call))
+
+    def test(self, receiver: str) -> Delivery:
+        """Send a receiver of the config a test alert, and return what became of it."""
+        call = ApiCall("POST", "/alerts/test", {}, {"receiver": receiver})
+        return cast("Delivery", self._connection.request(call))
 
 
 class Providers:

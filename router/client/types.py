@@ -9,6 +9,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 Role = Literal["client", "reviewer", "admin"]
 StudyKind = Literal["calibration", "comparison", "tournament"]
+AlertState = Literal["pending", "firing", "resolved"]
 RunState = Literal["queued", "running", "paused", "completed", "failed", "cancelled"]
 
 
@@ -659,6 +660,54 @@ class AssignedRequests(TypedDict):
     step: int
     arm: Literal["control", "candidate"]
     requests: int
+
+
+class Delivery(TypedDict):
+    """A message about alerts to a receiver, and what became of it."""
+
+    id: str
+    receiver: str
+    event: Literal["changes", "repeat", "refresh", "test"]
+    state: Literal["waiting", "delivered", "failed", "dropped"]
+    attempts: int
+    created_at: float
+    next_at: float | None
+    ended_at: float | None
+    status: int | None
+    error: str
+
+
+class AlertView(TypedDict):
+    """An alert, its silence, and the messages about it."""
+
+    id: str
+    rule: str
+    subject: str
+    labels: dict[str, str]
+    severity: Literal["info", "warning", "critical"]
+    state: AlertState
+    summary: str
+    link: str
+    url: str
+    value: float | None
+    threshold: float | None
+    since: float
+    held_s: float
+    fired_at: float | None
+    resolved_at: float | None
+    unknown_since: float | None
+    note: str
+    silenced_until: float | None
+    silence: str
+    silenced_by: str
+    deliveries: list[Delivery]
+
+
+class AlertReport(TypedDict):
+    """An alert, and the times before when it was there, newest first."""
+
+    alert: AlertView
+    history: list[AlertView]
 
 
 class RolloutDecision(TypedDict):

@@ -93,13 +93,14 @@ class AlertRule(Section, frozen=True, kw_only=True):
     """When there is an alert.
 
     Attributes:
-        on: what it is about. `errors`: the share of requests that fail, by a fault that is not the
-            client's; `first_byte`, `duration`: seconds to the first or the last byte of answers;
-            `spend`: US dollars; `budget`: the share of a key's budget that is used; `burn`: how
-            many times faster than evenly over its period a key uses its budget; `breaker`: a
-            target's breaker is open; `rollout`: a rollout was rolled back, aborted or paused;
-            `shadow`: a shadow is blocked; `drift`: a watch finds a model changed; `retirement`: a
-            model will be shut down; `schedule`: a scheduled run failed, or its gate did.
+        subject: what it is about. `errors`: the share of requests that fail, by a fault that is not
+            the client's; `first_byte`, `duration`: seconds to the first or the last byte of
+            answers; `spend`: US dollars; `budget`: the share of a key's budget that is used;
+            `burn`: how many times faster than evenly over its period a key uses its budget;
+            `breaker`: a target's breaker is open; `rollout`: what was decided about a rollout, or
+            it waits for a person; `shadow`: a shadow is blocked; `drift`: a watch finds a model
+            changed; `retirement`: a model will be shut down; `schedule`: a scheduled run failed, or
+            its gate did.
         above: the alert begins where the value is larger.
         window_seconds: what the value is measured over: the last so many seconds. Of `burn` also
             over the last twelfth of it, and both have to be above.
@@ -114,7 +115,7 @@ class AlertRule(Section, frozen=True, kw_only=True):
         receivers: who is told; None for all receivers.
     """
 
-    on: AlertSubject
+    subject: AlertSubject
     above: _Limit | None = None
     window_seconds: _Window | None = None
     min_requests: Annotated[int, msgspec.Meta(ge=1, le=10**9)] | None = None
@@ -130,33 +131,38 @@ class AlertRule(Section, frozen=True, kw_only=True):
 
     def threshold(self) -> float:
         """Return what the value is compared with; 0 for a subject without a threshold."""
-        return (THRESHOLDS.get(self.on) or 0.0) if self.above is None else self.above
+        return (THRESHOLDS.get(self.subject) or 0.0) if self.above is None else self.above
 
     def window(self) -> float:
         """Return the seconds that the value is measured over; 0 for a subject without a window."""
-        usual = WINDOWS.get(self.on, 0.0)
+        usual = WINDOWS.get(self.subject, 0.0)
         return usual if self.window_seconds is None else self.window_seconds
 
     def fewest(self) -> int:
         """Return the number of requests without which nothing is known."""
-        return _FEWEST.get(self.on, 1) if self.min_requests is None else self.min_requests
+        return _FEWEST.get(self.subject, 1) if self.min_requests is None else self.min_requests
 
     def groups(self) -> tuple[GroupLabel, ...]:
         """Return what there is an alert for each of."""
-        if self.on in _ABOUT_KEYS:
+        if self.subject in _ABOUT_KEYS:
             return ("key",)
         if self.by is None:
-            return () if self.on == "spend" else ("route",)
+            return () if self.subject == "spend" else ("route",)
         return self.by
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         """Return whether the rule is about a condition with these labels."""
+        named = (("route", self.routes), ("target", self.targets), ("key", self.keys))
         return (
-            (not self.routes or labels.get("route") in self.routes)
-            and (not self.targets or labels.get("target") in self.targets)
-            and (not self.keys or labels.get("key") in self.keys)
+            all(label in labels for label, names in named if names)
+            and self.allows(labels)
             and all(labels.get(name) == value for name, value in self.labels.items())
         )
+
+    def allows(self, labels: Mapping[str, str]) -> bool:
+        """Return whether none of these labels has a value that the rule is not about."""
+        named = (("route", self.routes), ("target", self.targets), ("key", self.keys))
+        return all(not names or labels.get(label, names[0]) in names for label, names in named)
 
 
 class Alerts(Section, frozen=True, kw_only=True):
@@ -165,6 +171,7 @@ class Alerts(Section, frozen=True, kw_only=True):
     Attributes:
         receivers: name to AlertReceiver.
         rules: name to AlertRule.
+        every_seconds: how often it is looked whether anything is wrong.
         group_seconds: how long a message waits for others to join it.
         repeat_seconds: how often an alert that goes on is told again; 0 for never.
         days: how many days alerts that are over, and messages, stay in the list.
@@ -172,6 +179,7 @@ class Alerts(Section, frozen=True, kw_only=True):
 
     receivers: dict[str, AlertReceiver] = msgspec.field(default_factory=dict)
     rules: dict[str, AlertRule] = msgspec.field(default_factory=dict)
+    every_seconds: Annotated[float, msgspec.Meta(ge=0.1, le=60)] = 5.0
     group_seconds: NotNegative = 10.0
     repeat_seconds: NotNegative = 4 * 3600.0
     days: Positive = 30.0
@@ -186,8 +194,10 @@ def signing_key(secret: Secret) -> bytes | None:
     text = secret.reveal()
     if not text.startswith("whsec_"):
         return None
+    encoded = text.removeprefix("whsec_")
     try:
-        key = base64.b64decode(text.removeprefix("whsec_"), validate=True)
+        # Some write it without the padding.
+        key = base64.b64decode(encoded + "=" * (-len(encoded) % 4), validate=True)
     except (binascii.Error, ValueError):
         return None
     return key if 24 <= len(key) <= 64 else None
@@ -268,22 +278,32 @@ def _receiver_problems(
 
 
 def _rule_problems(document: Document, place: DocumentPath, rule: AlertRule) -> Iterator[Problem]:
-    on = rule.on
-    if on in THRESHOLDS:
-        if rule.above is None and THRESHOLDS[on] is None:
-            yield document.problem((*place, "above"), f"{on} needs a threshold")
-        elif on == "errors" and rule.threshold() >= 1:
-            yield document.problem((*place, "above"), "must be below 1, a share of the requests")
-    elif rule.above is not None:
-        yield document.problem((*place, "above"), f"{on} has no threshold")
-    if rule.window_seconds is not None and on not in WINDOWS:
-        yield document.problem((*place, "window_seconds"), f"{on} is not measured over a window")
-    if rule.min_requests is not None and on not in WINDOWS:
-        yield document.problem((*place, "min_requests"), f"{on} does not count requests")
-    if rule.quantile != 0.95 and on not in _WITH_QUANTILE:
-        yield document.problem((*place, "quantile"), f"{on} has no quantile")
-    if rule.by is not None and (on not in WINDOWS or on in _ABOUT_KEYS):
-        yield document.problem((*place, "by"), f"{on} has labels of its own")
+    subject = rule.subject
+    if subject not in THRESHOLDS:
+        problem = f"{subject} has no threshold" if rule.above is not None else ""
+    elif rule.above is None and THRESHOLDS[subject] is None:
+        problem = f"{subject} needs a threshold"
+    elif subject == "errors" and rule.threshold() >= 1:
+        problem = "must be below 1, a share of the requests"
+    else:
+        problem = ""
+    if problem:
+        yield document.problem((*place, "above"), problem)
+    is_of_keys = subject in _ABOUT_KEYS
+    # What says nothing about the rule's subject, and why.
+    for key, is_useless, why in (
+        ("window_seconds", subject not in WINDOWS, f"{subject} is not measured over a window"),
+        ("min_requests", subject not in WINDOWS, f"{subject} does not count requests"),
+        ("by", subject not in WINDOWS or is_of_keys, f"{subject} has labels of its own"),
+        ("labels", subject in WINDOWS or is_of_keys, f"{subject} has no labels but those of by"),
+        ("routes", subject == "budget", "a budget is a key's"),
+        ("targets", subject == "budget", "a budget is a key's"),
+        ("keys", subject not in WINDOWS and not is_of_keys, f"{subject} is not about keys"),
+    ):
+        if is_useless and getattr(rule, key):
+            yield document.problem((*place, key), why)
+    if rule.quantile != 0.95 and subject not in _WITH_QUANTILE:
+        yield document.problem((*place, "quantile"), f"{subject} has no quantile")
     for n, label in enumerate(rule.by or ()):
         if label in (rule.by or ())[:n]:
             yield document.problem((*place, "by", n), f"{label} is there twice")

@@ -39,7 +39,7 @@ from router.gateway.key_holder import (
     UnwrittenSpend,
     UnwrittenSpends,
 )
-from router.store.keys import KeyRow, KeySpend, KeyTable
+from router.store.keys import BudgetPeriod, KeyRow, KeySpend, KeyTable
 
 USUAL_DECAY = 0.95  # how much of the largest answer so far is expected of the next one
 
@@ -68,6 +68,22 @@ class ExpectedUsage(NamedTuple):
 
 
 NOTHING = ExpectedUsage()
+
+
+class KeyBudget(NamedTuple):
+    """A key's budget, and what is used of it.
+
+    Attributes:
+        key: the key's name.
+        usd: the budget in US dollars.
+        period: when it begins anew.
+        spent_usd: what all processes spent of it.
+    """
+
+    key: str
+    usd: float
+    period: BudgetPeriod
+    spent_usd: float
 
 
 class Grant:
@@ -180,6 +196,24 @@ class Keys:
             AuthenticationError: the key cannot be used, or is missing.
         """
         return self._find(key, self.now()).row
+
+    def name_of(self, key_id: str) -> str:
+        """Return the name of a key; its id where no key has it."""
+        holder = self._by_id.get(key_id)
+        return key_id if holder is None else holder.row.name
+
+    def budgets(self) -> list[KeyBudget]:
+        """Return the budgets of the keys that are in use, and what all processes spent of them."""
+        now = self.now()
+        budgets = []
+        for holder in self._by_id.values():
+            row = holder.row
+            if row.budget_usd is None or row.revoked_at is not None:
+                continue
+            if not holder.since <= now < holder.until:
+                holder.enter_period(now)
+            budgets.append(KeyBudget(row.name, row.budget_usd, row.budget_period, holder.spent_usd))
+        return budgets
 
     def _find(self, key: bytes | None, now: float) -> Holder:
         if not key:

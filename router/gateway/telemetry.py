@@ -208,7 +208,7 @@ class ProcessMetrics:
 
     def count(self, record: Record) -> None:
         """Count a completed record. On the event loop, in about two microseconds."""
-        made_up = _made_up(record) if record.error_code else None
+        made_up = made_up_name(record) if record.error_code else None
         key = (record.traffic_class, record.route, record.target_name())
         if made_up is not None:
             key = (record.traffic_class, made_up, made_up)
@@ -332,7 +332,7 @@ def _write_snapshot(path: Path, encoded: bytes) -> None:
         log.warning("other workers do not see this one's metrics: %s", error)
 
 
-def _made_up(record: Record) -> str | None:
+def made_up_name(record: Record) -> str | None:
     """Return what to count a name as that a client made up; None for a name that exists."""
     if record.error_code == "model_not_found":
         return ""

@@ -42,6 +42,18 @@ def moment(text: str, now: float, *, param: str) -> float:
     return seconds
 
 
+def length_of_time(text: str, *, param: str) -> float:
+    """Return a length of time in seconds: a number with s, m, h, d or w.
+
+    Raises:
+        RequestError: it is none; `param` is what the text is called there.
+    """
+    length = _AGO.fullmatch(text)
+    if length is None:
+        raise RequestError(f"{param} is a length of time as 30m or 12h; not {text!r}.", param=param)
+    return float(length[1]) * _UNITS[length[2]]
+
+
 def period(
     since: str | float | None, until: str | float | None, now: float
 ) -> tuple[float | None, float | None]:

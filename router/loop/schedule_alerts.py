@@ -19,7 +19,7 @@ class ScheduleAlerts:
         schedules: the schedules.
     """
 
-    on: Sequence[AlertSubject] = ("schedule",)
+    subjects: Sequence[AlertSubject] = ("schedule",)
     tells_all = True
 
     def __init__(self, schedules: Schedules) -> None:
@@ -56,7 +56,7 @@ def _conditions(last: ScheduledRun) -> Sequence[AlertCondition]:
 
 def _condition(last: ScheduledRun, problem: str, summary: str) -> AlertCondition:
     return AlertCondition(
-        on="schedule",
+        subject="schedule",
         labels={"schedule": last.schedule, "problem": problem},
         summary=summary,
         link=f"/eval/{last.run_id}" if last.run_id else f"/schedules/{last.schedule}",

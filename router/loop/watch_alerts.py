@@ -17,7 +17,7 @@ class DriftSource:
         views: returns the watches as they stand.
     """
 
-    on: Sequence[AlertSubject] = ("drift",)
+    subjects: Sequence[AlertSubject] = ("drift",)
     tells_all = True
 
     def __init__(self, views: Callable[[], Awaitable[Sequence[WatchView]]]) -> None:
@@ -39,7 +39,7 @@ def _conditions(view: WatchView) -> list[AlertCondition]:
     if view.state == "drift" and reference is not None:
         conditions.append(
             AlertCondition(
-                on="drift",
+                subject="drift",
                 labels=labels | {"signal": reference.drift_signal},
                 summary=f"{view.target or view.watch.target} has changed: {view.why}",
                 severity="critical" if reference.drift_signal == PROBE else "warning",
@@ -50,7 +50,7 @@ def _conditions(view: WatchView) -> list[AlertCondition]:
     elif view.state == "no_data":
         conditions.append(
             AlertCondition(
-                on="drift",
+                subject="drift",
                 labels=labels | {"signal": "no_data"},
                 summary=f"the watch {view.name} gets no data: {view.why}",
                 severity="info",
@@ -63,7 +63,7 @@ def _conditions(view: WatchView) -> list[AlertCondition]:
             names = ", ".join(change.name for change in changes[:5])
             conditions.append(
                 AlertCondition(
-                    on="drift",
+                    subject="drift",
                     labels=labels | {"signal": what},
                     summary=f"{view.target} claims another {what.replace('_', ' ')}: {names}",
                     severity="warning" if what == "model" else "info",

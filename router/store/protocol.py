@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from router.store.alerts import AlertStore
 from router.store.changes import ChangeStore
 from router.store.claims import ClaimStore
 from router.store.experiments import ExperimentStore
@@ -60,6 +61,7 @@ class Store(
     FeedbackStore,
     ShadowStore,
     WatchStore,
+    AlertStore,
     LeaseStore,
     CheckedStore,
     ChangeStore,

@@ -189,6 +189,8 @@ OPERATIONS = [
     ),
     Op("POST", "/schedules/{name}/accept", {"reason": "r", "run": "run_1"}, (("run",), (KEY,))),
     Op("POST", "/routes/{name}/learned", {}, ((KEY,),)),
+    Op("POST", "/alerts/{alert_id}/silence", {"reason": "r", "seconds": 60}, ((KEY,),)),
+    Op("POST", "/alerts/test", {"receiver": "ops"}, (("receiver",), (KEY,))),
     Op("POST", "/eval", RUN, RUN_PLACES),
     Op("POST", "/eval", RUN, RUN_PLACES, {"dry_run": "true"}),
     Op("POST", "/eval", JUDGED, (("metrics", 0, "judge"), ("metrics", 0, "rubric"))),

@@ -1128,6 +1128,76 @@ CREATE TRIGGER learned_count AFTER INSERT OR UPDATE OR DELETE ON learned_models
     FOR EACH STATEMENT EXECUTE FUNCTION count_learned_changes();
 """)
 
+_M053 = _step("""
+CREATE TABLE alerts (
+    id TEXT PRIMARY KEY,
+    fingerprint TEXT NOT NULL,
+    rule TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    labels TEXT NOT NULL,
+    severity TEXT NOT NULL,
+    state TEXT NOT NULL,
+    summary TEXT NOT NULL,
+    link TEXT NOT NULL,
+    value DOUBLE PRECISION,
+    threshold DOUBLE PRECISION,
+    since DOUBLE PRECISION NOT NULL,
+    held_s DOUBLE PRECISION NOT NULL,
+    fired_at DOUBLE PRECISION,
+    resolved_at DOUBLE PRECISION,
+    unknown_since DOUBLE PRECISION,
+    note TEXT NOT NULL,
+    notified TEXT NOT NULL,
+    notified_at DOUBLE PRECISION,
+    updated_at DOUBLE PRECISION NOT NULL
+);
+CREATE UNIQUE INDEX alerts_open ON alerts (fingerprint) WHERE resolved_at IS NULL;
+CREATE INDEX alerts_by_fingerprint ON alerts (fingerprint, id);
+CREATE INDEX alerts_notified ON alerts (id) WHERE notified <> '[]';
+CREATE TABLE alert_messages (
+    id TEXT PRIMARY KEY,
+    receiver TEXT NOT NULL,
+    event TEXT NOT NULL,
+    alerts TEXT NOT NULL,
+    body TEXT NOT NULL,
+    state TEXT NOT NULL,
+    attempts BIGINT NOT NULL,
+    created_at DOUBLE PRECISION NOT NULL,
+    next_at DOUBLE PRECISION NOT NULL,
+    expires_at DOUBLE PRECISION NOT NULL,
+    ended_at DOUBLE PRECISION,
+    status BIGINT,
+    error TEXT NOT NULL
+);
+CREATE INDEX alert_messages_waiting ON alert_messages (receiver, id) WHERE state = 'waiting';
+CREATE TABLE alert_message_alerts (
+    alert TEXT NOT NULL,
+    message TEXT NOT NULL,
+    PRIMARY KEY (alert, message)
+);
+CREATE TABLE alert_silences (
+    fingerprint TEXT PRIMARY KEY,
+    until DOUBLE PRECISION NOT NULL,
+    reason TEXT NOT NULL,
+    author TEXT NOT NULL,
+    created_at DOUBLE PRECISION NOT NULL
+);
+CREATE TABLE alert_counts (
+    counter TEXT NOT NULL,
+    at DOUBLE PRECISION NOT NULL,
+    labels TEXT NOT NULL,
+    requests BIGINT NOT NULL,
+    exceeded BIGINT NOT NULL,
+    usd DOUBLE PRECISION NOT NULL,
+    PRIMARY KEY (counter, at, labels)
+);
+CREATE TABLE alert_counters (
+    counter TEXT PRIMARY KEY,
+    since DOUBLE PRECISION NOT NULL,
+    has_earlier SMALLINT NOT NULL
+);
+""")
+
 STEPS = {
     "m029_label_scores": _M029,
     "m030_traffic_index": _M030,
@@ -1153,4 +1223,5 @@ STEPS = {
     "m050_schedule_decisions": _M050,
     "m051_rollout_batches": _M051,
     "m052_learned": _M052,
+    "m053_alerts": _M053,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from providers.errors import StoreUnavailableError
 from router.store.changes import Topic
 from router.store.protocol import Store
+from router.store.sql.alerts import SqlAlerts
 from router.store.sql.claims import SqlClaims
 from router.store.sql.experiments import SqlExperiments
 from router.store.sql.feedback import SqlFeedback
@@ -55,6 +56,7 @@ class SqlStore(
     SqlShadows,
     SqlWatches,
     SqlReview,
+    SqlAlerts,
     SqlLeases,
     Store,
 ):

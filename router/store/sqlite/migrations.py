@@ -1491,6 +1491,104 @@ def m051_rollout_batches(db: Database) -> None:
         )
 
 
+def m053_alerts(db: Database) -> None:
+    """Add alerts, the messages about them, silences, and what rules are measured by."""
+    db.execute(
+        """
+        CREATE TABLE alerts (
+            id TEXT PRIMARY KEY,
+            fingerprint TEXT NOT NULL,
+            rule TEXT NOT NULL,
+            subject TEXT NOT NULL,
+            labels TEXT NOT NULL,
+            severity TEXT NOT NULL,
+            state TEXT NOT NULL,
+            summary TEXT NOT NULL,
+            link TEXT NOT NULL,
+            value REAL,
+            threshold REAL,
+            since REAL NOT NULL,
+            held_s REAL NOT NULL,
+            fired_at REAL,
+            resolved_at REAL,
+            unknown_since REAL,
+            note TEXT NOT NULL,
+            notified TEXT NOT NULL,
+            notified_at REAL,
+            updated_at REAL NOT NULL
+        ) WITHOUT ROWID
+        """
+    )
+    db.execute("CREATE UNIQUE INDEX alerts_open ON alerts (fingerprint) WHERE resolved_at IS NULL")
+    db.execute("CREATE INDEX alerts_by_fingerprint ON alerts (fingerprint, id)")
+    db.execute("CREATE INDEX alerts_notified ON alerts (id) WHERE notified <> '[]'")
+    db.execute(
+        """
+        CREATE TABLE alert_messages (
+            id TEXT PRIMARY KEY,
+            receiver TEXT NOT NULL,
+            event TEXT NOT NULL,
+            alerts TEXT NOT NULL,
+            body TEXT NOT NULL,
+            state TEXT NOT NULL,
+            attempts INTEGER NOT NULL,
+            created_at REAL NOT NULL,
+            next_at REAL NOT NULL,
+            expires_at REAL NOT NULL,
+            ended_at REAL,
+            status INTEGER,
+            error TEXT NOT NULL
+        ) WITHOUT ROWID
+        """
+    )
+    db.execute(
+        "CREATE INDEX alert_messages_waiting ON alert_messages (receiver, id)"
+        " WHERE state = 'waiting'"
+    )
+    db.execute(
+        """
+        CREATE TABLE alert_message_alerts (
+            alert TEXT NOT NULL,
+            message TEXT NOT NULL,
+            PRIMARY KEY (alert, message)
+        ) WITHOUT ROWID
+        """
+    )
+    db.execute(
+        """
+        CREATE TABLE alert_silences (
+            fingerprint TEXT PRIMARY KEY,
+            until REAL NOT NULL,
+            reason TEXT NOT NULL,
+            author TEXT NOT NULL,
+            created_at REAL NOT NULL
+        ) WITHOUT ROWID
+        """
+    )
+    db.execute(
+        """
+        CREATE TABLE alert_counts (
+            counter TEXT NOT NULL,
+            at REAL NOT NULL,
+            labels TEXT NOT NULL,
+            requests INTEGER NOT NULL,
+            exceeded INTEGER NOT NULL,
+            usd REAL NOT NULL,
+            PRIMARY KEY (counter, at, labels)
+        ) WITHOUT ROWID
+        """
+    )
+    db.execute(
+        """
+        CREATE TABLE alert_counters (
+            counter TEXT PRIMARY KEY,
+            since REAL NOT NULL,
+            has_earlier INTEGER NOT NULL
+        ) WITHOUT ROWID
+        """
+    )
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -1539,4 +1637,5 @@ STEPS = (
     m050_schedule_decisions,
     m051_rollout_batches,
     m052_learned,
+    m053_alerts,
 )

@@ -49,6 +49,12 @@ def uses(folder: Any) -> dict[str, Use]:
         "DELETE /routes/{name}": lambda client: client.routes.delete("x/y"),
         "GET /routes/{name}/learned": lambda client: client.routes.learned("x/y"),
         "POST /routes/{name}/learned": lambda client: client.routes.learn("x/y"),
+        "GET /alerts": lambda client: client.alerts.list(state="firing"),
+        "GET /alerts/{alert_id}": lambda client: client.alerts.show("x/y"),
+        "POST /alerts/{alert_id}/silence": lambda client: client.alerts.silence(
+            "x/y", "why", seconds=60
+        ),
+        "POST /alerts/test": lambda client: client.alerts.test("ops"),
         "GET /rollouts": lambda client: client.rollouts.list(route="r"),
         "GET /routes/{name}/rollout": lambda client: client.rollouts.show("x/y"),
         "POST /routes/{name}/rollout": lambda client: client.rollouts.start("x/y", "p/m"),
@@ -218,6 +224,7 @@ async def test_each_method_sends_its_operation(operations, tmp_path):
             "request_id",
             "feedback_id",
             "row_id",
+            "alert_id",
         ):
             expected = expected.replace(f"{{{name}}}", parts.get(f"{{{name}}}", "x%2Fy"))
         assert (method, expected) in sent, operation

@@ -281,6 +281,16 @@ def about_schedules(action):
     return requests
 
 
+def silencing(world, _port):
+    for path in world.names("rows.jsonl"):
+        yield f"/alerts/{quote(path, safe='')}/silence", {"reason": path, "seconds": 60}
+
+
+def receivers_to_test(world, port):
+    for name in (*world.names("rows.jsonl"), f"http://127.0.0.1:{port}/x"):
+        yield "/alerts/test", {"receiver": name}
+
+
 def adding_to_the_queue(world, _port):
     for path in world.names("rows.jsonl"):
         yield "/review", {"rows": path}
@@ -419,6 +429,8 @@ REQUESTS = {
     ("POST", "/schedules/{name}/pause"): about_schedules("pause"),
     ("POST", "/schedules/{name}/resume"): about_schedules("resume"),
     ("POST", "/schedules/{name}/accept"): about_schedules("accept"),
+    ("POST", "/alerts/{alert_id}/silence"): silencing,
+    ("POST", "/alerts/test"): receivers_to_test,
     ("POST", "/review"): adding_to_the_queue,
     ("POST", "/review/publish"): publishing,
     ("PATCH", "/review/{row_id}"): about_rows(""),

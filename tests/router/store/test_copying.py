@@ -19,6 +19,7 @@ from evaluators.base import Answer, Cell, Judgement, Sample, Score
 from providers.errors import ConflictError, InputError, StoreError
 from router.config.storage import Storage
 from router.records import AssignedArm, Record, Target
+from router.store.alerts import Alert, AlertChanges, AlertCount, AlertMessage, Silence
 from router.store.copying import copy, tables_in_order
 from router.store.datasets import DatasetRow
 from router.store.feedback import FeedbackRow, NewFeedback
@@ -129,6 +130,22 @@ async def fill(store):
     pair = ShadowPair(id="req_1", at=1.0, keep_texts=True, sample=sample, answer=Answer(text=ODD))
     await store.add_pairs("run_1", [pair], max_waiting=1)
     await store.count_shadow("run_1", {"not_sampled": 3})
+    await fill_alerts(store)
+
+
+async def fill_alerts(store):
+    alert = Alert(id="al_1", fingerprint="f", rule="r", subject="errors", labels={"route": ODD},
+                  severity="info", state="firing", summary=ODD, since=1.0,
+                  updated_at=1.0)  # fmt: skip
+    message = AlertMessage(id="msg_1", receiver="ops", event="changes", alerts=("al_1",), body=ODD,
+                           created_at=1.0, next_at=1.0, expires_at=2.0)  # fmt: skip
+    await store.claim_lease("tell", "gone", 30.0)
+    await store.change_alerts(
+        AlertChanges(alerts=[alert], messages=[message]), lease="tell", owner="gone", max_waiting=9
+    )
+    await store.silence(Silence(fingerprint="f", until=9.0, reason=ODD, author="a", created_at=1.0))
+    await store.begin_counter("c")
+    await store.add_alert_counts([AlertCount(counter="c", slice_s=1.0, labels=(ODD,), usd=0.5)])
 
 
 async def fill_rollouts(store):

@@ -7,9 +7,10 @@ answers with. An answer that is to be scored is read by `completion.py`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from functools import cache
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -277,8 +278,30 @@ class ModelList(msgspec.Struct):
     object: str = "list"
 
 
+class HostModel(NamedTuple):
+    """A model in a host's list.
+
+    Attributes:
+        id: its name.
+        retires_at: when it will be shut down, seconds since the epoch; None where the host says
+            nothing of it, or nothing that can be read.
+        replacement: the model that the host names in its place; "" for none.
+    """
+
+    id: str
+    retires_at: float | None
+    replacement: str
+
+
 class _Listed(msgspec.Struct):
     id: str
+    # OpenAI, Mistral (Azure: an object), OpenRouter, and what others write for the same.
+    shutdown_date: Any = None
+    deprecation: Any = None
+    expiration_date: Any = None
+    deprecation_date: Any = None
+    retirement_date: Any = None
+    deprecation_replacement_model: Any = None
 
 
 class _ListedModels(msgspec.Struct):
@@ -286,8 +309,49 @@ class _ListedModels(msgspec.Struct):
 
 
 _decode_models = msgspec.json.Decoder(_ListedModels).decode
+# Hosts write dates of the years in which there is such a host.
+_FIRST_S, _LAST_S = 946_684_800.0, 4_102_444_800.0
 
 
 def read_models(body: bytes) -> list[str]:
     """Return the names in a host's list of models. Raises what UNREADABLE names."""
     return [row.id for row in _decode_models(body).data]
+
+
+def read_listed(body: bytes) -> list[HostModel]:
+    """Return a host's list of models with their ends. Raises what UNREADABLE names."""
+    return [
+        HostModel(
+            row.id,
+            next((at for value in _ends(row) if (at := moment_of(value)) is not None), None),
+            row.deprecation_replacement_model
+            if isinstance(row.deprecation_replacement_model, str)
+            else "",
+        )
+        for row in _decode_models(body).data
+    ]
+
+
+def _ends(row: _Listed) -> Iterator[Any]:
+    yield row.shutdown_date
+    deprecation = row.deprecation
+    yield deprecation.get("inference") if isinstance(deprecation, dict) else deprecation
+    yield row.expiration_date
+    yield row.retirement_date
+    yield row.deprecation_date
+
+
+def moment_of(value: Any) -> float | None:
+    """Return a date, an ISO 8601 time or seconds since the epoch as seconds; None for others.
+
+    A date is its beginning in UTC.
+    """
+    if isinstance(value, str):
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            return None
+        value = moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if _FIRST_S <= value <= _LAST_S else None

@@ -32,7 +32,6 @@ from router.api import (
     feedback,
     following,
     front,
-    frontier,
     guard,
     health,
     judges,
@@ -67,7 +66,6 @@ def create_app(services: Services) -> ASGIApp:
     """Return the ASGI app over a process's parts, which its lifespan opens and closes."""
     config = services.config
     examinations = providers.Examinations()
-    listings = models.Listings(services)
     followers = following.Followers(services.store)
     downloads = export.Downloads()
 
@@ -79,6 +77,7 @@ def create_app(services: Services) -> ASGIApp:
         services.toxicity_review,
         services.rollout_controller,
         services.watches,
+        services.retirements,
         services.schedule_controller,
         services.learned_routes,
         services.alert_controller,
@@ -110,7 +109,6 @@ def create_app(services: Services) -> ASGIApp:
                 await services.jobs.close()
                 await services.shadows.close()
                 await services.sealing.close()
-                await listings.close()
                 await services.key_sync.close()
 
     # Everything but the paths under /schema and the model paths.
@@ -130,7 +128,6 @@ def create_app(services: Services) -> ASGIApp:
             learned.show_learned,
             learned.learn_route,
             what_if.estimate_policy,
-            frontier.show_frontier,
             rollouts.list_rollouts,
             rollouts.start_rollout,
             rollouts.show_rollout,
@@ -139,6 +136,7 @@ def create_app(services: Services) -> ASGIApp:
             rollouts.promote_rollout,
             rollouts.rollback_rollout,
             versions.list_versions,
+            versions.list_retirements,
             watches.list_watches,
             watches.show_watch,
             watches.probe_watch,
@@ -235,7 +233,6 @@ def create_app(services: Services) -> ASGIApp:
             "followers": Provide(lambda: followers, sync_to_thread=False),
             "downloads": Provide(lambda: downloads, sync_to_thread=False),
             "examinations": Provide(lambda: examinations, sync_to_thread=False),
-            "listings": Provide(lambda: listings, sync_to_thread=False),
         },
     )
     app = Litestar(

@@ -42,6 +42,7 @@ from router.gateway.first_key import ensure_configured_key, ensure_written_key
 from router.gateway.hooks import AnswerHooks
 from router.gateway.key_sync import KeySync
 from router.gateway.keys import Keys
+from router.gateway.model_lists import ModelLists
 from router.gateway.prices import PriceBook
 from router.gateway.recorder import Traffic
 from router.gateway.route_table import Routes
@@ -63,9 +64,9 @@ from router.loop.assignment import Assignments
 from router.loop.copied_rows import CopiedRowsDeletion
 from router.loop.feedback import FeedbackIntake
 from router.loop.feedback_review import FeedbackReview
-from router.loop.frontier import Frontiers
 from router.loop.learned.learned_routes import LearnedRoutes
 from router.loop.learned.predictor import Predictor
+from router.loop.retirements import Retirements, RetirementSource
 from router.loop.review import ReviewDeletion, ReviewQueue
 from router.loop.rollout_controller import RolloutController
 from router.loop.rollout_deletion import RolloutRequestsDeletion
@@ -146,7 +147,6 @@ class Services:
         recorded: reads those records, live and sealed.
         traffic_datasets: makes datasets of them.
         what_ifs: estimates from them what other policies would have brought.
-        frontiers: compares the targets of routes.
         feedback: takes feedback about them.
         deletion: deletes requests wherever they are stored.
         review: the rows that wait to become part of a dataset; a server opens and closes it
@@ -168,6 +168,8 @@ class Services:
         alert_counts: counts requests for the rules of alerts.
         alert_controller: decides about alerts; a server opens and closes it (`app.py`).
         alerts: shows alerts, silences them, and tests their receivers.
+        model_lists: the providers' lists of models.
+        retirements: which models will be shut down; a server opens and closes it (`app.py`).
         hooks: the shadows and the judging, which get requests after their answers.
         cache: the response cache.
         cache_sync: clears it when requests are deleted.
@@ -280,6 +282,8 @@ class Services:
             config.watches,
             owner=this_owner(),
         )
+        self.model_lists = ModelLists(self.providers, config.providers)
+        self.retirements = Retirements(config, self.routes, self.model_lists, self.store)
         self._alert(config)
         self._watch_all()
         self._share = share
@@ -322,7 +326,6 @@ class Services:
             self.prices,
             days=config.storage.traffic_days,
         )
-        self.frontiers = Frontiers(self.store, self.runs, self.what_ifs)
         copied = CopiedRowsDeletion(self.store, self.datasets)
         rollouts = RolloutRequestsDeletion(self.store)
         reviewed = ReviewDeletion(self.store)
@@ -399,7 +402,8 @@ class Services:
                 BreakerSource(self.store),
                 RolloutSource(self.store),
                 ShadowSource(self.store),
-                DriftSource(self.watches.views),
+                DriftSource(self.watches.latest),
+                RetirementSource(self.retirements),
                 ScheduleAlerts(self.schedules),
             ],
             self._alert_sender,
@@ -490,6 +494,12 @@ class Services:
             watches.probe_times,
             labels=("watch",),
             help="When each watch had its last complete probe.",
+        )
+        watch(
+            "model_retirement_days",
+            self.retirements.days_left,
+            labels=("target",),
+            help="Days until models of routes and watches are shut down; negative afterwards.",
         )
 
     def _watch_schedules(self) -> None:
@@ -630,6 +640,7 @@ class Services:
             self._publishing.cancel()
         self.predictor.close()
         await self.readiness.close()
+        await self.model_lists.close()
         await self.jobs.close()
         await self.tracker.close()
         await self.feedback.close()

@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Callable, Collection
-from typing import Any, NamedTuple
+from collections.abc import Collection
+from typing import Any
 
 import msgspec
 from litestar import Request, get
-from litestar.di import NamedDependency
 from litestar.params import FromPath
 
-from providers.base import Call
-from providers.errors import EvalrouterError, ModelNotFoundError
-from providers.names import MAX_NAME_BYTES, check_name
-from providers.wire import UNREADABLE, read_models
+from providers.errors import ModelNotFoundError
+from providers.names import check_name
 from router.api.guard import basic
 from router.api.injection import Injected
 from router.gateway.keys import presented
+from router.gateway.model_lists import Listing, retirement_of
 from router.services import Services
-
-# Seconds that a host may take for its list, and that a client waits where no list has come yet.
-LISTING_S = 10.0
-FIRST_S = 0.5
-# Seconds that a list is good for, and until one that could not be read is tried again.
-FRESH_S = 60.0
-RETRY_S = 10.0
-# The models of one provider that are listed; a host may list any number.
-MAX_LISTED = 10_000
 
 
 class ModelRow(msgspec.Struct):
@@ -37,12 +24,15 @@ class ModelRow(msgspec.Struct):
     Attributes:
         id: the `model` of a request.
         owned_by: `evalrouter` for a route, else the provider's name.
+        shutdown_date: the day on which its host will shut it down, as YYYY-MM-DD; None where
+            nothing is known of that.
     """
 
     id: str
     owned_by: str
     object: str = "model"
     created: int = 0
+    shutdown_date: str | None = None
 
 
 class Models(msgspec.Struct):
@@ -59,81 +49,11 @@ class Models(msgspec.Struct):
     object: str = "list"
 
 
-class Listing(NamedTuple):
-    """The list of a provider's models as it was last read.
-
-    Attributes:
-        models: the models' names at the provider; where the list could not be read, those of the
-            last time that it could.
-        why: why the list could not be read; "" when it could.
-        read_at: when, seconds of the monotonic clock.
-    """
-
-    models: tuple[str, ...]
-    why: str
-    read_at: float
-
-
-_NOT_YET = Listing((), "its list is still being read", 0.0)
-
-
-class Listings:
-    """The providers' lists of models, read in the background.
-
-    A list is read when it is first needed, and again once it is older than `FRESH_S`. Meanwhile the
-    last one is shown. Each provider gets one such request at a time, however many clients wait.
-
-    Args:
-        services: the process's parts.
-        clock: tells the seconds of a monotonic clock.
-    """
-
-    def __init__(self, services: Services, clock: Callable[[], float] = time.monotonic) -> None:
-        self._services = services
-        self._clock = clock
-        self._listings: dict[str, Listing] = {}
-        self._reading: dict[str, asyncio.Task[None]] = {}
-
-    async def close(self) -> None:
-        """Stop reading."""
-        tasks = list(self._reading.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def of(self, names: Collection[str]) -> dict[str, Listing]:
-        """Return providers' lists; waits `FIRST_S` at most, and only for those never read."""
-        for name in names:
-            self._read_if_due(name)
-        first = [self._reading[name] for name in names if name not in self._listings]
-        if first:
-            await asyncio.wait(first, timeout=FIRST_S)
-        return {name: self._listings.get(name, _NOT_YET) for name in names}
-
-    def _read_if_due(self, name: str) -> None:
-        if name in self._reading:
-            return
-        known = self._listings.get(name)
-        if known is not None:
-            lasts = RETRY_S if known.why else FRESH_S
-            if self._clock() - known.read_at < lasts:
-                return
-        task = self._reading[name] = asyncio.create_task(self._read(name))
-        task.add_done_callback(lambda _: self._reading.pop(name))
-
-    async def _read(self, name: str) -> None:
-        names, why = await _read_list(self._services, name)
-        known = self._listings.get(name)
-        models = known.models if why and known is not None else tuple(names)
-        self._listings[name] = Listing(models, why, self._clock())
-
-
-ListingsHere = NamedDependency[Listings]
 AnyRequest = Request[Any, Any, Any]
 
 
 @get("/v1/models", tags=["models"], summary="List routes and models")
-async def list_models(services: Injected, listings: ListingsHere, request: AnyRequest) -> Models:
+async def list_models(services: Injected, request: AnyRequest) -> Models:
     """List every name that `model` may have in a request with this key."""
     allowed = _allowed(services, request)
     if allowed is not None:
@@ -141,17 +61,16 @@ async def list_models(services: Injected, listings: ListingsHere, request: AnyRe
         return Models([row for row in permitted if row is not None], {})
     rows = [ModelRow(name, "evalrouter") for name in services.routes.table.names]
     unreachable: dict[str, str] = {}
-    for name, listing in (await listings.of(services.providers)).items():
-        rows += [ModelRow(f"{name}/{model}", name) for model in _known(services, name, listing)]
+    for name, listing in (await services.model_lists.of(services.providers)).items():
+        models = _known(services, name, listing)
+        rows += [_listed(services, name, model, listing) for model in models]
         if listing.why:
             unreachable[name] = listing.why
     return Models(rows, unreachable)
 
 
 @get("/v1/models/{model:path}", tags=["models"], summary="Look one model up")
-async def show_model(
-    services: Injected, listings: ListingsHere, request: AnyRequest, model: FromPath[str]
-) -> ModelRow:
+async def show_model(services: Injected, request: AnyRequest, model: FromPath[str]) -> ModelRow:
     """Show one route or `provider/model`, as OpenAI's client requests it."""
     name = model.lstrip("/")
     check_name(name, "model")
@@ -163,12 +82,20 @@ async def show_model(
         raise ModelNotFoundError(f"This key may not use the model {name!r}.", param="model")
     if allowed is not None or row.owned_by == "evalrouter":
         return row
-    listing = (await listings.of([target.provider]))[target.provider]
+    listing = (await services.model_lists.of([target.provider]))[target.provider]
     if target.model in _known(services, target.provider, listing):
-        return row
+        return _listed(services, target.provider, target.model, listing)
     why = f": {listing.why}" if listing.why else ""
     raise ModelNotFoundError(
         f"{target.provider} does not list a model {target.model!r}{why}.", param="model"
+    )
+
+
+def _listed(services: Services, provider: str, model: str, listing: Listing) -> ModelRow:
+    """Return the row of a provider's model."""
+    end = retirement_of(services.config.providers[provider].kind, model, listing)
+    return ModelRow(
+        f"{provider}/{model}", provider, shutdown_date=None if end is None else end.date
     )
 
 
@@ -201,29 +128,3 @@ def _row_of(services: Services, name: str) -> ModelRow | None:
         return ModelRow(name, "evalrouter")
     provider, slash, model = name.partition("/")
     return ModelRow(name, provider) if slash and model and provider in services.providers else None
-
-
-async def _read_list(services: Services, name: str) -> tuple[list[str], str]:
-    """Return a provider's models, and why they cannot be listed or ""."""
-    configured = services.config.providers[name].models
-    if configured:
-        return list(configured), ""
-    call = Call(path="models", model="", envelope={}, connect_timeout=LISTING_S)
-    reply: Any = None
-    try:
-        async with asyncio.timeout(LISTING_S):
-            reply = await services.providers[name].send(call)
-            body = await reply.read()
-        if reply.status != 200:
-            return [], f"status {reply.status}"
-        names = read_models(body)
-    except TimeoutError:
-        return [], f"no list within {LISTING_S:g} s"
-    except EvalrouterError as error:
-        return [], error.message
-    except UNREADABLE:
-        return [], "its list is not OpenAI's"
-    finally:
-        if reply is not None:
-            await reply.aclose()
-    return [model for model in names if len(model.encode()) <= MAX_NAME_BYTES][:MAX_LISTED], ""

@@ -1,4 +1,4 @@
-"""`/models/versions`: what targets claim to be."""
+"""`/models/versions` and `/models/retirements`: what targets claim to be, and until when."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import msgspec
 from litestar import get
 from litestar.params import FromQuery
 
+from providers.errors import RequestError
 from router.api.injection import Injected
+from router.loop.retirements import RetiringModel
 from router.store.watches import ModelVersion
 
 
@@ -58,6 +60,42 @@ class VersionList(msgspec.Struct):
 async def list_versions(services: Injected, target: FromQuery[str | None] = None) -> VersionList:
     """List the models and fingerprints that hosts named in their answers, of one target or all."""
     return VersionList(versions_of(await services.store.model_versions(target)))
+
+
+class RetirementList(msgspec.Struct):
+    """Models of routes and watches that will be shut down, the next one first.
+
+    Attributes:
+        data: the models.
+        unreachable: providers whose list of models could not be read, with the reason.
+    """
+
+    data: list[RetiringModel]
+    unreachable: dict[str, str]
+    object: str = "list"
+
+
+@get("/models/retirements", tags=["models"], summary="List models that will be shut down")
+async def list_retirements(
+    services: Injected,
+    target: FromQuery[str | None] = None,
+    candidate: FromQuery[str | None] = None,
+) -> RetirementList:
+    """List models of routes and watches that will be shut down, with proposed migrations.
+
+    A migration has a command that makes a dataset of own requests, a run document with a gate, and
+    a rollout; nothing of it is done. `target` and `candidate` propose one to another model.
+    """
+    if candidate is not None and target is None:
+        raise RequestError("candidate: name the target that it is to replace", param="candidate")
+    unreachable = await services.retirements.unreachable()
+    if target is not None and candidate is not None:
+        proposed = await services.retirements.propose(target, candidate)
+        return RetirementList([proposed], unreachable)
+    models = await services.retirements.views()
+    return RetirementList(
+        [model for model in models if target in (None, model.target)], unreachable
+    )
 
 
 def versions_of(rows: list[ModelVersion]) -> list[TargetVersions]:

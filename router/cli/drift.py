@@ -13,6 +13,7 @@ from router.cli.commands import (
     actor,
     config_option,
     counted,
+    err,
     escape,
     json_option,
     local_time,
@@ -22,6 +23,7 @@ from router.cli.commands import (
     with_services,
 )
 from router.config.loading import load
+from router.loop.retirements import Migration, RetiringModel
 from router.loop.watches import WatchPin, WatchReport, WatchView
 from router.store.watches import WatchProbe
 
@@ -121,6 +123,67 @@ def drift_pin(name: str, reason: str, config_path: Path | None) -> None:
     out.print(
         f"the next {counted(probes, 'probe')} of {escape(name)} are its reference", highlight=False
     )
+
+
+@drift.command("retirements")
+@click.option("--target", help="Only this provider/model.")
+@click.option("--candidate", help="The model that --target is to be replaced with.")
+@config_option
+@json_option
+def drift_retirements(
+    target: str | None, candidate: str | None, config_path: Path | None, as_json: bool
+) -> None:
+    """List models of routes and watches that will be shut down, and how to leave them.
+
+    The commands and documents are proposals; nothing is done.
+    """
+    if candidate is not None and target is None:
+        raise click.UsageError("--candidate needs --target")
+
+    async def read(services: Services) -> list[RetiringModel]:
+        if target is not None and candidate is not None:
+            return [await services.retirements.propose(target, candidate)]
+        models = await services.retirements.views()
+        for name, why in (await services.retirements.unreachable()).items():
+            err.print(
+                f"[yellow]warning:[/] {escape(name)} does not list its models: {escape(why)}",
+                soft_wrap=True,
+                highlight=False,
+            )
+        return [model for model in models if target in (None, model.target)]
+
+    models: list[RetiringModel] = with_services(load(config_path), read)
+    if as_json:
+        print_json(models)
+        return
+    table = Table("model", "ends", Column("days left", justify="right"), "used by", "says")
+    for model in models:
+        used = ", ".join([*model.routes, *(f"watch {name}" for name in model.watches)])
+        table.add_row(
+            escape(model.target),
+            model.date,
+            f"{model.days_left:.0f}",
+            escape(used),
+            escape(model.source),
+        )
+    print_table(table, empty="No end is known of any model that a route or watch names.")
+    for model in models:
+        for migration in model.migrations:
+            _print_migration(model.target, migration)
+
+
+def _print_migration(target: str, migration: Migration) -> None:
+    lines = [
+        "",
+        f"{migration.route}: from {target} to {migration.candidate} ({migration.reason})",
+        f"  1. {migration.dataset_command}",
+        f"  2. {migration.run_command}    # with this document:",
+        *(f"       {line}" for line in migration.run_yaml.splitlines()),
+        f"  3. {migration.rollout_command}    # where its gate has held",
+        *(f"  • {note}" for note in migration.notes),
+    ]
+    for line in lines:
+        out.print(escape(line), highlight=False, soft_wrap=True)
 
 
 def _line(probe: WatchProbe) -> str:

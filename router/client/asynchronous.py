@@ -31,7 +31,6 @@ from router.client.types import (
     Estimate,
     Experiment,
     FeedbackRow,
-    Frontier,
     JudgementRow,
     Key,
     Leaderboard,
@@ -42,6 +41,7 @@ from router.client.types import (
     Outcome,
     Progress,
     PublishedRows,
+    RetiringModel,
     ReviewArrival,
     ReviewRow,
     Role,
@@ -1168,6 +1168,19 @@ class AsyncModels:
         answer = await self._connection.request(call)
         return Rows(answer["data"])
 
+    async def retirements(
+        self, *, target: str | None = None, candidate: str | None = None
+    ) -> Rows[RetiringModel]:
+        """Return models of routes and watches that will be shut down, with proposed migrations.
+
+        Args:
+            target: only this `provider/model`.
+            candidate: the model that migrations of `target` are to go to.
+        """
+        params = {"target": target, "candidate": candidate}
+        answer = await self._connection.request(ApiCall("GET", "/models/retirements", params))
+        return Rows(answer["data"])
+
 
 class AsyncWatches:
     """`client.watches`: what is sent to models again and again, to see whether they change."""
@@ -1300,26 +1313,6 @@ class AsyncRoutes:
         }
         call = ApiCall("POST", "/what-if", {}, body)
         return cast("WhatIf", await self._connection.request(call))
-
-    async def frontier(
-        self,
-        route: str,
-        *,
-        quality: str = "errors",
-        since: str | float | None = None,
-        run: str = "",
-    ) -> Frontier:
-        """Return a route's targets by quality, cost and time, and which none need take.
-
-        Args:
-            route: the route's name.
-            quality: `feedback:NAME`, `errors`, `shadow:OUTPUT`, or the output of a run.
-            since: seconds since the epoch, ISO 8601, or how long ago (`30d`); by default all.
-            run: the run that has the output; by default the newest.
-        """
-        params = {"route": route, "quality": quality, "since": since, "run": run}
-        answer = await self._connection.request(ApiCall("GET", "/frontier", params))
-        return cast("Frontier", answer)
 
     async def _change_shadow(self, name: str, change: Mapping[str, Any]) -> ShadowView:
         call = ApiCall("POST", f"/routes/{calls.quoted(name)}/shadow", {}, dict(change))

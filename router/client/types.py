@@ -437,6 +437,20 @@ class TargetVersions(TypedDict):
     versions: list[dict[str, Any]]
 
 
+class RetiringModel(TypedDict):
+    """A model that will be shut down. `migrations` have commands and documents, all ready."""
+
+    target: str
+    date: str
+    days_left: float
+    source: str
+    replacement: str
+    routes: list[str]
+    watches: list[str]
+    last_at: float | None
+    migrations: list[dict[str, Any]]
+
+
 class WatchProbe(TypedDict):
     """One probe of a watch, or one period of a live signal."""
 
@@ -827,17 +841,4 @@ class WhatIf(TypedDict):
     targets: list[dict[str, Any]]
     measures: list[dict[str, Any]]
     refused: str
-    warnings: list[str]
-
-
-class Frontier(TypedDict):
-    """The targets of a route by quality, cost and time, those on the frontier first."""
-
-    route: str
-    quality: str
-    higher_is_better: bool
-    source: str
-    run: str
-    since: float | None
-    targets: list[dict[str, Any]]
     warnings: list[str]

@@ -209,7 +209,7 @@ class Watches:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._check_at: dict[str, float] = {}
         self._live_at = 0.0
-        self._shown: list[WatchView] = []
+        self._shown: list[WatchView] | None = None
         self._log = ErrorLog()
         self._is_open = False
 
@@ -250,7 +250,7 @@ class Watches:
         for name, watch in self._configured.items():
             if name not in self._tasks and now >= self._check_at.get(name, 0.0):
                 await self._begin_due(name, watch, now)
-        if not 0 <= now - self._live_at < LIVE_EVERY_S:
+        if self._shown is None or not 0 <= now - self._live_at < LIVE_EVERY_S:
             self._live_at = now
             self._languages = self._with_languages()
             if await self._store.claim_lease(LEASE, self._owner, LEASE_S):
@@ -551,6 +551,12 @@ class Watches:
 
     # reading
 
+    async def latest(self) -> list[WatchView]:
+        """Return all watches as they were at most half a minute ago, in a process that watches."""
+        if self._shown is None:
+            self._shown = await self.views()
+        return self._shown
+
     async def views(self) -> list[WatchView]:
         """Return all watches, by name."""
         return [await self.view(name) for name in sorted(self._configured)]
@@ -654,20 +660,20 @@ class Watches:
         """Return the last e-values, by watch and signal."""
         return [
             ((view.name, signal.signal), signal.e_value)
-            for view in self._shown
+            for view in self._shown or ()
             for signal in view.signals
             if signal.e_value is not None
         ]
 
     def states(self) -> list[tuple[tuple[str, ...], float]]:
         """Return 1 for the state of each watch."""
-        return [((view.name, view.state), 1.0) for view in self._shown]
+        return [((view.name, view.state), 1.0) for view in self._shown or ()]
 
     def probe_times(self) -> list[tuple[tuple[str, ...], float]]:
         """Return when each watch had its last complete probe, seconds since the epoch."""
         return [
             ((view.name,), view.signals[0].last_at)
-            for view in self._shown
+            for view in self._shown or ()
             if view.signals[0].last_at is not None
         ]
 

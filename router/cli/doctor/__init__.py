@@ -104,6 +104,7 @@ def _examined(path: Path | None, limit_s: float) -> Results:
         *(Finding("environment", "note", text) for text in answered_variables(path)),
         *results.findings,
         *hosts.routes(),
+        *hosts.retirements(),
         hosts.clock(database.clock_offset_s),
     ]
     # A host's error, or a driver's, may quote what it was sent.

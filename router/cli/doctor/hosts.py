@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,10 +16,12 @@ from providers.errors import EvalrouterError, InputError, closest
 from providers.http.transport import Transport
 from providers.kinds import make
 from providers.local_servers.llamafile import LlamafileConfig, command_of
-from providers.wire import UNREADABLE, read_models
+from providers.wire import UNREADABLE, read_listed
 from router.cli.doctor.findings import Finding
 from router.config.providers import BUILT_IN
 from router.config.schema import Config
+from router.gateway.model_lists import Listing, listing_of, retirement_of
+from router.loop.retirements import DAY_S, WARNED_DAYS, targets_in_use
 
 _SLOW_S = 3.0
 # A clock that is further off than this is worth a look; S3 refuses requests at 900.
@@ -32,10 +35,12 @@ class Listed(NamedTuple):
     Attributes:
         models: what it lists; None where it lists nothing.
         clock_offset_s: how far its clock is ahead of ours; None where it does not say.
+        listing: the list with the models' ends.
     """
 
     models: tuple[str, ...] | None = None
     clock_offset_s: float | None = None
+    listing: Listing | None = None
 
 
 class ProviderChecks:
@@ -115,11 +120,12 @@ class ProviderChecks:
             message = f"reachable, but its list of models has status {status}"
             return Finding(name, "warning", message, _wrong_address(config))
         try:
-            models = tuple(read_models(body))
+            listing = listing_of(read_listed(body), 0.0)
         except UNREADABLE:
             message = "reachable, but what it lists is no list of models"
             return Finding(name, "warning", message, _wrong_address(config))
-        self._listed[name] = Listed((*models, *config.models), offset)
+        models = listing.models
+        self._listed[name] = Listed((*models, *config.models), offset, listing)
         what = f"{len(models)} model{'s' * (len(models) != 1)} in {seconds * 1000:.0f} ms"
         if seconds > _SLOW_S:
             return Finding(name, "warning", f"slow: it lists {what}", "see what keeps it busy")
@@ -153,6 +159,25 @@ class ProviderChecks:
         elif not wrong:
             yield Finding("routes", "ok", ", ".join(self._config.routes))
         yield from wrong
+
+    def retirements(self) -> Iterator[Finding]:
+        """Yield the models of routes and watches that will be shut down soon."""
+        for target, users in sorted(targets_in_use(self._config).items()):
+            provider, _, model = target.partition("/")
+            config = self._config.providers.get(provider)
+            if config is None:
+                continue
+            end = retirement_of(config.kind, model, self._listed.get(provider, Listed()).listing)
+            days = math.inf if end is None else (end.at - time.time()) / DAY_S
+            if end is not None and days <= WARNED_DAYS:
+                verb = "was" if days <= 0 else "will be"
+                yield Finding(
+                    "models",
+                    "warning",
+                    f"{target} {verb} shut down on {end.date}, and {', '.join(users)} uses it: "
+                    f"{end.source}",
+                    f"see evalrouter drift retirements --target {target}",
+                )
 
     def clock(self, database: float | None) -> Finding:
         """Return how far this machine's clock is off, by the hosts and the database's server."""

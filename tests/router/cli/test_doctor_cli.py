@@ -168,6 +168,17 @@ def test_a_route_to_a_model_that_is_not_listed_is_a_warning():
     assert one(areas, "routes") == ("warning", "r: it lists no model 'm-2'. Did you mean 'm-1'?")
 
 
+def test_a_model_that_will_be_shut_down_is_a_warning():
+    listed = answer(b'{"data": [{"id": "m-1", "shutdown_date": "2024-06-13"}]}')
+    server, config = host(listed, more="routes: {r: {targets: [{model: it/m-1}]}}")
+    with server as running:
+        areas = doctor(config(running.url), code=0)
+    assert one(areas, "models") == (
+        "warning",
+        "it/m-1 was shut down on 2024-06-13, and the route r uses it: the host's list of models",
+    )
+
+
 def test_a_clock_that_is_off_is_a_failure():
     dated = [
         LISTED[0].replace(b"\r\n", b"\r\ndate: Sun, 06 Nov 1994 08:49:37 GMT\r\n", 1),

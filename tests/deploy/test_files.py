@@ -1,5 +1,6 @@
 """The files of the image, of compose.yaml and of the chart, as far as no engine is needed."""
 
+import ast
 import json
 import os
 import re
@@ -187,7 +188,11 @@ def rule_expressions():
 
 def dashboard_expressions():
     dashboard = json.loads((CHART / "files/dashboard.json").read_text())
-    return [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    return [target["expr"] for panel in panels(dashboard) for target in panel["targets"]]
+
+
+def panels(dashboard):
+    return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
 
 
 def test_the_rules_and_the_dashboard_use_metrics_that_exist(http, tmp_path):
@@ -205,6 +210,78 @@ def test_the_rules_and_the_dashboard_use_metrics_that_exist(http, tmp_path):
         names = metric_names(expression)
         assert names or expression.startswith("up{"), expression
         assert names <= exist, expression
+
+
+# Of the process, and those that Prometheus and several workers add.
+COMMON_LABELS = {"job", "instance", "worker", "le"}
+BY_TARGET = ("class", "route", "target")
+
+
+def declared_labels():
+    """Yield metrics and their labels as the code declares them."""
+    for path in ("router/services.py", "router/gateway/telemetry.py"):
+        for node in ast.walk(ast.parse(Path(path).read_text())):
+            if not isinstance(node, ast.Call) or not node.args:
+                continue
+            called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if called != "watch" and not called.endswith("MetricFamily"):
+                continue
+            name = getattr(node.args[0], "value", None)
+            if isinstance(name, str):
+                keywords = {keyword.arg: keyword.value for keyword in node.keywords}
+                labels = keywords.get("labels")
+                yield name.removeprefix("evalrouter_"), set(labels_in(labels))
+
+
+def labels_in(node):
+    if node is None:
+        return
+    for part in getattr(node, "elts", [node]):
+        name = getattr(part, "value", part)
+        if isinstance(name, str):
+            yield name
+        else:
+            assert getattr(name, "id", "") == "by", ast.dump(part)
+            yield from BY_TARGET
+
+
+def test_the_rules_and_the_dashboard_use_labels_that_exist():
+    declared = dict(declared_labels())
+    assert declared["requests"] == {*BY_TARGET, "status"}
+    assert declared["alerts"] == {"rule", "severity", "state"}
+    dashboard = json.loads((CHART / "files/dashboard.json").read_text())
+    groups = yaml.safe_load((CHART / "files/rules.yaml").read_text())["groups"]
+    shown = [
+        (target["expr"], re.findall(r"{{(\w+)}}", target.get("legendFormat", "")))
+        for panel in panels(dashboard)
+        for target in panel["targets"]
+    ] + [
+        (rule["expr"], re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"]))
+        for group in groups
+        for rule in group["rules"]
+    ]
+    for expression, in_text in shown:
+        names = [name.removeprefix("evalrouter_") for name in metric_names(expression)]
+        exist = set(COMMON_LABELS)
+        for name in names:
+            if not name.startswith("process_"):
+                base = re.sub(r"_(total|bucket|count|sum)$", "", name)
+                exist |= declared[name if name in declared else base]
+        selectors = ",".join(re.findall(r"{([^}]*)}", expression))
+        used = set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)\s*\"", selectors))
+        for by in re.findall(r"\bby\s*\(([^)]*)\)", expression):
+            used |= set(re.findall(r"\w+", by))
+        assert used | set(in_text) <= exist, (expression, used | set(in_text), exist)
+
+
+def test_the_dashboard_has_a_row_for_each_topic():
+    dashboard = json.loads((CHART / "files/dashboard.json").read_text())
+    rows = [panel["title"] for panel in dashboard["panels"] if panel["type"] == "row"]
+    assert rows == ["Traffic", "Latency", "Cost", "Evaluations", "Loop", "Alerts", "Process"]
+    ids = [panel["id"] for panel in dashboard["panels"]]
+    assert len(set(ids)) == len(ids)
+    places = [tuple(panel["gridPos"].values()) for panel in dashboard["panels"]]
+    assert len(set(places)) == len(places)
 
 
 def test_every_alert_is_tested():

@@ -46,6 +46,7 @@ test-ray: .venv/all
 KILLS ?= 100
 OUTAGES := tests/hostile/test_postgres_faults.py tests/router/evals/test_pauses.py \
   tests/router/loop/test_rollout_processes.py tests/router/loop/test_schedule_crash.py \
+  tests/router/loop/test_alert_crash.py \
   tests/router/store/postgres/test_faults.py
 
 test-outages: .venv/dev

@@ -63,9 +63,11 @@ def unit_vectors(vectors: Sequence[Sequence[float]]) -> Vectors:
     Raises:
         ValueError: they differ in length, or a number is not finite.
     """
+    if len({len(vector) for vector in vectors}) != 1:
+        raise ValueError("the embeddings have different lengths")
     array = np.asarray(vectors, dtype=np.float64)
-    if array.ndim != 2 or not array.shape[1]:
-        raise ValueError("the embeddings have different lengths, or none")
+    if not array.shape[1]:
+        raise ValueError("the embeddings are empty")
     if not np.isfinite(array).all():
         raise ValueError("an embedding has a number that is not finite")
     norms = np.linalg.norm(array, axis=1, keepdims=True)

@@ -207,10 +207,9 @@ class Gathering:
                 used.append(run.id)
         if not used:
             names = sorted(name for name in outputs if name != quality)
-            known = f" They have {', '.join(names[:20])}." if names else ""
             raise RequestError(
                 f"quality: no run over the route's targets has the output {quality!r}."
-                f"{closest(quality, names)}{known}",
+                f"{closest(quality, names)}",
                 param="quality",
                 code="unknown_quality",
             )

@@ -1296,64 +1296,6 @@ def m048_rollout_samples(db: Database) -> None:
     )
 
 
-def m052_learned(db: Database) -> None:
-    """Add models of learned routes."""
-    db.execute(
-        """
-        CREATE TABLE learned_models (
-            id TEXT PRIMARY KEY,
-            route TEXT NOT NULL,
-            state TEXT NOT NULL,
-            created_at REAL NOT NULL,
-            created_by TEXT NOT NULL,
-            error TEXT NOT NULL,
-            settings TEXT NOT NULL,
-            made_of TEXT NOT NULL,
-            report TEXT NOT NULL,
-            dimensions INTEGER NOT NULL,
-            rows INTEGER NOT NULL,
-            forgotten INTEGER NOT NULL,
-            artifact TEXT NOT NULL,
-            hash TEXT NOT NULL,
-            size INTEGER NOT NULL
-        ) WITHOUT ROWID
-        """
-    )
-    db.execute("CREATE INDEX learned_models_by_route ON learned_models (route, id)")
-    db.execute(
-        """
-        CREATE TABLE learned_sources (
-            model TEXT NOT NULL REFERENCES learned_models (id),
-            row_number INTEGER NOT NULL,
-            id TEXT NOT NULL,
-            at REAL NOT NULL,
-            key_id TEXT NOT NULL,
-            user_id TEXT NOT NULL,
-            request_id TEXT NOT NULL,
-            response_id TEXT NOT NULL,
-            conversation TEXT NOT NULL,
-            rollout TEXT NOT NULL,
-            arm TEXT NOT NULL,
-            route TEXT NOT NULL,
-            target TEXT NOT NULL,
-            klass TEXT NOT NULL,
-            status INTEGER NOT NULL,
-            author TEXT NOT NULL
-        )
-        """
-    )
-    db.execute("CREATE INDEX learned_sources_by_model ON learned_sources (model, row_number)")
-    db.execute("CREATE INDEX learned_sources_by_id ON learned_sources (id)")
-    db.execute("CREATE INDEX learned_sources_by_user ON learned_sources (user_id)")
-    db.execute("CREATE TABLE learned_changes (version INTEGER NOT NULL)")
-    db.execute("INSERT INTO learned_changes (version) VALUES (0)")
-    for event in ("INSERT", "UPDATE", "DELETE"):
-        db.execute(
-            f"CREATE TRIGGER learned_{event.lower()} AFTER {event} ON learned_models"
-            " BEGIN UPDATE learned_changes SET version = version + 1; END"
-        )
-
-
 def m049_watches(db: Database) -> None:
     """Add watches, the versions that hosts claim, and what live answers were like by the hour."""
     db.execute(
@@ -1488,6 +1430,64 @@ def m051_rollout_batches(db: Database) -> None:
     for table in ("rollout_requests", "rollout_scores"):
         db.execute(
             f"CREATE INDEX {table}_by_batch ON {table} (rollout, counted, number) WHERE counted > 0"
+        )
+
+
+def m052_learned(db: Database) -> None:
+    """Add models of learned routes."""
+    db.execute(
+        """
+        CREATE TABLE learned_models (
+            id TEXT PRIMARY KEY,
+            route TEXT NOT NULL,
+            state TEXT NOT NULL,
+            created_at REAL NOT NULL,
+            created_by TEXT NOT NULL,
+            error TEXT NOT NULL,
+            settings TEXT NOT NULL,
+            made_of TEXT NOT NULL,
+            report TEXT NOT NULL,
+            dimensions INTEGER NOT NULL,
+            rows INTEGER NOT NULL,
+            forgotten INTEGER NOT NULL,
+            artifact TEXT NOT NULL,
+            hash TEXT NOT NULL,
+            size INTEGER NOT NULL
+        ) WITHOUT ROWID
+        """
+    )
+    db.execute("CREATE INDEX learned_models_by_route ON learned_models (route, id)")
+    db.execute(
+        """
+        CREATE TABLE learned_sources (
+            model TEXT NOT NULL REFERENCES learned_models (id),
+            row_number INTEGER NOT NULL,
+            id TEXT NOT NULL,
+            at REAL NOT NULL,
+            key_id TEXT NOT NULL,
+            user_id TEXT NOT NULL,
+            request_id TEXT NOT NULL,
+            response_id TEXT NOT NULL,
+            conversation TEXT NOT NULL,
+            rollout TEXT NOT NULL,
+            arm TEXT NOT NULL,
+            route TEXT NOT NULL,
+            target TEXT NOT NULL,
+            klass TEXT NOT NULL,
+            status INTEGER NOT NULL,
+            author TEXT NOT NULL
+        )
+        """
+    )
+    db.execute("CREATE INDEX learned_sources_by_model ON learned_sources (model, row_number)")
+    db.execute("CREATE INDEX learned_sources_by_id ON learned_sources (id)")
+    db.execute("CREATE INDEX learned_sources_by_user ON learned_sources (user_id)")
+    db.execute("CREATE TABLE learned_changes (version INTEGER NOT NULL)")
+    db.execute("INSERT INTO learned_changes (version) VALUES (0)")
+    for event in ("INSERT", "UPDATE", "DELETE"):
+        db.execute(
+            f"CREATE TRIGGER learned_{event.lower()} AFTER {event} ON learned_models"
+            " BEGIN UPDATE learned_changes SET version = version + 1; END"
         )
 
 

@@ -4,20 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import shutil
 import sqlite3
+import subprocess
+import sys
 import time
 from contextlib import asynccontextmanager
+from functools import partial
 
 import httpx
+import msgspec
 import pytest
 from click.testing import CliRunner
 from embedding_host import embedding_host
 from servers import gateway
 
+from providers.errors import (
+    ConfigError,
+    ConflictError,
+    EvalrouterError,
+    NotFoundError,
+    RequestError,
+)
 from router.cli import main
 from router.client import Client
 from router.config.loading import parse
+from router.config.routes import RouteTarget
+from router.records import Target
 from router.services import Services
+from router.store.lineage import RowSource
+from router.store.traffic import TrafficFilter
 
 CONFIG = """
 server: {{port: 0}}
@@ -53,7 +70,7 @@ routes:
 RUN = {
     "dataset": "rows.jsonl",
     "routes": ["up/cheap", "up/dear"],
-    "metrics": ["exact_match"],
+    "metrics": ["exact_match", "cost"],
     "prompt": "{{ input }}",
 }
 EASY, HARD = "easy sum of apples", "hard proof about primes"
@@ -76,6 +93,14 @@ def rows(count=160):
         yield {"id": str(n), "input": text, "reference": "right"}
 
 
+def copied(database, folder):
+    with sqlite3.connect(database) as source, sqlite3.connect(folder / "e.db") as copy:
+        source.backup(copy)
+    source.close()
+    copy.close()
+    return folder
+
+
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory):
     """A folder with a database in which both targets have answered a dataset."""
@@ -91,15 +116,28 @@ def evaluated(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def learned(evaluated, tmp_path_factory):
+    """A folder with a database in which the route has been learned, and what that printed."""
+    folder = copied(evaluated / "e.db", tmp_path_factory.mktemp("learned"))
+    with embedding_host() as host:
+        (folder / "c.yaml").write_text(config_text(folder, host))
+        done = CliRunner().invoke(main, ["route", "learn", "chat", "--config", f"{folder}/c.yaml"])
+        assert done.exit_code == 0, done.output
+    return folder, done.output
+
+
 @pytest.fixture
-def folder(evaluated, tmp_path):
-    """A copy of that database."""
-    with sqlite3.connect(evaluated / "e.db") as source:
-        with sqlite3.connect(tmp_path / "e.db") as copy:
-            source.backup(copy)
-        copy.close()
-    source.close()
-    return tmp_path
+def unlearned(evaluated, tmp_path):
+    """A copy of the database with the run."""
+    return copied(evaluated / "e.db", tmp_path)
+
+
+@pytest.fixture
+def folder(learned, tmp_path):
+    """A copy of the database with the model, and of its file."""
+    shutil.copytree(learned[0] / "artifacts", tmp_path / "artifacts")
+    return copied(learned[0] / "e.db", tmp_path)
 
 
 @pytest.fixture
@@ -134,17 +172,11 @@ def choice_of(url, response):
     return shown.json()
 
 
-def learn(folder, host, **options):
-    (folder / "c.yaml").write_text(config_text(folder, host, **options))
-    return CliRunner().invoke(main, ["route", "learn", "chat", "--config", f"{folder}/c.yaml"])
-
-
-def test_a_learned_route_takes_the_cheap_target_where_it_is_good_enough(folder, host):
-    done = learn(folder, host)
-    assert done.exit_code == 0, done.output
-    assert "chat: applied" in done.output
-    assert "it chooses: saves" in done.output
-    assert "50%" in done.output
+def test_a_learned_route_takes_the_cheap_target_where_it_is_good_enough(learned, folder, host):
+    _, printed = learned
+    assert "chat: applied" in printed
+    assert "it chooses: saves" in printed
+    assert "50%" in printed
     with gateway(config_text(folder, host)) as url:
         easy, hard = ask(url, f"{EASY} today"), ask(url, f"{HARD} today")
         assert (target(easy), target(hard)) == ("up/cheap", "up/dear")
@@ -184,7 +216,6 @@ def test_a_learned_route_takes_the_cheap_target_where_it_is_good_enough(folder, 
 
 
 def test_observe_predicts_and_leaves_the_choice_to_the_other_strategy(folder, host):
-    assert learn(folder, host, mode="observe").exit_code == 0
     with gateway(config_text(folder, host, mode="observe")) as url:
         answered = ask(url, f"{EASY} today")
         assert target(answered) == "up/dear"
@@ -215,8 +246,6 @@ def test_observe_predicts_and_leaves_the_choice_to_the_other_strategy(folder, ho
 async def test_embeddings_that_fail_leave_the_choice_to_the_other_strategy(
     folder, host, fault, reason
 ):
-    async with services(folder, host) as parts:
-        await parts.learned_routes.learn("chat", actor="a test")
     for name, value in fault.items():
         setattr(host, name, value)
     embed_seconds = 0.05 if reason == "embeddings_slow" else 5
@@ -231,3 +260,292 @@ async def test_embeddings_that_fail_leave_the_choice_to_the_other_strategy(
             assert f'learned_choices_total{{reason="{reason}",route="chat"}} 1.0' in metrics.text
     finally:
         host.seconds = 0.0
+
+
+async def predicted(parts, text, **more):
+    """The choice for a request of the route, without sending it."""
+    route = parts.routes.table.routes["chat"]
+    messages = more.pop("messages", [{"role": "user", "content": text}])
+    return await parts.predictor.predict(
+        "chat",
+        more.pop("route", route),
+        {"messages": msgspec.Raw(json.dumps(messages).encode())},
+        conversation=more.pop("conversation", ""),
+        candidates=more.pop("candidates", [Target("up", "cheap"), Target("up", "dear")]),
+    )
+
+
+async def test_prompts_without_a_prediction(folder, host):
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    async with services(folder, host) as parts:
+        for messages in (
+            [],
+            [{"role": "user", "content": ""}],
+            [{"role": "user", "content": [image]}],
+            [{"role": "assistant", "content": EASY}],
+            [{"role": "user", "content": 7}],
+            "not a list",
+        ):
+            choice = await predicted(parts, "", messages=messages)
+            assert (choice.reason, choice.target) == ("no_text", ""), messages
+        assert (await predicted(parts, "nothing alike at all")).reason == "unlike"
+        text = [{"role": "user", "content": [image, {"type": "text", "text": f"{EASY} today"}]}]
+        assert (await predicted(parts, "", messages=text)).target == "up/cheap"
+        # Of a megabyte, the beginning is embedded.
+        long = f"{EASY} " * 50_000
+        assert (await predicted(parts, long)).target == "up/cheap"
+        assert max(len(text) for texts in host.texts for text in texts) <= 8000
+        only = await predicted(parts, f"{EASY} today", candidates=[Target("up", "dear")])
+        assert (only.reason, only.target) == ("cheapest", "up/dear")
+        none = await predicted(parts, f"{EASY} today", candidates=[Target("up", "other")])
+        assert (none.reason, none.target) == ("none_good_enough", "")
+
+
+async def test_a_conversation_stays_unless_a_change_saves_more_than_it_costs(folder, host):
+    async with services(folder, host) as parts:
+        choose = partial(predicted, parts, conversation="c")
+        assert (await choose(f"{HARD} today")).target == "up/dear"
+        # The dear target's cache is worth 900 dollars per million tokens, the answer 0.007 dollars.
+        beginning = [{"role": "user", "content": f"{HARD} today {'and more ' * 50}"}]
+        turn = [*beginning, {"role": "user", "content": f"{EASY} today"}]
+        choice = await choose("", messages=turn)
+        assert (choice.reason, choice.target, choice.applied) == ("stays", "up/dear", True)
+        assert (await predicted(parts, "", messages=turn)).target == "up/cheap"
+        learned = parts.routes.table.routes["chat"].learned
+        free = msgspec.structs.replace(
+            parts.routes.table.routes["chat"],
+            learned=msgspec.structs.replace(learned, switch_cost=0.0),
+        )
+        choice = await choose("", messages=turn, route=free)
+        assert (choice.reason, choice.target) == ("cheapest", "up/cheap")
+        # Where its target is not good enough any more it changes, but not while tools are called.
+        loop = [
+            {"role": "user", "content": f"{HARD} today"},
+            {"role": "assistant", "tool_calls": [{"id": "1"}]},
+            {"role": "tool", "tool_call_id": "1", "content": "2"},
+        ]
+        choice = await choose("", messages=loop)
+        assert (choice.reason, choice.target) == ("stays", "up/cheap")
+        assert (await choose(f"{HARD} today")).target == "up/dear"
+
+
+async def test_a_model_of_other_settings_or_too_old_is_not_used(folder, host):
+    async with services(folder, host) as parts:
+        route = parts.routes.table.routes["chat"]
+        for changes, reason in (
+            ({"confidence": 0.95}, "outdated"),
+            ({"quality": "rougeL"}, "outdated"),
+            ({"max_age_days": 1e-9}, "expired"),
+            ({"mode": "observe"}, "cheapest"),
+        ):
+            other = msgspec.structs.replace(
+                route, learned=msgspec.structs.replace(route.learned, **changes)
+            )
+            assert (await predicted(parts, f"{EASY} today", route=other)).reason == reason
+        more = msgspec.structs.replace(
+            route, targets=(*route.targets, RouteTarget(model="up/other"))
+        )
+        assert (await predicted(parts, f"{EASY} today", route=more)).reason == "outdated"
+        report = await parts.learned_routes.report("chat")
+        assert report.state == "applied"
+        # Two hundred prompts that are unlike all that are known.
+        for n in range(200):
+            await predicted(parts, f"quite {n} different things")
+        assert (await predicted(parts, f"{EASY} today")).reason == "drifted"
+        assert (await parts.learned_routes.report("chat")).state == "drifted"
+
+
+def test_exploring_shows_in_the_record(folder, host):
+    with gateway(config_text(folder, host, more="explore: 0.5")) as url:
+        answers = [ask(url, f"{EASY} today") for _ in range(24)]
+        records = [(target(answered), choice_of(url, answered)) for answered in answers]
+    by_reason = {row["learned"]["reason"] for _, row in records}
+    assert by_reason == {"cheapest", "explored"}
+    for answered, row in records:
+        assert row["learned"]["target"] == "up/cheap"
+        assert row["propensity"] == {"up/cheap": 0.75, "up/dear": 0.25}[answered]
+        assert row["learned"].get("applied", False) is (row["learned"]["reason"] == "cheapest")
+
+
+def test_feedback_teaches_and_what_is_deleted_leaves_the_model(tmp_path, host):
+    """Rows of a deleted user, and those with a user's feedback, are not in the file any more."""
+    options = {"quality": "feedback:thumb", "mode": "observe", "more": "explore: 1"}
+    with gateway(config_text(tmp_path, host, **options)) as url, httpx.Client() as http:
+        feedback = []
+        for n in range(160):
+            body = {
+                "model": "chat",
+                "messages": [{"role": "user", "content": f"{(EASY, HARD)[n % 2]} number {n}"}],
+                "user": f"user {n % 40}",
+            }
+            answered = http.post(f"{url}/v1/chat/completions", json=body)
+            text = answered.json()["choices"][0]["message"]["content"]
+            feedback.append(
+                {
+                    "request_id": answered.headers["x-evalrouter-record"],
+                    "name": "thumb",
+                    "value": text == "right",
+                    "user": "ann" if n == 0 else f"user {n % 40}",
+                }
+            )
+        for given in feedback:
+            while http.post(f"{url}/feedback", json=given).status_code == 404:
+                time.sleep(0.01)
+        client = Client(url)
+        client.routes.learn("chat")
+        while (report := client.routes.learned("chat"))["state"] == "learning":
+            time.sleep(0.05)
+        model, test = report["model"], report["test"]
+        assert model["made_of"] == {"feedback": 160, "requests": 160, "without_body": 0}
+        assert (test["weighted"], test["paired"], test["excluded"]) == (160, 0, 0)
+        assert test["units"] == 40
+        assert {share["target"]: share["score"] for share in test["targets"]}["up/dear"] == 1.0
+
+        files = tmp_path / "artifacts" / "learned"
+        [before] = files.rglob("*.model")
+        deleted = http.delete(f"{url}/traffic", params={"user": "user 7"}).json()
+        assert deleted["deleted"] == 4
+        report = client.routes.learned("chat")
+        assert (report["model"]["rows"], report["model"]["forgotten"]) == (156, 4)
+        [after] = files.rglob("*.model")
+        assert after != before
+        assert after.stat().st_size < before.stat().st_size if before.exists() else True
+        # What a user has said of somebody else's request goes, too.
+        http.delete(f"{url}/traffic", params={"user": "ann"})
+        assert client.routes.learned("chat")["model"]["rows"] == 155
+        # So does the rest; a model of nothing is none.
+        http.delete(f"{url}/traffic", params={"route": "chat"})
+        report = client.routes.learned("chat")
+        assert report["state"] == "no_model"
+        assert "all its requests were deleted" in report["explanation"]
+        assert not list(files.rglob("*.model"))
+        client.close()
+
+
+async def test_a_run_over_copied_requests_is_forgotten_with_them(unlearned, host):
+    """The rows of a dataset that were copied of requests lead to the model's rows."""
+    async with services(unlearned, host) as parts:
+        [run] = await parts.store.runs()
+        sources = [
+            RowSource(row=str(n), id=f"req_{n}", at=1.0, user="ann" if n < 3 else "bob")
+            for n in range(6)
+        ]
+        await parts.store.add_sources(run.dataset_hash, sources)
+        model = await parts.learned_routes.learn("chat", actor="a test")
+        done = await parts.deletion.delete(TrafficFilter(user="ann"))
+        assert done.related >= 3
+        [after] = await parts.store.learned_models("chat")
+        assert (after.rows, after.forgotten, after.id) == (157, 3, model.id)
+        numbers = parts.predictor.active["chat"].file.numbers
+        assert set(range(3)).isdisjoint(numbers.tolist())
+        assert len(numbers) == 157
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"quality": "rougel"}, "no run over the route's targets has the output 'rougel'"),
+        ({"quality": "feedback:thumb"}, "no feedback of the name 'thumb'"),
+        ({"quality": "cost_usd"}, "higher values of cost_usd are not better"),
+        ({"more": "fallback_on: [422]"}, ""),
+    ],
+)
+async def test_what_cannot_be_learned_is_refused_and_the_earlier_model_stays(
+    folder, host, options, message
+):
+    async with services(folder, host, **options) as parts:
+        before = parts.predictor.active["chat"].row.id
+        if not message:
+            host.status = 500
+            message = "answered with status 500"
+        with pytest.raises(EvalrouterError, match=message):
+            await parts.learned_routes.learn("chat", actor="a test")
+        newest, *_ = await parts.store.learned_models("chat")
+        assert newest.state == "failed"
+        assert message in newest.error
+        assert parts.predictor.active["chat"].row.id == before
+
+
+async def test_too_few_rows_say_how_many_are_needed(unlearned, host):
+    async with services(unlearned, host) as parts:
+        table = parts.routes.table
+        route = table.routes["chat"]
+        table.routes["chat"] = msgspec.structs.replace(
+            route, targets=(*route.targets, RouteTarget(model="up/other"))
+        )
+        with pytest.raises(ConflictError, match="for 0 prompts; at least 50"):
+            await parts.learned_routes.learn("chat", actor="a test")
+        table.routes["chat"] = msgspec.structs.replace(
+            route, learned=msgspec.structs.replace(route.learned, runs=("nightly",))
+        )
+        with pytest.raises(RequestError, match="runs: there is no run 'nightly'"):
+            await parts.learned_routes.learn("chat", actor="a test")
+        table.routes["plain"] = msgspec.structs.replace(route, strategy="weighted", learned=None)
+        with pytest.raises(RequestError, match="has the strategy weighted"):
+            await parts.learned_routes.report("plain")
+        with pytest.raises(NotFoundError, match="does not exist"):
+            await parts.learned_routes.report("chats")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("strategy: learned", "strategy: weighted", "learned: is for the strategy learned"),
+        ("within: 0.1", "at_least: 0.8", "of: is for within"),
+        ("within: 0.1", "within: 0.1\n      at_least: 0.8", "say either at_least or within"),
+        ("of: up/dear", "of: up/none", "up/none is no target of this route with a weight"),
+        ("embeddings: words/w", "embeddings: nowhere", "no route 'nowhere'"),
+        ("embeddings: words/w", "embeddings: chat", "a route cannot embed its own prompts"),
+        ("embeddings: words/w", "embeddings: none/w", "no provider 'none'"),
+        ("share_bodies_with: [words]", "", "the learned route would send what this route's users"),
+        ("weight: 0.001", "weight: 0", "the route has one target only"),
+        ("quality: exact_match", "quality: '1 or 2'", "quality"),
+        ("mode: apply", "mode: always", "mode"),
+        ("neighbours: 10", "neighbours: 3", "neighbours"),
+    ],
+)
+def test_settings_that_contradict_are_refused(tmp_path, host, old, new, message):
+    text = config_text(tmp_path, host)
+    parse(text, "c.yaml", {})
+    if message:
+        assert old in text
+        with pytest.raises(ConfigError, match=re.escape(message)):
+            parse(text.replace(old, new), "c.yaml", {})
+
+
+def test_a_route_without_settings_is_refused():
+    text = """
+providers: {up: {kind: scripted, script: {a: [{answer: a}]}}}
+routes: {chat: {strategy: learned, targets: [{model: up/a}]}}
+"""
+    with pytest.raises(ConfigError, match="learned needs the settings `learned`"):
+        parse(text, "c.yaml", {})
+
+
+def test_a_model_that_is_killed_while_it_is_fitted_leaves_the_earlier_one(folder, host):
+    """And its file is deleted by the next one."""
+    host.seconds = 0.0
+    (folder / "c.yaml").write_text(config_text(folder, host))
+    command = [sys.executable, "-m", "router", "route", "learn", "chat", "--config", "c.yaml"]
+    fit = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
+    while "testing it held out" not in (line := fit.stderr.readline()):
+        assert line, "it ended first"
+    fit.kill()
+    fit.wait()
+    fit.stderr.close()
+    # What a kill between the file and the transaction leaves.
+    lost = folder / "artifacts" / "learned"
+    with sqlite3.connect(folder / "e.db") as db:
+        (killed,) = db.execute("SELECT id FROM learned_models WHERE state = 'learning'").fetchone()
+    db.close()
+    (lost / killed).mkdir(parents=True)
+    (lost / killed / "half.model").write_bytes(b"half")
+    with gateway(config_text(folder, host)) as url:
+        assert target(ask(url, f"{EASY} today")) == "up/cheap"
+        client = Client(url)
+        began = client.routes.learn("chat")["id"]
+        while (report := client.routes.learned("chat"))["learning"] is not None:
+            time.sleep(0.05)
+        client.close()
+    assert report["model"]["id"] == began
+    assert [path.parent.name for path in lost.rglob("*.model")] == [began]

@@ -218,20 +218,6 @@ class Explains(Protocol):
         ...
 
 
-@runtime_checkable
-class HasAddress(Protocol):
-    """A provider whose host has an address.
-
-    Attributes:
-        base_url: the address, up to and including `/v1`; "" as long as it is not known.
-    """
-
-    @property
-    def base_url(self) -> str:
-        """Return the address."""
-        ...
-
-
 class ModelFacts(msgspec.Struct, frozen=True, kw_only=True):
     """How a model is stored, and the memory that it took: measured, or None.
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from providers.base import HasAddress, Lifecycle, Provider
+from providers.base import Lifecycle, Provider
 from providers.errors import ConfigError
 from providers.http.transport import Transport
 from providers.kinds import make
@@ -302,8 +302,9 @@ class Services:
 
     def _address_of(self, name: str) -> str:
         """Return the address of a provider's host; "" where it has none, or has not begun yet."""
-        provider = self.providers.get(name)
-        return provider.base_url if isinstance(provider, HasAddress) else ""
+        # Those that speak to a host over HTTP have one.
+        address: str = getattr(self.providers.get(name), "base_url", "")
+        return address
 
     def _seal(self, config: Config, requester: EvalRequester) -> None:
         if config.storage.seal_after_days:

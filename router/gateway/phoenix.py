@@ -87,10 +87,23 @@ def _row(annotation: Annotation) -> dict[str, Any]:
         explanation = evaluation.explanation or evaluation.error
         result["explanation"] = explanation[:MAX_EXPLANATION_CHARS]
     name = bounded(evaluation.name)
-    return {
+    row = {
         "span_id": annotation.span_id,
         "name": f"{name} (evalrouter)" if name in _RESERVED else name,
         "annotator_kind": evaluation.annotator,
         "result": result,
         "identifier": bounded(evaluation.identifier),
+    }
+    return _without_surrogates(row)
+
+
+def _without_surrogates(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row that can be sent: half of a surrogate pair cannot be."""
+    return {
+        name: value.encode("utf-8", "replace").decode()
+        if isinstance(value, str)
+        else _without_surrogates(value)
+        if isinstance(value, dict)
+        else value
+        for name, value in row.items()
     }

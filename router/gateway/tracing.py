@@ -5,10 +5,9 @@
     traces.add(spans)
     traces.close()
 
-A thread of its own makes OpenTelemetry's spans of ours, encodes them and sends them, some hundred
-at a time. What waits is bounded; what finds the queue full is dropped, and so is what the collector
-refuses or does not take in time: `counts` has all of it. The exporter is OpenTelemetry's, which
-tries again where the collector says so, within `otlp_timeout`.
+A thread of its own encodes spans and sends them (`otlp.py`), some hundred at a time. What waits is
+bounded; what finds the queue full is dropped, and so is what the collector refuses or does not take
+in time: `spans` and `annotations` count all of it.
 
 OpenTelemetry is an extra: import this module only where traces are configured.
 """
@@ -18,30 +17,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
-from typing import Any, NamedTuple
-
-import requests
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import Event, ReadableSpan
-from opentelemetry.sdk.trace.export import SpanExportResult
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import (
-    Link,
-    SpanContext,
-    SpanKind,
-    Status,
-    StatusCode,
-    TraceFlags,
-)
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from providers.masking import Masks
 from router.config.telemetry import Telemetry
+from router.gateway.otlp import TOO_LARGE, CollectorClient, ExportResult, SpanEncoder
 from router.gateway.phoenix import Annotation, PhoenixAnnotations
-from router.gateway.redact import redact
 from router.gateway.spans import (
     Attributes,
     EvaluationResult,
@@ -50,7 +32,6 @@ from router.gateway.spans import (
     evaluation_span,
     request_spans,
 )
-from router.gateway.trace_content import MAX_BODY_BYTES, shortened
 from router.gateway.trace_context import TraceContexts
 from router.records import Record, Trace
 
@@ -62,12 +43,6 @@ BATCH = 256  # spans of an export
 QUEUED = 8192  # spans that may wait
 QUEUED_CHARS = 32 * 2**20  # of texts in them
 QUEUED_ANNOTATIONS = 4096
-# A batch that the collector finds too large is halved down to single spans.
-_TOO_LARGE = 413
-
-_KINDS = {"server": SpanKind.SERVER, "client": SpanKind.CLIENT, "internal": SpanKind.INTERNAL}
-# Nothing of a response is read that is longer.
-_MAX_RESPONSE_BYTES = 65_536
 
 
 class _Queued(NamedTuple):
@@ -75,49 +50,6 @@ class _Queued(NamedTuple):
 
     span: TraceSpan
     size: int
-
-
-class _CollectorSession(requests.Session):
-    """Notes what comes of an export besides its success; refuses to be sent elsewhere.
-
-    OpenTelemetry's exporter takes a redirect for a success, and reads no answer.
-
-    Attributes:
-        status: the collector's; 0 without one.
-        rejected: how many spans of an export it did not take.
-        failure: why the last attempt failed.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.begin()
-
-    def begin(self) -> None:
-        """Forget the export before."""
-        self.status = self.rejected = 0
-        self.failure = ""
-
-    def request(self, *args: Any, **options: Any) -> requests.Response:
-        """Send, and note what the collector says."""
-        try:
-            response = super().request(*args, **options)
-        except requests.RequestException as error:
-            self.failure = str(error)
-            raise
-        self.status = response.status_code
-        if not response.ok:
-            self.failure = f"it answered with status {self.status}"
-        if 300 <= self.status < 400:
-            self.failure = (
-                f"it redirects ({self.status}), which is not followed: name the address itself"
-            )
-            raise requests.TooManyRedirects(self.failure)
-        body = response.content
-        kind = response.headers.get("content-type", "")
-        if response.ok and kind == "application/x-protobuf" and len(body) <= _MAX_RESPONSE_BYTES:
-            partial = ExportTraceServiceResponse.FromString(body).partial_success
-            self.rejected = max(0, partial.rejected_spans)
-        return response
 
 
 class Traces:
@@ -152,22 +84,8 @@ class Traces:
         self._hosts = hosts
         self._masks = masks or Masks()
         self._max_queued = queued
-        self._scope = InstrumentationScope("evalrouter", version("evalrouter"))
-        self._resource = Resource.create(
-            {
-                "service.name": settings.service_name,
-                "openinference.project.name": settings.service_name,
-                **settings.resource,
-            }
-        )
-        endpoint = settings.otlp_endpoint.rstrip("/").removesuffix("/v1/traces")
-        self._session = _CollectorSession()
-        self._exporter = OTLPSpanExporter(
-            endpoint=f"{endpoint}/v1/traces",
-            headers={name: value.reveal() for name, value in settings.otlp_headers.items()},
-            timeout=settings.otlp_timeout,
-            session=self._session,
-        )
+        self._encoder = SpanEncoder(settings, self._masks)
+        self._collector = CollectorClient(settings)
         self._phoenix = PhoenixAnnotations(settings) if settings.phoenix else None
         self._queue: deque[_Queued] = deque()
         self._size = 0
@@ -243,9 +161,8 @@ class Traces:
         if thread is not None:
             thread.join(within)
         self._is_aborted = True
-        # The exporter goes on trying for longer; this ends its waiting.
-        self._exporter.shutdown()  # type: ignore[no-untyped-call]  # it has no annotations
-        self._session.close()
+        # It may go on trying for longer.
+        self._collector.abort()
         if self._phoenix is not None:
             self._phoenix.close()
         with self._lock:
@@ -293,18 +210,11 @@ class Traces:
 
     def _export(self, batch: Sequence[TraceSpan]) -> None:
         """Send spans; where they are too many for the collector, in halves."""
-        session = self._session
-        session.begin()
-        try:
-            sent = self._exporter.export([self._readable(span) for span in batch])
-        except Exception:
-            # One bad span must not end the thread.
-            log.exception("spans could not be encoded")
-            sent = SpanExportResult.FAILURE
-        if sent is SpanExportResult.SUCCESS:
+        result = self._sent(batch)
+        if not result.failure:
             self._is_refused = False
-            self._count(self.spans, len(batch) - session.rejected, session.rejected)
-        elif session.status == _TOO_LARGE and len(batch) > 1 and not self._is_aborted:
+            self._count(self.spans, len(batch) - result.rejected, result.rejected)
+        elif result.status == TOO_LARGE and len(batch) > 1 and not self._is_aborted:
             half = len(batch) // 2
             self._export(batch[:half])
             self._export(batch[half:])
@@ -312,63 +222,33 @@ class Traces:
             self._count(self.spans, 0, len(batch))
             if not self._is_refused:
                 # Once, until it takes some again; the number is among the metrics.
-                why = self._masks.mask_text(session.failure)[:500]
+                why = self._masks.mask_text(result.failure)[:500]
                 log.error("the collector does not take spans (telemetry.otlp_endpoint): %s", why)
             self._is_refused = True
+
+    def _sent(self, batch: Sequence[TraceSpan]) -> ExportResult:
+        try:
+            return self._collector.send(self._encoder.encode(batch))
+        except Exception:
+            # One bad span must not end the thread.
+            log.exception("spans could not be sent")
+            return ExportResult(0, failure="see the log")
 
     def _send_annotations(self, phoenix: PhoenixAnnotations) -> None:
         with self._lock:
             number = min(BATCH, len(self._scores))
             batch = [self._scores.popleft() for _ in range(number)]
-        taken = phoenix.send(batch, self._masks)
+        try:
+            taken = phoenix.send(batch, self._masks)
+        except Exception:
+            log.exception("scores could not be sent")
+            taken = 0
         self._count(self.annotations, taken, len(batch) - taken)
 
     def _count(self, counts: Counter[str], sent: int, refused: int) -> None:
         with self._lock:
             counts["sent"] += sent
             counts["refused"] += refused
-
-    def _readable(self, span: TraceSpan) -> ReadableSpan:
-        context = _context(span.trace_id, span.span_id, is_remote=False)
-        parent = None
-        if span.parent_id is not None:
-            parent = _context(span.trace_id, span.parent_id, is_remote=span.is_remote)
-        return ReadableSpan(
-            name=self._masked(span.name),
-            context=context,
-            parent=parent,
-            resource=self._resource,
-            attributes=self._masked_all({**span.attributes, **_cleaned(span.texts)}),
-            events=[
-                Event(event.name, self._masked_all(event.attributes), _nanoseconds(event.at))
-                for event in span.events
-            ],
-            links=[Link(_context(*link, is_remote=False)) for link in span.links],
-            kind=_KINDS[span.kind],
-            status=Status(StatusCode.ERROR, span.error) if span.error else Status(),
-            start_time=_nanoseconds(span.began_at),
-            end_time=_nanoseconds(max(span.began_at, span.ended_at)),
-            instrumentation_scope=self._scope,
-        )
-
-    def _masked_all(self, attributes: Attributes) -> dict[str, Any]:
-        return {
-            name: self._masked(value) if isinstance(value, str) else value
-            for name, value in attributes.items()
-        }
-
-    def _masked(self, text: str) -> str:
-        # Lone surrogates cannot be sent.
-        return self._masks.mask(text.encode("utf-8", "replace")).decode("utf-8", "replace")
-
-
-def _cleaned(texts: Mapping[str, str]) -> dict[str, str]:
-    """Return texts without secrets, and not too long."""
-    cleaned = {}
-    for name, text in texts.items():
-        body = redact(text.encode("utf-8", "replace")[:MAX_BODY_BYTES])
-        cleaned[name] = shortened(body.decode(errors="replace"))
-    return cleaned
 
 
 def _size_of(span: TraceSpan) -> int:
@@ -377,11 +257,3 @@ def _size_of(span: TraceSpan) -> int:
     for event in span.events:
         size += sum(len(value) for value in event.attributes.values() if isinstance(value, str))
     return size
-
-
-def _nanoseconds(seconds: float) -> int:
-    return int(seconds * 1e9)
-
-
-def _context(trace_id: int, span_id: int, *, is_remote: bool) -> SpanContext:
-    return SpanContext(trace_id, span_id, is_remote, TraceFlags(TraceFlags.SAMPLED))

@@ -546,7 +546,7 @@ def test_long_texts_fill_the_queue_too():
 
 def test_a_collector_that_says_later_gets_them_later(collector):
     def later(number, _):
-        return CollectorReply(429, {"retry-after": "0"}) if number < 3 else CollectorReply()
+        return CollectorReply(429, {"retry-after-ms": "1"}) if number < 3 else CollectorReply()
 
     with collecting(later) as collector:
         traces = traces_for(collector)

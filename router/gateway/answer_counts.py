@@ -13,6 +13,7 @@ target has a bounded number of them.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection
@@ -25,7 +26,7 @@ import msgspec
 from providers.completion import read_completion
 from providers.errors import EvalrouterError, StoreError
 from providers.wire import UNREADABLE
-from router.records import Record
+from router.records import Record, Target
 from router.rounds import Rounds
 from router.store.watches import HOUR_S, OTHERS, LanguageCount, LiveHour, ModelVersion, WatchStore
 
@@ -41,6 +42,10 @@ _FORGET_EVERY_S = 3600.0
 _STORED_S = 40 * 86400.0
 # As hosts write it for an answer that was refused, by the model or by a filter.
 _REFUSED = frozenset({"content_filter", "refusal", "safety"})
+
+
+# The target, the model and the fingerprint that its host named.
+_VersionKey = tuple[Target, str, str]
 
 
 class _Delta(msgspec.Struct):
@@ -59,13 +64,16 @@ _decode_chunk = msgspec.json.Decoder(_Chunk).decode
 
 
 class _Seen:
-    """How often a version was seen, and when."""
+    """How often a version was seen, and when; with the hour that its last live answer was in."""
 
-    __slots__ = ("first_at", "last_at", "requests")
+    __slots__ = ("first_at", "hour", "hour_begin", "hour_end", "last_at", "requests")
 
     def __init__(self, at: float) -> None:
         self.first_at = self.last_at = at
         self.requests = 0
+        self.hour = _Hour()
+        # Nothing is in it, so that the first answer looks its hour up.
+        self.hour_begin, self.hour_end = math.inf, -math.inf
 
 
 class _Hour:
@@ -97,9 +105,9 @@ class AnswerCounts:
         self._store = store
         self._languages_of = languages
         self._clock = clock
-        self._versions: dict[tuple[str, str, str], _Seen] = {}
-        self._new: Counter[str] = Counter()
-        self._hours: dict[tuple[str, float], _Hour] = {}
+        self._versions: dict[_VersionKey, _Seen] = {}
+        self._new: Counter[Target] = Counter()
+        self._hours: dict[tuple[Target, float], _Hour] = {}
         # The thread of records appends to it while others are written.
         self._languages: deque[tuple[str, float, str]] = deque()
         self._sampled: Counter[str] = Counter()
@@ -136,8 +144,8 @@ class AnswerCounts:
         target = record.target
         if target is None or record.cached:
             return
-        name, at = f"{target.provider}/{target.model}", record.at
-        key = (name, record.model, record.system_fingerprint)
+        at = record.at
+        key = (target, record.model, record.system_fingerprint)
         seen = self._versions.get(key)
         if seen is None:
             seen = self._add_version(key, at)
@@ -146,25 +154,15 @@ class AnswerCounts:
             seen.last_at = at
         elif at < seen.first_at:
             seen.first_at = at
-        if record.traffic_class == "live" and record.path != "embeddings":
-            self._add_live(name, record)
-
-    def _add_version(self, key: tuple[str, str, str], at: float) -> _Seen:
-        target, model, fingerprint = key
-        bounded = (target, model[:MAX_NAME], fingerprint[:MAX_NAME])
-        if bounded not in self._versions:
-            self._new[target] += 1
-            if self._new[target] > _NEW_VERSIONS or len(self._new) > _TARGETS:
-                bounded = (target, OTHERS, "")
-        return self._versions.setdefault(bounded, _Seen(at))
-
-    def _add_live(self, target: str, record: Record) -> None:
-        begin = record.at // HOUR_S * HOUR_S
-        hour = self._hours.get((target, begin))
-        if hour is None:
-            hour = self._hours[target, begin] = _Hour()
-        if record.error_code or record.status >= 400:
+        if record.traffic_class != "live" or record.error_code or record.status >= 400:
             return
+        if record.path == "embeddings":
+            return
+        if not seen.hour_begin <= at < seen.hour_end:
+            seen.hour_begin = at // HOUR_S * HOUR_S
+            seen.hour_end = seen.hour_begin + HOUR_S
+            seen.hour = self._hours.setdefault((target, seen.hour_begin), _Hour())
+        hour = seen.hour
         hour.requests += 1
         if record.finish_reason in _REFUSED:
             hour.refusals += 1
@@ -174,6 +172,15 @@ class AnswerCounts:
         if record.cost_usd is not None:
             hour.cost_usd += record.cost_usd
             hour.priced += 1
+
+    def _add_version(self, key: _VersionKey, at: float) -> _Seen:
+        target, model, fingerprint = key
+        bounded = (target, model[:MAX_NAME], fingerprint[:MAX_NAME])
+        if bounded not in self._versions:
+            self._new[target] += 1
+            if self._new[target] > _NEW_VERSIONS or len(self._new) > _TARGETS:
+                bounded = (target, OTHERS, "")
+        return self._versions.setdefault(bounded, _Seen(at))
 
     def sample(self, record: Record) -> None:
         """Look at the language of an answer, for few of them; on a thread, before it is settled.
@@ -233,8 +240,8 @@ class AnswerCounts:
 
     def _put_back(
         self,
-        versions: dict[tuple[str, str, str], _Seen],
-        hours: dict[tuple[str, float], _Hour],
+        versions: dict[_VersionKey, _Seen],
+        hours: dict[tuple[Target, float], _Hour],
         languages: Counter[tuple[str, float, str]],
     ) -> None:
         for key, seen in versions.items():
@@ -249,10 +256,10 @@ class AnswerCounts:
         self._languages.extend(languages.elements())
 
 
-def _version(key: tuple[str, str, str], seen: _Seen) -> ModelVersion:
+def _version(key: _VersionKey, seen: _Seen) -> ModelVersion:
     target, model, fingerprint = key
     return ModelVersion(
-        target=target,
+        target=str(target),
         model=model,
         system_fingerprint=fingerprint,
         first_at=seen.first_at,
@@ -261,10 +268,10 @@ def _version(key: tuple[str, str, str], seen: _Seen) -> ModelVersion:
     )
 
 
-def _hour(key: tuple[str, float], hour: _Hour) -> LiveHour:
+def _hour(key: tuple[Target, float], hour: _Hour) -> LiveHour:
     target, begin = key
     values: dict[str, Any] = {name: getattr(hour, name) for name in _Hour.__slots__}
-    return LiveHour(target=target, hour=begin, **values)
+    return LiveHour(target=str(target), hour=begin, **values)
 
 
 def _text_of(tail: bytes) -> str:

@@ -51,6 +51,7 @@ from router.store.watches import (
     OTHERS,
     PROBE,
     ModelVersion,
+    SignalCount,
     WatchProbe,
     WatchReference,
 )
@@ -414,7 +415,7 @@ class Watches:
         return begun
 
     async def _has_anchor(self, name: str) -> bool:
-        return any(last.signal == PROBE for last in await self._store.last_probes(name))
+        return PROBE in await self._store.watch_signals(name)
 
     async def pin(self, name: str, pin: WatchPin, actor: str) -> WatchView:
         """Begin a new reference: the next probes say what answers should look like.
@@ -577,9 +578,11 @@ class Watches:
         reference = await self._store.watch_reference(name)
         number = 1 if reference is None else reference.number
         threshold = threshold_of(watch, number)
-        signals = [await self._signal(watch, reference, PROBE)]
+        counts = {} if reference is None else await self._store.watch_signals(name)
+        signals = [_signal(PROBE, watch.reference_probes, counts)]
         if watch.live is not None:
-            signals += [await self._signal(watch, reference, name) for name in watch.live.signals]
+            needed = anchors_of(watch.live.periods) + watch.live.periods
+            signals += [_signal(signal, needed, counts) for signal in watch.live.signals]
         state, why = _state(reference, signals[0], await self._missing(name, reference), problem)
         versions = await self._store.model_versions(target) if target else []
         changes: list[VersionChange] = []
@@ -626,27 +629,6 @@ class Watches:
             versions=await self._store.model_versions(view.target) if view.target else [],
         )
 
-    async def _signal(
-        self, watch: WatchSettings, reference: WatchReference | None, signal: str
-    ) -> SignalView:
-        if signal == PROBE:
-            needed = watch.reference_probes
-        else:
-            assert watch.live is not None, "else it has no live signals"
-            needed = anchors_of(watch.live.periods) + watch.live.periods
-        if reference is None:
-            return SignalView(signal=signal, of_reference=0, needed=needed, values=0)
-        history = await self._store.watch_values(reference.watch, reference.number, signal)
-        last = history[-1] if history else None
-        return SignalView(
-            signal=signal,
-            of_reference=min(needed, len(history)),
-            needed=needed,
-            values=max(0, len(history) - needed),
-            e_value=None if last is None else last.e_value,
-            last_at=None if last is None else last.at,
-        )
-
     async def _missing(self, name: str, reference: WatchReference | None) -> str:
         """Return what the last probe lacks; "" where it was complete."""
         last = await self._store.watch_probes(name, signal=PROBE, limit=1)
@@ -676,6 +658,19 @@ class Watches:
             for view in self._shown or ()
             if view.signals[0].last_at is not None
         ]
+
+
+def _signal(signal: str, needed: int, counts: Mapping[str, SignalCount]) -> SignalView:
+    count = counts.get(signal)
+    values = 0 if count is None else count.values
+    return SignalView(
+        signal=signal,
+        of_reference=min(needed, values),
+        needed=needed,
+        values=max(0, values - needed),
+        e_value=None if count is None else count.e_value,
+        last_at=None if count is None else count.last_at,
+    )
 
 
 def _state(

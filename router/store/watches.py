@@ -150,6 +150,14 @@ class LanguageCount(NamedTuple):
     answers: int
 
 
+class SignalCount(NamedTuple):
+    """What a reference has of a signal: how many values, and the last one's evidence and time."""
+
+    values: int
+    e_value: float | None
+    last_at: float
+
+
 class WatchStore(Protocol):
     """Stores references and probes of watches, and counts of answers."""
 
@@ -191,8 +199,8 @@ class WatchStore(Protocol):
         """Return probes, newest first, of one signal or of all, with numbers below `before`."""
         ...
 
-    async def last_probes(self, watch: str) -> list[WatchProbe]:
-        """Return the last probe of each signal that counts, of the present reference."""
+    async def watch_signals(self, watch: str) -> dict[str, SignalCount]:
+        """Return what the present reference has of each signal, as far as it counts."""
         ...
 
     async def watch_values(self, watch: str, reference: int, signal: str) -> list[WatchProbe]:

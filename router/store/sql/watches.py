@@ -24,6 +24,7 @@ from router.store.watches import (
     LanguageCount,
     LiveHour,
     ModelVersion,
+    SignalCount,
     WatchProbe,
     WatchReference,
     WatchStore,
@@ -88,8 +89,8 @@ class SqlWatches(SqlPart, WatchStore):
     ) -> list[WatchProbe]:
         return await self._database.read("list probes", _probes, watch, signal, before, limit)
 
-    async def last_probes(self, watch: str) -> list[WatchProbe]:
-        return await self._database.read("read last probes", _last, watch)
+    async def watch_signals(self, watch: str) -> dict[str, SignalCount]:
+        return await self._database.read("count probes", _signals, watch)
 
     async def watch_values(self, watch: str, reference: int, signal: str) -> list[WatchProbe]:
         return await self._database.read("read probes", _values, watch, reference, signal)
@@ -203,14 +204,15 @@ def _probes(
     )
 
 
-def _last(db: Connection, watch: str) -> list[WatchProbe]:
+def _signals(db: Connection, watch: str) -> dict[str, SignalCount]:
     rows = db.execute(
-        f"SELECT {', '.join(_PROBE)} FROM watch_probes WHERE number IN ("
-        f"SELECT max(number) FROM watch_probes WHERE watch = ? AND reference = ? AND {_COUNTS}"
-        " GROUP BY signal) ORDER BY signal",
+        "SELECT last.signal, counts.number_of, last.e_value, last.at"
+        " FROM (SELECT max(number) AS newest, count(*) AS number_of FROM watch_probes"
+        f" WHERE watch = ? AND reference = ? AND {_COUNTS} GROUP BY signal) AS counts"
+        " JOIN watch_probes AS last ON last.number = counts.newest ORDER BY last.signal",
         (watch, _last_number(db, watch)),
     )
-    return [watch_row(WatchProbe, _PROBE, row) for row in rows]
+    return {signal: SignalCount(int(values), e_value, at) for signal, values, e_value, at in rows}
 
 
 def _values(db: Connection, watch: str, reference: int, signal: str) -> list[WatchProbe]:

@@ -11,6 +11,7 @@ from router.store.watches import (
     LanguageCount,
     LiveHour,
     ModelVersion,
+    SignalCount,
     WatchProbe,
     WatchReference,
 )
@@ -41,7 +42,9 @@ async def test_probes_are_counted_once_and_change_their_reference(store):
     await store.begin_reference(a_reference())
     await store.add_watch_probe(a_probe(kind="anchor", distance=None), counted=0)
     await store.add_watch_probe(a_probe(kind="missing", distance=None, why="down"), counted=1)
-    await store.add_watch_probe(a_probe(detail={"a": [1]}), counted=1, changes={"pinned_at": 7.0})
+    await store.add_watch_probe(
+        a_probe(detail={"a": [1]}, e_value=3.5), counted=1, changes={"pinned_at": 7.0}
+    )
     # Another process has added one in the meantime.
     with pytest.raises(ConflictError, match="somebody else"):
         await store.add_watch_probe(a_probe(), counted=1)
@@ -61,7 +64,10 @@ async def test_probes_are_counted_once_and_change_their_reference(store):
     assert [probe.why for probe in older] == ["down", ""]
     values = await store.watch_values("nightly", 1, "probe")
     assert [probe.distance for probe in values] == [None, 0.25]
-    assert {probe.signal for probe in await store.last_probes("nightly")} == {"cost", "probe"}
+    assert await store.watch_signals("nightly") == {
+        "cost": SignalCount(1, None, 9.0),
+        "probe": SignalCount(2, 3.5, 6.0),
+    }
     assert await store.watch_spending("nightly", 6.5) == 0.5
     present = await store.watch_reference("nightly")
     assert (present.pinned_at, present.anchor) == (7.0, {"draws": [[{"a": -0.5}]]})
@@ -79,7 +85,7 @@ async def test_a_new_reference_ends_the_one_before(store):
     assert (await store.watch_reference("nightly")).number == 2
     assert [row.number for row in await store.watch_references()] == [2, 1]
     assert await store.watch_reference("other") is None
-    assert await store.last_probes("other") == []
+    assert await store.watch_signals("other") == {}
 
 
 async def test_answers_to_a_deleted_dataset_are_forgotten(store):

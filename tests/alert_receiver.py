@@ -83,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         else:
             status, more = failure if isinstance(failure, tuple) else (failure, {})
-            answer = b"" if status == 204 else b"no: " + body[:50]
+            answer = b"" if status == 204 else b"no: " + self.path.encode() + b"\x1b[31m"
             self.send_response(status)
             for name, value in more.items():
                 self.send_header(name, value)

@@ -112,7 +112,8 @@ class AlertRule(Section, frozen=True, kw_only=True):
             none for all.
         labels: other labels that it must have, such as `watch: nightly`.
         severity: `info`, `warning` or `critical`; None for what the condition says.
-        receivers: who is told; None for all receivers.
+        receivers: who is told; None for all receivers, an empty list for nobody: the alert only
+            shows in the list.
     """
 
     subject: AlertSubject
@@ -186,7 +187,8 @@ class Alerts(Section, frozen=True, kw_only=True):
 
     def receivers_of(self, rule: AlertRule) -> tuple[str, ...]:
         """Return the names of a rule's receivers."""
-        return tuple(self.receivers) if rule.receivers is None else rule.receivers
+        names = self.receivers if rule.receivers is None else rule.receivers
+        return tuple(dict.fromkeys(names))
 
 
 def signing_key(secret: Secret) -> bytes | None:

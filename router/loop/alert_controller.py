@@ -18,17 +18,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
-from providers.errors import EvalrouterError
+from providers.errors import ConflictError, EvalrouterError
 from router.config.alerts import Alerts, AlertSubject
 from router.loop.alert_messages import ALERTMANAGER_FORGETS_S, rendered
 from router.loop.alert_rules import Notification, Observed, new_id, next_alerts, notifications
 from router.loop.alert_sender import AlertSender
 from router.loop.alerts import AlertCondition, AlertSource
 from router.rounds import ErrorLog, Rounds
-from router.store.alerts import Alert, AlertChanges, AlertMessage, AlertStore, MessageEvent
+from router.store.alerts import (
+    Alert,
+    AlertChanges,
+    AlertMessage,
+    AlertStore,
+    MessageEvent,
+    Silence,
+)
 
 SEND_EVERY_S = 1.0
 LEASE = "tell of alerts"
@@ -46,6 +54,28 @@ REFRESH_S = ALERTMANAGER_FORGETS_S / 4
 PRUNE_EVERY_S = 600.0
 # Messages that only said that something goes on are not worth keeping.
 REFRESHED_S = 3600.0
+
+
+class _Moment(NamedTuple):
+    """When a round is.
+
+    Attributes:
+        now: seconds since the epoch.
+        elapsed: seconds since the last round.
+        loop_time: by the event loop's clock.
+    """
+
+    now: float
+    elapsed: float
+    loop_time: float
+
+
+class _Decided(NamedTuple):
+    """What comes of a round: rows to write, and all alerts that are open after it."""
+
+    changes: AlertChanges
+    open: list[Alert]
+    left_out: int
 
 
 class AlertController:
@@ -156,32 +186,27 @@ class AlertController:
         observed = await self._observe()
         now = self._clock()
         stored = await self._store.open_alerts()
-        after = next_alerts(
-            self._config, stored, observed, now=now, elapsed=min(elapsed, MAX_UNSEEN_S)
-        )
-        self.left_out = after.left_out
         silences = {each.fingerprint: each for each in await self._store.silences(now)}
-        to_tell, known = notifications(self._config, after.open, silences, now)
-        changed = {alert.id: alert for alert in (*after.changed, *known)}
-        rows = {alert.id: alert for alert in after.open} | changed
-        refreshes = [
-            each
-            for each in self._refreshes(loop_time, list(rows.values()))
-            if not any(other.receiver == each.receiver for other in to_tell)
-        ]
-        messages = [
-            message for each in (*to_tell, *refreshes) for message in self._messages(each, now)
-        ]
-        changes = AlertChanges(
-            alerts=list(changed.values()), forgotten=after.forgotten, messages=messages
+        # On a thread: thousands of conditions take longer than other requests should wait.
+        decided = await asyncio.to_thread(
+            self._decide,
+            stored,
+            observed,
+            silences,
+            _Moment(now, min(elapsed, MAX_UNSEEN_S), loop_time),
         )
-        if changes:
-            await self._store.change_alerts(
-                changes, lease=LEASE, owner=self._owner, max_waiting=MAX_WAITING
-            )
-        for each in (*to_tell, *refreshes):
-            self._refreshed[each.receiver] = loop_time
-        self._open = list(rows.values())
+        self.left_out = decided.left_out
+        if decided.changes:
+            try:
+                await self._store.change_alerts(
+                    decided.changes, lease=LEASE, owner=self._owner, max_waiting=MAX_WAITING
+                )
+            except ConflictError:
+                self._has_lease = False
+                raise
+        for message in decided.changes.messages:
+            self._refreshed[message.receiver] = loop_time
+        self._open = decided.open
         await self._prune(loop_time, now)
         return True
 
@@ -211,10 +236,37 @@ class AlertController:
                 self._log.error(name, f"alerts about {name}: {error!r}")
             else:
                 self._log.forget(name)
-                conditions += returned[:MAX_CONDITIONS]
+                if len(returned) > MAX_CONDITIONS:
+                    # Of those that are left out, nothing is known.
+                    returned = sorted(returned, key=lambda each: not each.holds)
+                    conditions += returned[:MAX_CONDITIONS]
+                    continue
+                conditions += returned
                 if source.tells_all:
                     known.update(source.subjects)
         return Observed(conditions, frozenset(known))
+
+    def _decide(
+        self,
+        stored: Sequence[Alert],
+        observed: Observed,
+        silences: Mapping[str, Silence],
+        at: _Moment,
+    ) -> _Decided:
+        """Decide what becomes of alerts, and write the messages about it."""
+        after = next_alerts(self._config, stored, observed, now=at.now, elapsed=at.elapsed)
+        to_tell, known = notifications(self._config, after.open, silences, at.now)
+        changed = {alert.id: alert for alert in (*after.changed, *known)}
+        rows = list(({alert.id: alert for alert in after.open} | changed).values())
+        receivers = {each.receiver for each in to_tell}
+        to_tell += [
+            each for each in self._refreshes(at.loop_time, rows) if each.receiver not in receivers
+        ]
+        messages = [message for each in to_tell for message in self._messages(each, at.now)]
+        changes = AlertChanges(
+            alerts=list(changed.values()), forgotten=after.forgotten, messages=messages
+        )
+        return _Decided(changes, rows, after.left_out)
 
     def _refreshes(self, loop_time: float, alerts: Sequence[Alert]) -> list[Notification]:
         """Return what Alertmanagers have to hear again, because they forget what they do not."""

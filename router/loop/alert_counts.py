@@ -66,24 +66,29 @@ class _Sum:
 class _Counter:
     """What one rule counts."""
 
-    __slots__ = ("name", "rule", "slice_s", "sums")
+    __slots__ = ("_groups", "_keys", "_routes", "_subject", "_targets", "_threshold", "name",
+                 "slice_s", "sums")  # fmt: skip
 
     def __init__(self, name: str, rule: AlertRule) -> None:
         self.name = counter_of(name, rule)
-        self.rule = rule
         self.slice_s = slice_of(rule)
         self.sums: dict[tuple[str, ...], _Sum] = {}
+        self._subject = rule.subject
+        self._threshold = rule.threshold()
+        self._groups = rule.groups()
+        self._routes = frozenset(rule.routes)
+        self._targets = frozenset(rule.targets)
+        self._keys = frozenset(rule.keys)
 
     def count(self, record: Record, names: Mapping[str, str]) -> None:
         """Count a request; `names` are its route, target and key."""
-        rule = self.rule
         if (
-            (rule.routes and names["route"] not in rule.routes)
-            or (rule.targets and names["target"] not in rule.targets)
-            or (rule.keys and names["key"] not in rule.keys)
+            (self._routes and names["route"] not in self._routes)
+            or (self._targets and names["target"] not in self._targets)
+            or (self._keys and names["key"] not in self._keys)
         ):
             return
-        subject = rule.subject
+        subject = self._subject
         exceeded, usd = False, 0.0
         if subject in ("spend", "burn"):
             usd = record.cost_usd or 0.0
@@ -95,8 +100,8 @@ class _Counter:
             seconds = record.first_byte_s if subject == "first_byte" else record.total_s
             if seconds is None or record.cached or record.status >= 400 or record.error_code:
                 return
-            exceeded = seconds > rule.threshold()
-        labels = tuple([names[label] for label in rule.groups()])
+            exceeded = seconds > self._threshold
+        labels = tuple([names[label] for label in self._groups])
         entry = self.sums.get(labels)
         if entry is None:
             if len(self.sums) >= MAX_LABELS:

@@ -16,6 +16,7 @@ import random as random_module
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
@@ -35,6 +36,8 @@ _LATER = frozenset({408, 425, 429})
 # Messages to one receiver in one round.
 AT_ONCE = 20
 _MAX_ERROR = 300
+# Shorter parts of an address are words that any text has.
+SHORTEST_HIDDEN = 6
 
 
 class AlertSender:
@@ -71,6 +74,7 @@ class AlertSender:
         self._transport = Transport(
             HttpLimits(max_header_bytes=16 * 1024, max_answer_bytes=MAX_ANSWER_BYTES)
         )
+        self._hidden = {name: _parts_of(receiver) for name, receiver in receivers.items()}
         self._headers = {
             name: {key: value.reveal() for key, value in receiver.headers.items()}
             for name, receiver in receivers.items()
@@ -178,7 +182,7 @@ class AlertSender:
         except TimeoutError:
             return None, f"no answer within {receiver.timeout_seconds:g} seconds", None
         except UpstreamError as error:
-            return None, self._shown(error.message), None
+            return None, self._shown(error.message, message.receiver), None
         status = reply.status
         if 200 <= status < 300:
             return status, "", None
@@ -186,9 +190,20 @@ class AlertSender:
             return status, f"status {status}: redirects are not followed", None
         text = answer[:_MAX_ERROR].decode("utf-8", "replace")
         wait = retry_after(reply.headers, self._clock())
-        return status, self._shown(f"status {status}: {text}"), wait
+        return status, self._shown(f"status {status}: {text}", message.receiver), wait
 
-    def _shown(self, text: str) -> str:
+    def _shown(self, text: str, receiver: str) -> str:
         """Return what a receiver answered, without secrets and what no terminal should get."""
         masked = self._masks.mask_text(text)
+        for part in self._hidden[receiver]:
+            masked = masked.replace(part, "***")
         return "".join(c if c.isprintable() else " " for c in masked)[:_MAX_ERROR].strip()
+
+
+def _parts_of(receiver: AlertReceiver) -> tuple[str, ...]:
+    """Return what of a receiver's address must not be shown: any part of it may be a token."""
+    parts = urlsplit(receiver.url.reveal())
+    values = [value for _, value in parse_qsl(parts.query)]
+    pieces = {parts.path, parts.query, *parts.path.split("/"), *values}
+    hidden = {piece for piece in pieces if len(piece) >= SHORTEST_HIDDEN}
+    return tuple(sorted(hidden, key=len, reverse=True))

@@ -61,6 +61,7 @@ from router.loop.alert_sources import (
     ShadowSource,
 )
 from router.loop.assignment import Assignments
+from router.loop.bundles.exported import EvidenceBundles, ExportedEvidence
 from router.loop.copied_rows import CopiedRowsDeletion
 from router.loop.feedback import FeedbackIntake
 from router.loop.feedback_review import FeedbackReview
@@ -170,6 +171,7 @@ class Services:
         alerts: shows alerts, silences them, and tests their receivers.
         model_lists: the providers' lists of models.
         retirements: which models will be shut down; a server opens and closes it (`app.py`).
+        evidence: files from which others recompute numbers.
         hooks: the shadows and the judging, which get requests after their answers.
         cache: the response cache.
         cache_sync: clears it when requests are deleted.
@@ -252,6 +254,7 @@ class Services:
         self.toxicity_review = ToxicityReview(
             self.store, requester, self.routes, config.review, owner=this_owner()
         )
+        self.evidence = EvidenceBundles(self.store, self.datasets, config, self.routes)
         self._seal(config, requester)
         documents = ScheduleDocuments(config.schedules, requester, config.evaluation)
         self.schedule_controller = ScheduleController(
@@ -366,6 +369,7 @@ class Services:
                 rollouts,
                 self.shadows,
                 self.learned_routes,
+                ExportedEvidence(self.store),
                 recordings,
             ]
         )

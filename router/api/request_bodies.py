@@ -24,6 +24,7 @@ from router.evals.experiments import ExperimentChange
 from router.evals.judges.people_labels import LabelledAnswers
 from router.evals.labelling import LabelRequest
 from router.loop.alert_administration import AlertTest, SilenceRequest
+from router.loop.bundles.exported import EvidenceRequest
 from router.loop.feedback_forms import (
     GivenFeedback,
     LangfuseBatch,
@@ -82,6 +83,7 @@ BODIES: Mapping[str, RequestBodyKind] = {
     "POST /routes/{name}/shadow": RequestBodyKind(ShadowChange),
     "POST /routes/{name}/learned": _EMPTY,
     "POST /routes/{name}/rollout": RequestBodyKind(RouteRollout),
+    "POST /evidence": RequestBodyKind(EvidenceRequest),
     **{
         f"POST /routes/{{name}}/rollout/{action}": RequestBodyKind(RolloutAction)
         for action in ("pause", "resume", "promote", "rollback")

@@ -15,6 +15,7 @@ from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from providers.errors import EvidenceError
 from router.cli.commands import (
     Commands,
+    actor,
     config_option,
     counted,
     err,
@@ -26,8 +27,8 @@ from router.cli.commands import (
 )
 from router.cli.completion import complete_runs
 from router.config.loading import load
-from router.loop.bundles.contents import Bodies
 from router.loop.bundles.export import BundleOptions, ExportedBundle, export_bundle
+from router.loop.bundles.exported import PASSPHRASE, configured_key
 from router.loop.bundles.signatures import (
     SigningKey,
     fingerprint,
@@ -37,11 +38,10 @@ from router.loop.bundles.signatures import (
 )
 from router.loop.bundles.verification import Verification
 from router.loop.bundles.verification import verify as verify_bundle
+from router.store.evidence import Bodies
 
 if TYPE_CHECKING:  # see `commands.with_services`
     from router.services import Services
-
-PASSPHRASE = "EVIDENCE_PASSPHRASE"  # noqa: S105  # the variable's name
 
 _SHOWN = 20
 
@@ -122,7 +122,9 @@ def evidence_export(  # noqa: PLR0917 - one parameter for each option
     `evalrouter verify FILE` recomputes the numbers from it, on any machine.
     """
     config = load(config_path)
-    key = _key(key_file)
+    key = configured_key(config.evidence) if key_file is None else _key(key_file)
+
+    here = Path.cwd()
 
     async def export(services: Services) -> tuple[Path, ExportedBundle]:
         with _progress() as show:
@@ -133,7 +135,11 @@ def evidence_export(  # noqa: PLR0917 - one parameter for each option
                 routes=services.routes.table.routes,
                 progress=lambda entry, rows: show(f"writing {entry}: {counted(rows, 'row')}"),
             )
-            return await export_bundle(services.store, subject, output, options, replace=replace)
+            path, exported = await export_bundle(
+                services.store, subject, output, options, replace=replace
+            )
+            await services.evidence.note(exported, str(here / path), actor=actor())
+            return path, exported
 
     path, exported = with_services(config, export)
     if as_json:
@@ -142,8 +148,8 @@ def evidence_export(  # noqa: PLR0917 - one parameter for each option
     _print_exported(path, exported)
 
 
-def _key(file: Path | None) -> SigningKey | None:
-    return None if file is None else read_key(file, passphrase=_passphrase())
+def _key(file: Path) -> SigningKey:
+    return read_key(file, passphrase=_passphrase())
 
 
 def _print_exported(path: Path, exported: ExportedBundle) -> None:

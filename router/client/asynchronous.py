@@ -29,6 +29,7 @@ from router.client.types import (
     DeletedRequests,
     Delivery,
     Estimate,
+    EvidenceBundle,
     Experiment,
     FeedbackRow,
     JudgementRow,
@@ -157,8 +158,8 @@ class AsyncClient:
     mapping, or the path of a YAML or JSON file; paths in it are the server's.
 
     Attributes:
-        runs, datasets, experiments, judges, models, routes, rollouts, watches, schedules, alerts,
-            providers, traffic, feedback, keys, server: the methods for each of them.
+        runs, datasets, experiments, evidence, judges, models, routes, rollouts, watches, schedules,
+            alerts, providers, traffic, feedback, keys, server: the methods for each of them.
     """
 
     def __init__(
@@ -173,6 +174,7 @@ class AsyncClient:
         self.runs = AsyncRuns(self._connection)
         self.datasets = AsyncDatasets(self._connection)
         self.experiments = AsyncExperiments(self._connection)
+        self.evidence = AsyncEvidence(self._connection)
         self.review = AsyncReview(self._connection)
         self.traffic = AsyncTraffic(self._connection)
         self.feedback = AsyncFeedback(self._connection)
@@ -1317,6 +1319,48 @@ class AsyncRoutes:
     async def _change_shadow(self, name: str, change: Mapping[str, Any]) -> ShadowView:
         call = ApiCall("POST", f"/routes/{calls.quoted(name)}/shadow", {}, dict(change))
         return cast("ShadowView", await self._connection.request(call))
+
+
+class AsyncEvidence:
+    """`client.evidence`: files from which others recompute the numbers of runs and rollouts."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+
+    async def list(
+        self, *, subject: str | None = None, before: str | None = None, limit: int = 50
+    ) -> Rows[EvidenceBundle]:
+        """Return bundles, newest first, of one run or rollout or of all.
+
+        Args:
+            subject: the id of a run or a rollout.
+            before: the id of the last bundle of the page before.
+            limit: the largest number of bundles.
+        """
+        params = {"subject": subject, "before": before, "limit": limit}
+        answer = await self._connection.request(ApiCall("GET", "/evidence", params))
+        return Rows(answer["data"])
+
+    async def create(
+        self, subject: str, *, bodies: Literal["masked", "keep", "hashes"] = "masked"
+    ) -> EvidenceBundle:
+        """Have the server write a bundle, signed with its own key if it has one.
+
+        Args:
+            subject: the id of a run that has ended, or of a rollout.
+            bodies: whether texts are without personal data, as they were, or only their hashes.
+        """
+        call = ApiCall("POST", "/evidence", {}, {"subject": subject, "bodies": bodies})
+        return cast("EvidenceBundle", await self._connection.request(call))
+
+    async def download(self, bundle_id: str, path: str | Path) -> Path:
+        """Write a bundle to `path`; `evalrouter verify` reads it."""
+        call = ApiCall("GET", f"/evidence/{calls.quoted(bundle_id)}")
+        return await self._connection.download(call, path)
+
+    async def delete(self, bundle_id: str) -> None:
+        """Delete a bundle from the server; copies of it stay where they are."""
+        await self._connection.request(ApiCall("DELETE", f"/evidence/{calls.quoted(bundle_id)}"))
 
 
 class AsyncRollouts:

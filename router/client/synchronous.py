@@ -26,6 +26,7 @@ from router.client.types import (
     DeletedRequests,
     Delivery,
     Estimate,
+    EvidenceBundle,
     Experiment,
     FeedbackRow,
     JudgementRow,
@@ -154,8 +155,8 @@ class Client:
     mapping, or the path of a YAML or JSON file; paths in it are the server's.
 
     Attributes:
-        runs, datasets, experiments, judges, models, routes, rollouts, watches, schedules, alerts,
-            providers, traffic, feedback, keys, server: the methods for each of them.
+        runs, datasets, experiments, evidence, judges, models, routes, rollouts, watches, schedules,
+            alerts, providers, traffic, feedback, keys, server: the methods for each of them.
     """
 
     def __init__(
@@ -170,6 +171,7 @@ class Client:
         self.runs = Runs(self._connection)
         self.datasets = Datasets(self._connection)
         self.experiments = Experiments(self._connection)
+        self.evidence = Evidence(self._connection)
         self.review = Review(self._connection)
         self.traffic = Traffic(self._connection)
         self.feedback = Feedback(self._connection)
@@ -1301,6 +1303,48 @@ class Routes:
     def _change_shadow(self, name: str, change: Mapping[str, Any]) -> ShadowView:
         call = ApiCall("POST", f"/routes/{calls.quoted(name)}/shadow", {}, dict(change))
         return cast("ShadowView", self._connection.request(call))
+
+
+class Evidence:
+    """`client.evidence`: files from which others recompute the numbers of runs and rollouts."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def list(
+        self, *, subject: str | None = None, before: str | None = None, limit: int = 50
+    ) -> Rows[EvidenceBundle]:
+        """Return bundles, newest first, of one run or rollout or of all.
+
+        Args:
+            subject: the id of a run or a rollout.
+            before: the id of the last bundle of the page before.
+            limit: the largest number of bundles.
+        """
+        params = {"subject": subject, "before": before, "limit": limit}
+        answer = self._connection.request(ApiCall("GET", "/evidence", params))
+        return Rows(answer["data"])
+
+    def create(
+        self, subject: str, *, bodies: Literal["masked", "keep", "hashes"] = "masked"
+    ) -> EvidenceBundle:
+        """Have the server write a bundle, signed with its own key if it has one.
+
+        Args:
+            subject: the id of a run that has ended, or of a rollout.
+            bodies: whether texts are without personal data, as they were, or only their hashes.
+        """
+        call = ApiCall("POST", "/evidence", {}, {"subject": subject, "bodies": bodies})
+        return cast("EvidenceBundle", self._connection.request(call))
+
+    def download(self, bundle_id: str, path: str | Path) -> Path:
+        """Write a bundle to `path`; `evalrouter verify` reads it."""
+        call = ApiCall("GET", f"/evidence/{calls.quoted(bundle_id)}")
+        return self._connection.download(call, path)
+
+    def delete(self, bundle_id: str) -> None:
+        """Delete a bundle from the server; copies of it stay where they are."""
+        self._connection.request(ApiCall("DELETE", f"/evidence/{calls.quoted(bundle_id)}"))
 
 
 class Rollouts:

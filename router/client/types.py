@@ -756,6 +756,31 @@ class ArmTotals(TypedDict):
     cost_usd: float | None
 
 
+class EvidenceBundle(TypedDict):
+    """A file from which others recompute the numbers of a run or a rollout.
+
+    `stored` says whether the server has it, so that it can be downloaded; a command's file is where
+    `location` says. `manifest` is the same for the same evidence. `signed_by` is "" without a
+    signature.
+    """
+
+    id: str
+    kind: Literal["run", "rollout"]
+    subject: str
+    name: str
+    bodies: Literal["keep", "masked", "hashes"]
+    changed_rows: int
+    size: int
+    sha256: str
+    manifest: str
+    signed_by: str
+    location: str
+    stored: bool
+    key_id: str
+    created_at: float
+    created_by: str
+
+
 class RolloutReport(TypedDict):
     """A rollout with what was seen of it, and every decision."""
 

@@ -21,6 +21,7 @@ from router.config import environment
 from router.config.alerts import Alerts, alert_problems
 from router.config.documents import UNREAD, Problem, read_yaml, refusal, require_object
 from router.config.evaluation import Datasets, Evaluation, evaluation_problems, with_hub
+from router.config.evidence import Evidence
 from router.config.prices import Price
 from router.config.providers import read_providers, token_problems
 from router.config.review import Review, review_problems
@@ -184,6 +185,7 @@ def _read(reader: SectionReader, environ: Mapping[str, str]) -> Config:
         storage=storage,
         datasets=with_hub(datasets, environ),
         evaluation=evaluation,
+        evidence=reader.section("evidence", Evidence),
         http=reader.section("http", HttpLimits),
         providers={
             name: provider for name, provider in (providers or {}).items() if provider is not None

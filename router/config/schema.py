@@ -8,6 +8,7 @@ from providers.base import Positive, ProviderConfig
 from providers.http.transport import HttpLimits
 from router.config.alerts import Alerts
 from router.config.evaluation import Datasets, Evaluation
+from router.config.evidence import Evidence
 from router.config.prices import Price
 from router.config.review import Review
 from router.config.routes import KeepBodies, Route
@@ -47,6 +48,7 @@ class Config(Section, frozen=True, kw_only=True):
         storage: see Storage.
         datasets: see Datasets.
         evaluation: see Evaluation.
+        evidence: see Evidence.
         http: limits of the HTTP client.
         prices: `provider/model` to Price; beats the built-in price book.
         record: what is stored of requests for `provider/model`, and for routes that do not say.
@@ -68,6 +70,7 @@ class Config(Section, frozen=True, kw_only=True):
     storage: Storage = Storage()
     datasets: Datasets = Datasets()
     evaluation: Evaluation = Evaluation()
+    evidence: Evidence = Evidence()
     http: HttpLimits = HttpLimits()
     prices: dict[str, Price] = msgspec.field(default_factory=dict)
     record: KeepBodies = "metadata"

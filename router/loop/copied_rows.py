@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from router.datasets.registry import SHOWN_HASH, DatasetRegistry
 from router.evals.export import MANIFEST
+from router.loop.bundles.exported import bundles_of_runs
 from router.sealing.deletion import Deletion, DeletionStep
 from router.store.protocol import Store
 from router.store.runs import RunFilter
@@ -52,6 +53,7 @@ class CopiedRowsDeletion(DeletionStep):
         while runs := await self._store.runs(matching, limit=_RUNS_AT_ONCE, before=before):
             for run in runs:
                 places.append(f"the samples of {run.id} (dataset {content[:SHOWN_HASH]})")
+                places += await bundles_of_runs(self._store, [run.id])
                 if await self._datasets.artifacts.exists(f"runs/{run.id}/{MANIFEST}"):
                     places.append(f"the export {self._datasets.artifacts.root}/runs/{run.id}")
             before = runs[-1].id

@@ -11,6 +11,7 @@ from typing import Protocol
 from router.store.alerts import AlertStore
 from router.store.changes import ChangeStore
 from router.store.claims import ClaimStore
+from router.store.evidence import EvidenceStore
 from router.store.experiments import ExperimentStore
 from router.store.feedback import FeedbackStore
 from router.store.history import HistoryStore
@@ -45,6 +46,7 @@ class Store(
     ResultStore,
     HistoryStore,
     UsageStore,
+    EvidenceStore,
     ExperimentStore,
     JudgementStore,
     StudyStore,

@@ -159,6 +159,7 @@ OPERATIONS = [
         ),
     ),
     Op("POST", "/routes/{name}/shadow", {"action": "pause", "reason": "r"}, (("action",), (KEY,))),
+    Op("POST", "/evidence", {"subject": "run_x"}, (("subject",), ("bodies",), (KEY,))),
     Op(
         "POST",
         "/routes/{name}/rollout",
@@ -353,6 +354,7 @@ class World(NamedTuple):
             "run_id": self.run,
             "feedback_id": "nothing",
             "row_id": "nothing",
+            "bundle_id": "nothing",
             "name": "up" if "conformance" in op.path else "e",
         }
         url = self.url + op.path.format(**known)

@@ -21,9 +21,10 @@ import msgspec
 
 from evaluators.stats.prediction_powered import FOLDS
 from router.config.review import DataAction, PersonalData
-from router.loop.bundles.contents import Bodies, canonical
+from router.loop.bundles.contents import canonical
 from router.loop.checks.conversations import ConversationMasking
 from router.loop.checks.texts import TextMasking
+from router.store.evidence import Bodies
 
 
 class TreatedRow:

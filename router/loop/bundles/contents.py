@@ -17,6 +17,7 @@ from evaluators.reports.gates import GateResult
 from evaluators.reports.report import Report
 from router.evals.judges.report import JudgeReport
 from router.loop.rollout_rules import SignalReading
+from router.store.evidence import Bodies, BundleKind
 from router.store.judgements import JudgementRow, JudgeUse
 from router.store.results import ScoredAnswer
 from router.store.rollouts import ArmTotals, CountedScore, JudgedRequests, RolloutRequest
@@ -24,9 +25,6 @@ from router.store.usage import EmbeddingUse
 
 FORMAT: Literal["evalrouter-evidence"] = "evalrouter-evidence"
 VERSION = 1
-
-Kind = Literal["run", "rollout"]
-Bodies = Literal["keep", "masked", "hashes"]
 
 # The entries of every bundle. The signature is of the manifest's bytes; the manifest has the hashes
 # of the others.
@@ -41,7 +39,7 @@ NUMBERS = "numbers.json"
 ROLLOUT, DECISIONS, REQUESTS = "rollout.json", "decisions.jsonl", "requests.jsonl"
 LATER_VALUES, BATCHES = "later-values.jsonl", "batches.jsonl"
 
-ENTRIES: Mapping[Kind, tuple[str, ...]] = {
+ENTRIES: Mapping[BundleKind, tuple[str, ...]] = {
     "run": (
         README,
         RUN,
@@ -130,7 +128,7 @@ class BundleManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     format: Literal["evalrouter-evidence"] = FORMAT
     version: int = VERSION
-    kind: Kind
+    kind: BundleKind
     id: str
     name: str
     bodies: Bodies

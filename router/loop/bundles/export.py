@@ -50,11 +50,9 @@ from router.loop.bundles.contents import (
     SIGNATURE,
     STATED,
     STUDIES,
-    Bodies,
     BundledDataset,
     BundledRoutes,
     BundleManifest,
-    Kind,
     NumberSource,
     RunNumbers,
     Stated,
@@ -74,6 +72,7 @@ from router.loop.bundles.run_rows import (
 )
 from router.loop.bundles.signatures import SigningKey, fingerprint
 from router.loop.rollout_routes import as_stored, route_version
+from router.store.evidence import Bodies, BundleKind
 from router.store.protocol import Store
 from router.store.rollouts import Rollout
 from router.store.runs import Run
@@ -118,7 +117,7 @@ class ExportedBundle(msgspec.Struct, frozen=True, kw_only=True):
         signed_by: the fingerprint of the key; "" without a signature.
     """
 
-    kind: Kind
+    kind: BundleKind
     subject: str
     name: str
     bodies: Bodies
@@ -132,7 +131,7 @@ class ExportedBundle(msgspec.Struct, frozen=True, kw_only=True):
 class BundleSubject(NamedTuple):
     """What a bundle is evidence of, for its manifest."""
 
-    kind: Kind
+    kind: BundleKind
     id: str
     name: str
     dataset: BundledDataset | None
@@ -164,6 +163,12 @@ async def export_bundle(
     run = await find_run(store, subject)
     place = _place(path, run.id, replace=replace)
     return place, await export_run_bundle(store, run, place, options)
+
+
+async def owner_of(store: Store, exported: ExportedBundle) -> str:
+    """Return the id of the key that a bundle's run belongs to; "" for none."""
+    run = await store.run(exported.subject) if exported.kind == "run" else None
+    return "" if run is None else run.key_id
 
 
 def _place(path: Path | None, name: str, *, replace: bool) -> Path:
@@ -453,7 +458,7 @@ def complete(
     )
 
 
-def _readme(kind: Kind) -> bytes:
+def _readme(kind: BundleKind) -> bytes:
     return _README.format(kind=kind).encode()
 
 

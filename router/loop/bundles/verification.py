@@ -37,9 +37,7 @@ from router.loop.bundles.contents import (
     PUBLIC_KEY,
     SIGNATURE,
     VERSION,
-    Bodies,
     BundleManifest,
-    Kind,
     RunNumbers,
 )
 from router.loop.bundles.differences import MAX_SHOWN, Compared, Difference, differences
@@ -51,6 +49,7 @@ from router.loop.bundles.signatures import (
     fingerprint,
     is_signed,
 )
+from router.store.evidence import Bodies, BundleKind
 from router.store.rollouts import RolloutDecision
 from router.store.studies import Study
 
@@ -84,7 +83,7 @@ class Verification(msgspec.Struct, kw_only=True):
     signature: Literal["trusted", "unnamed", "none"] = "none"
     signed_by: str = ""
     refused: str = ""
-    kind: Kind | None = None
+    kind: BundleKind | None = None
     subject: str = ""
     name: str = ""
     bodies: Bodies | None = None

@@ -1198,6 +1198,27 @@ CREATE TABLE alert_counters (
 );
 """)
 
+_M054 = _step("""
+CREATE TABLE evidence_bundles (
+    id TEXT PRIMARY KEY,
+    kind TEXT NOT NULL,
+    subject TEXT NOT NULL,
+    name TEXT NOT NULL,
+    bodies TEXT NOT NULL,
+    changed_rows BIGINT NOT NULL,
+    size BIGINT NOT NULL,
+    sha256 TEXT NOT NULL,
+    manifest TEXT NOT NULL,
+    signed_by TEXT NOT NULL,
+    location TEXT NOT NULL,
+    stored SMALLINT NOT NULL,
+    key_id TEXT NOT NULL,
+    created_at DOUBLE PRECISION NOT NULL,
+    created_by TEXT NOT NULL
+);
+CREATE INDEX evidence_by_subject ON evidence_bundles (subject);
+""")
+
 STEPS = {
     "m029_label_scores": _M029,
     "m030_traffic_index": _M030,
@@ -1224,4 +1245,5 @@ STEPS = {
     "m051_rollout_batches": _M051,
     "m052_learned": _M052,
     "m053_alerts": _M053,
+    "m054_evidence": _M054,
 }

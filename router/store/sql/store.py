@@ -7,6 +7,7 @@ from router.store.changes import Topic
 from router.store.protocol import Store
 from router.store.sql.alerts import SqlAlerts
 from router.store.sql.claims import SqlClaims
+from router.store.sql.evidence import SqlEvidence
 from router.store.sql.experiments import SqlExperiments
 from router.store.sql.feedback import SqlFeedback
 from router.store.sql.history import SqlHistory
@@ -40,6 +41,7 @@ class SqlStore(
     SqlResults,
     SqlHistory,
     SqlUsage,
+    SqlEvidence,
     SqlExperiments,
     SqlJudgements,
     SqlStudies,

@@ -27,6 +27,7 @@ The tables are shaped so that a million answers stay small and the pages of a ru
               `traffic_index.py`; traffic_deletions: how often requests were deleted on demand
     sealed_traffic  one row per file of old requests: see `store/sealed_traffic.py`;
               sealed_traffic_filters (file, field): which values a file may have
+    evidence_bundles  (id): the bundles of evidence that were written
     leases    (name): which process does what one process does for all
     shadows   (run): shadows of routes; shadow_pairs: their requests; shadow_counts (run, reason):
               those that never became a pair; see `store/shadows.py`
@@ -1589,6 +1590,32 @@ def m053_alerts(db: Database) -> None:
     )
 
 
+def m054_evidence(db: Database) -> None:
+    """Add which bundles of evidence were written."""
+    db.execute(
+        """
+        CREATE TABLE evidence_bundles (
+            id TEXT PRIMARY KEY,
+            kind TEXT NOT NULL,
+            subject TEXT NOT NULL,
+            name TEXT NOT NULL,
+            bodies TEXT NOT NULL,
+            changed_rows INTEGER NOT NULL,
+            size INTEGER NOT NULL,
+            sha256 TEXT NOT NULL,
+            manifest TEXT NOT NULL,
+            signed_by TEXT NOT NULL,
+            location TEXT NOT NULL,
+            stored INTEGER NOT NULL,
+            key_id TEXT NOT NULL,
+            created_at REAL NOT NULL,
+            created_by TEXT NOT NULL
+        )
+        """
+    )
+    db.execute("CREATE INDEX evidence_by_subject ON evidence_bundles (subject)")
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -1638,4 +1665,5 @@ STEPS = (
     m051_rollout_batches,
     m052_learned,
     m053_alerts,
+    m054_evidence,
 )

@@ -55,6 +55,10 @@ def uses(folder: Any) -> dict[str, Use]:
             "x/y", "why", seconds=60
         ),
         "POST /alerts/test": lambda client: client.alerts.test("ops"),
+        "GET /evidence": lambda client: client.evidence.list(subject="r"),
+        "POST /evidence": lambda client: client.evidence.create("run_x"),
+        "GET /evidence/{bundle_id}": lambda client: client.evidence.download("x/y", file),
+        "DELETE /evidence/{bundle_id}": lambda client: client.evidence.delete("x/y"),
         "GET /rollouts": lambda client: client.rollouts.list(route="r"),
         "GET /routes/{name}/rollout": lambda client: client.rollouts.show("x/y"),
         "POST /routes/{name}/rollout": lambda client: client.rollouts.start("x/y", "p/m"),

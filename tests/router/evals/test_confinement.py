@@ -250,6 +250,12 @@ def about_learned_routes(world, _port):
         yield f"/routes/{quote(path, safe='')}/learned", {}
 
 
+def bundling(world, port):
+    for name in (*world.names("rows.jsonl"), f"http://127.0.0.1:{port}/rows.jsonl"):
+        yield "/evidence", {"subject": name}
+        yield "/evidence", {"subject": f"ro_{name}"}
+
+
 def about_rollouts(action):
     """Names of routes that are paths."""
 
@@ -423,6 +429,7 @@ REQUESTS = {
     ("POST", "/routes/{name}/rollout/resume"): about_rollouts("resume"),
     ("POST", "/routes/{name}/rollout/promote"): about_rollouts("promote"),
     ("POST", "/routes/{name}/rollout/rollback"): about_rollouts("rollback"),
+    ("POST", "/evidence"): bundling,
     ("POST", "/watches/{name}/probe"): about_watches("probe"),
     ("POST", "/watches/{name}/pin"): about_watches("pin", reason="r"),
     ("POST", "/schedules/{name}/run"): about_schedules("run"),

@@ -13,6 +13,7 @@ from router.config.loading import parse
 from router.config.storage import Storage
 from router.datasets.registry import Lineage
 from router.evals.export import export_run
+from router.loop.bundles.exported import EvidenceRequest
 from router.services import Services
 from router.store.lineage import RowSource
 from router.store.traffic import TrafficFilter
@@ -98,9 +99,11 @@ async def test_runs_and_exports_with_the_rows_are_named(services, tmp_path):
     run = await services.runs.create(document, base=tmp_path, runner="command")
     await services.jobs.execute(run.id)
     await export_run(services.store, run, services.datasets.artifacts, f"runs/{run.id}")
+    bundle = await services.evidence.create(EvidenceRequest(subject=run.id), actor="ann")
     done = await services.deletion.delete(TrafficFilter(id="req_1"))
     assert done.elsewhere == (
         f"the samples of {run.id} (dataset {row.hash[:12]})",
+        f"the evidence {bundle.id} of {run.id} (texts: masked): {bundle.location}",
         f"the export {tmp_path}/artifacts/runs/{run.id}",
     )
 

@@ -1,0 +1,232 @@
+"""Bundles as a server writes and lists them, and what a deletion has to name of them.
+
+    evidence = EvidenceBundles(store, datasets, config, routes)
+    bundle = await evidence.create(EvidenceRequest(subject="run_..."), actor="key ops")
+    async for chunk in evidence.content(bundle): ...
+
+Bundles of commands are files of their user: they are listed, with the place where they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+import uuid
+from collections.abc import AsyncGenerator, Callable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from providers.errors import (
+    ConfigError,
+    EvidenceError,
+    NotFoundError,
+    RateLimitError,
+)
+from providers.names import check_name
+from router.config.evidence import Evidence
+from router.config.schema import Config
+from router.datasets.artifacts import file_chunks, temporary_folder
+from router.datasets.registry import DatasetRegistry
+from router.gateway.route_table import Routes
+from router.loop.bundles.export import (
+    BundleOptions,
+    ExportedBundle,
+    export_bundle,
+    owner_of,
+)
+from router.loop.bundles.signatures import SigningKey, read_key
+from router.sealing.deletion import Deletion, DeletionStep
+from router.store.evidence import Bodies, EvidenceBundle
+from router.store.protocol import Store
+from router.store.traffic import TrafficFilter
+
+PASSPHRASE = "EVIDENCE_PASSPHRASE"  # noqa: S105  # the variable's name
+_AT_ONCE = 200
+
+
+class EvidenceRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to write a bundle of.
+
+    Attributes:
+        subject: the id of a run or of a rollout.
+        bodies: what becomes of texts.
+    """
+
+    subject: str
+    bodies: Bodies = "masked"
+
+
+def configured_key(config: Evidence) -> SigningKey | None:
+    """Return the key that the config names; None for none. Blocks.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    if not config.key:
+        return None
+    passphrase = config.passphrase.reveal() or os.environ.get(PASSPHRASE) or None
+    try:
+        return read_key(Path(config.key), passphrase=passphrase)
+    except EvidenceError as error:
+        raise ConfigError(f"evidence.key: {error.message}") from error
+
+
+class EvidenceBundles:
+    """The bundles of a store.
+
+    Args:
+        store: has runs and rollouts, and the rows of bundles.
+        datasets: has the artifact store.
+        config: says who signs, and what is masked.
+        routes: the routes as they stand.
+        clock: tells the seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        datasets: DatasetRegistry,
+        config: Config,
+        routes: Routes,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._datasets = datasets
+        self._evidence = config.evidence
+        self._personal_data = config.review.personal_data
+        self._routes = routes
+        self._clock = clock
+        # Of a large run it takes minutes of a processor.
+        self._writing = asyncio.Lock()
+
+    async def create(self, request: EvidenceRequest, *, actor: str) -> EvidenceBundle:
+        """Write a bundle into the artifact store.
+
+        Raises:
+            NotFoundError: no such run or rollout.
+            ConflictError: it has not ended.
+            RateLimitError: another bundle is being written.
+            ConfigError: the key cannot be read.
+            EvidenceError, RunDocumentError, ArtifactError, StoreError: as `export_bundle`.
+        """
+        check_name(request.subject, "subject")
+        if self._writing.locked():
+            raise RateLimitError("Another bundle is being written.", retry_after=10.0)
+        async with self._writing:
+            key = await asyncio.to_thread(configured_key, self._evidence)
+            options = BundleOptions(
+                bodies=request.bodies,
+                personal_data=self._personal_data,
+                key=key,
+                routes=self._routes.table.routes,
+            )
+            with temporary_folder() as folder:
+                path, exported = await export_bundle(
+                    self._store, request.subject, folder / "bundle.zip", options
+                )
+                bundle_id = self._new_id()
+                stored = await self._datasets.artifacts.put(_key(bundle_id), file_chunks(path))
+        location = f"{self._datasets.artifacts.root}/{stored.key}"
+        return await self._add(bundle_id, exported, location, stored=True, actor=actor)
+
+    async def note(self, exported: ExportedBundle, location: str, *, actor: str) -> EvidenceBundle:
+        """Note a bundle that a command has written, so that a deletion can name it."""
+        return await self._add(self._new_id(), exported, location, stored=False, actor=actor)
+
+    async def _add(
+        self, bundle_id: str, exported: ExportedBundle, location: str, *, stored: bool, actor: str
+    ) -> EvidenceBundle:
+        bundle = EvidenceBundle(
+            id=bundle_id,
+            location=location,
+            stored=stored,
+            key_id=await owner_of(self._store, exported),
+            created_at=self._clock(),
+            created_by=actor,
+            **msgspec.structs.asdict(exported),
+        )
+        await self._store.add_evidence(bundle)
+        return bundle
+
+    def _new_id(self) -> str:
+        return f"ev_{time.time_ns():016x}{uuid.uuid4().hex[:8]}"
+
+    async def find(self, bundle_id: str, *, key_id: str | None = None) -> EvidenceBundle:
+        """Return a bundle; with `key_id`, one of that key's runs. Raises NotFoundError."""
+        bundle = await self._store.evidence(bundle_id)
+        if bundle is None or (key_id is not None and bundle.key_id != key_id):
+            raise NotFoundError(f"There is no bundle of evidence {bundle_id!r}.")
+        return bundle
+
+    async def list(
+        self,
+        *,
+        subject: str | None = None,
+        key_id: str | None = None,
+        before: str | None = None,
+        limit: int = 50,
+    ) -> Sequence[EvidenceBundle]:
+        """List bundles, newest first; of one run or rollout, and of one key's runs."""
+        subjects = None if subject is None else [subject]
+        return await self._store.evidence_bundles(
+            subjects=subjects, key_id=key_id, before=before, limit=limit
+        )
+
+    def content(self, bundle: EvidenceBundle) -> AsyncGenerator[bytes]:
+        """Yield the bytes of a bundle.
+
+        Raises:
+            NotFoundError: it is a file of whoever ran the command, or is gone.
+        """
+        if not bundle.stored:
+            raise NotFoundError(
+                f"{bundle.id} was written by a command, to {bundle.location}, and is not stored "
+                "here."
+            )
+        return self._datasets.artifacts.get(_key(bundle.id))
+
+    async def delete(self, bundle_id: str) -> None:
+        """Delete a bundle from the artifact store, and its row. Raises NotFoundError."""
+        bundle = await self.find(bundle_id)
+        if bundle.stored:
+            await self._datasets.artifacts.delete(_key(bundle.id))
+        await self._store.delete_evidence(bundle.id)
+
+
+def _key(bundle_id: str) -> str:
+    return f"evidence/{bundle_id}.zip"
+
+
+async def bundles_of_runs(store: Store, run_ids: Sequence[str]) -> list[str]:
+    """Return where bundles of runs are, for people to look at."""
+    places: list[str] = []
+    before = None
+    while page := await store.evidence_bundles(subjects=run_ids, before=before, limit=_AT_ONCE):
+        places += [
+            f"the evidence {bundle.id} of {bundle.subject} (texts: {bundle.bodies}): "
+            f"{bundle.location}"
+            for bundle in page
+        ]
+        before = page[-1].id
+    return places
+
+
+class ExportedEvidence(DeletionStep):
+    """Names bundles of shadows, whose samples are copies of requests.
+
+    Bundles of runs over datasets are named where rows of the datasets are deleted.
+
+    Args:
+        store: has the shadows and the bundles.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def delete(self, matching: TrafficFilter, *, at_most: int | None = None) -> Deletion:
+        """Delete nothing, and name the bundles."""
+        runs = [row.run for row in await self._store.shadows()]
+        return Deletion(elsewhere=tuple(await bundles_of_runs(self._store, runs)) if runs else ())

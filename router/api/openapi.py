@@ -125,6 +125,7 @@ _STREAMS = {
     "GET /eval/{run_id}/rows.parquet": "application/octet-stream",
     "GET /eval/{run_id}/export/{name}": "application/octet-stream",
     "GET /datasets/{name}/content": "application/octet-stream",
+    "GET /evidence/{bundle_id}": "application/zip",
     "GET /metrics": "text/plain",
     "GET /eval/{run_id}/events": "text/event-stream",
     "POST /datasets/from-traffic": "text/event-stream",

@@ -230,6 +230,7 @@ async def test_each_method_sends_its_operation(operations, tmp_path):
             "feedback_id",
             "row_id",
             "alert_id",
+            "bundle_id",
         ):
             expected = expected.replace(f"{{{name}}}", parts.get(f"{{{name}}}", "x%2Fy"))
         assert (method, expected) in sent, operation

@@ -22,6 +22,7 @@ from router.records import AssignedArm, Record, Target
 from router.store.alerts import Alert, AlertChanges, AlertCount, AlertMessage, Silence
 from router.store.copying import copy, tables_in_order
 from router.store.datasets import DatasetRow
+from router.store.evidence import EvidenceBundle
 from router.store.feedback import FeedbackRow, NewFeedback
 from router.store.judgements import JudgementRow
 from router.store.keys import KeyRow, KeySpend
@@ -165,6 +166,11 @@ async def fill_rollouts(store):
     assert await store.extend_occurrence(*night, "a:1:2:3", 30.0, run_id="run_1")
     await store.add_schedule_decision(ScheduleDecision(name="nightly", at=1.5, action="pause"))
     await store.add_judged("ro_1", [JudgedRequests(day=0.0, outcome="scored", requests=2, usd=0.5)])
+    await store.add_evidence(
+        EvidenceBundle(id="ev_1", kind="rollout", subject="ro_1", name=ODD, bodies="masked",
+                       changed_rows=1, size=2, sha256="a", manifest="b", signed_by="",
+                       location=ODD, stored=True, key_id="", created_at=1.5, created_by=ODD)
+    )  # fmt: skip
     await fill_watches(store)
     model = LearnedModel(id="lm_1", route="r", created_at=1.0, settings={"quality": ODD})
     await store.add_learned(model)

@@ -239,7 +239,7 @@ class Services:
         )
         self.runs = Runs(self.store, requester, self.datasets, config.evaluation, self.jobs)
         self.experiments = Experiments(self.store)
-        self.studies = Studies(self.store, requester, self.providers)
+        self.studies = Studies(self.store, requester, self.providers, traces=traces)
         self.shadows = Shadows(
             self.store,
             self.runs,
@@ -252,7 +252,12 @@ class Services:
             is_busy=self._is_busy,
         )
         self.toxicity_review = ToxicityReview(
-            self.store, requester, self.routes, config.review, owner=this_owner()
+            self.store,
+            requester,
+            self.routes,
+            config.review,
+            owner=this_owner(),
+            traces=traces,
         )
         self.evidence = EvidenceBundles(self.store, self.datasets, config, self.routes)
         self._seal(config, requester)

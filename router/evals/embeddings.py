@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from evaluators.base import Answer
 from router.evals.requests import EvalRequester
+from router.records import Trace
 from router.store.usage import EmbeddingUse, UsageStore
 
 
@@ -17,6 +18,7 @@ class EmbeddingClient:
         requester: sends the requests.
         run_id: the run.
         pay: called with each request that may have been paid for.
+        new_trace: returns the trace that a request is recorded in; None without one.
     """
 
     def __init__(
@@ -26,11 +28,13 @@ class EmbeddingClient:
         run_id: str,
         *,
         pay: Callable[[Answer], None],
+        new_trace: Callable[[], Trace | None] = lambda: None,
     ) -> None:
         self._store = store
         self._requester = requester
         self._run_id = run_id
         self._pay = pay
+        self._new_trace = new_trace
 
     async def __call__(self, route: str, texts: Sequence[str]) -> list[list[float]]:
         """Return one vector for each text, in order.
@@ -39,7 +43,7 @@ class EmbeddingClient:
             ModelNotFoundError: `route` is neither a route nor `provider/model`.
             UpstreamError: the target failed, or sent something else than one vector per text.
         """
-        vectors, answer, error = await self._requester.embed(route, texts)
+        vectors, answer, error = await self._requester.embed(route, texts, trace=self._new_trace())
         await self._store.add_embedding_use(self._run_id, _use_of(route, answer))
         self._pay(answer)
         if error is not None:

@@ -214,7 +214,14 @@ class Replay:
         ]
 
     def _scorers(self, stack: AsyncExitStack, pool: Callable[..., Scores]) -> _Scorers:
-        embed = EmbeddingClient(self._store, self._requester, self.run.id, pay=self._pay)
+        spans = self._spans
+        embed = EmbeddingClient(
+            self._store,
+            self._requester,
+            self.run.id,
+            pay=self._pay,
+            new_trace=_no_trace if spans is None else spans.embedding_trace,
+        )
         judges = JudgeClient(
             self._store,
             self._requester,
@@ -222,7 +229,7 @@ class Replay:
             concurrency=self._document.limits.concurrency,
             share=self._document.uses_run_cache,
             pay=self._pay,
-            trace_of=_no_trace if self._spans is None else self._spans.judge_trace,
+            trace_of=_no_trace if spans is None else spans.judge_trace,
         )
         return _Scorers(
             self.run,
@@ -488,7 +495,7 @@ class Replay:
         return self.stop is not None
 
 
-def _no_trace(_: JudgeRequest) -> None:
+def _no_trace(*_: JudgeRequest) -> None:
     return None
 
 

@@ -379,7 +379,9 @@ class EvalRequester:
             return await self.in_place.open(plan, upstream)
         return await self._dispatcher.open(plan, upstream)
 
-    async def embed(self, route: str, texts: Sequence[str]) -> EmbeddingResult:
+    async def embed(
+        self, route: str, texts: Sequence[str], *, trace: Trace | None = None
+    ) -> EmbeddingResult:
         """Request one vector for each text, always from the same target of the route.
 
         Raises:
@@ -395,6 +397,7 @@ class EvalRequester:
             request_id=f"eval_{hashlib.sha256(envelope['input']).hexdigest()[:24]}",
             traffic_class="eval",
             on_unsupported="error",
+            trace=trace,
         )
         at, started = time.time(), time.perf_counter()
         try:

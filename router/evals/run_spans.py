@@ -163,6 +163,14 @@ class RunSpans:
         trace.attributes["evalrouter.metric"] = bounded(request.metric)
         return trace
 
+    def embedding_trace(self) -> Trace | None:
+        """Return the trace for a request of embeddings, which is about several samples."""
+        trace = self._traces.contexts.of_evaluation("embeddings", self._run.id, new_span_id())
+        if trace is not None:
+            trace.attributes.update(self._attributes)
+            trace.links.append(self._run_ids)
+        return trace
+
     def ended(self, result: CellResult) -> None:
         """Send the sample's span with its scores, or the new scores alone."""
         entry = self._remove(result.cell)

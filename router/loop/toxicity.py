@@ -28,8 +28,10 @@ from router.config.review import Review
 from router.config.shadow import answering
 from router.evals.requests import EvalRequester
 from router.gateway.route_table import Routes
+from router.gateway.spans import SpanSink
 from router.loop.checks import CheckFinding, texts_of
 from router.loop.checks.findings import Action
+from router.records import new_span_id
 from router.rounds import Rounds
 from router.store.leases import LeaseStore
 from router.store.review import ReviewFilter, ReviewRow, ReviewStore, ToxicityProgress
@@ -76,6 +78,7 @@ class ToxicityReview:
         routes: the routes as they are: which of them share their texts with the judge.
         config: names the judge.
         owner: a name for this part of the process, which no other has.
+        traces: get the judge's spans; None where none are sent.
         clock: tells the seconds since the epoch.
     """
 
@@ -87,6 +90,7 @@ class ToxicityReview:
         config: Review,
         *,
         owner: str,
+        traces: SpanSink | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -94,6 +98,7 @@ class ToxicityReview:
         self._routes = routes
         self._config = config
         self._owner = owner
+        self._traces = traces
         self._clock = clock
         self._failures = 0
         self._spent_usd = 0.0
@@ -204,7 +209,12 @@ class ToxicityReview:
 
     async def _ask(self, request: JudgeRequest) -> Judgement:
         prepared = self._requester.prepare_judge_request(request)
-        judgement = await self._requester.ask_judge(prepared)
+        trace = None
+        if self._traces is not None:
+            trace = self._traces.contexts.of_evaluation("review", new_span_id())
+        if trace is not None:
+            trace.attributes["evalrouter.metric"] = request.metric
+        judgement = await self._requester.ask_judge(prepared, trace=trace)
         self._spent_usd += judgement.answer.cost_usd or 0.0
         return judgement
 

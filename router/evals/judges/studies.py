@@ -21,7 +21,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-from evaluators.base import Answer, Judgement, Sample
+from evaluators.base import Answer, Judgement, JudgeRequest, Sample
 from evaluators.data.dataset_process import in_thread, open_dataset, rows
 from evaluators.data.sampling import Rows
 from evaluators.judge import pairwise
@@ -58,7 +58,8 @@ from router.evals.hardware_cost import hardware_costs
 from router.evals.judges.requests import JudgeClient
 from router.evals.requests import EvalRequester
 from router.evals.stored_runs import find_run, stored_document
-from router.records import Target
+from router.gateway.spans import SpanSink, bounded
+from router.records import Target, Trace, new_span_id
 from router.store.judgements import JudgementRow
 from router.store.protocol import Store
 from router.store.studies import Study, StudyKind
@@ -150,7 +151,15 @@ class StudyProgress(msgspec.Struct):
 
 
 class Studies:
-    """The studies of a store."""
+    """The studies of a store.
+
+    Args:
+        store: has them.
+        requester: sends requests to judges.
+        providers: each provider by its name.
+        traces: get the judges' spans; None where none are sent.
+        now: seconds since the epoch.
+    """
 
     def __init__(
         self,
@@ -158,11 +167,13 @@ class Studies:
         requester: EvalRequester,
         providers: Mapping[str, Provider],
         *,
+        traces: SpanSink | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._requester = requester
         self._providers = providers
+        self._traces = traces
         self._now = now
 
     async def calibration(self, plan: CalibrationPlan) -> Study:
@@ -366,6 +377,18 @@ class Studies:
             live.calls += 1
             live.cost_usd += answer.cost_usd or 0.0
 
+        def trace_of(request: JudgeRequest) -> Trace | None:
+            """Return the trace of a request to a judge: all of a study are one session."""
+            if self._traces is None:
+                return None
+            trace = self._traces.contexts.of_evaluation("judgement", study.id, new_span_id())
+            if trace is not None:
+                trace.wants_bodies = self._traces.shows_content
+                trace.attributes["session.id"] = trace.attributes["evalrouter.study"] = study.id
+                trace.attributes["evalrouter.sample"] = bounded(request.sample_id)
+                trace.attributes["evalrouter.metric"] = bounded(request.metric)
+            return trace
+
         return JudgeClient(
             self._store,
             self._requester,
@@ -373,6 +396,7 @@ class Studies:
             concurrency=plan.concurrency,
             share=False,
             pay=pay,
+            trace_of=trace_of,
         )
 
     async def _add(

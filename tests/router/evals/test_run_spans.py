@@ -5,9 +5,11 @@ import time
 
 import httpx
 import pytest
+from click.testing import CliRunner
 from collector import Tree, collecting, scores_of, values_of
 from servers import gateway, scripted
 
+from router.cli import main
 from router.gateway.trace_context import evaluation_ids
 
 USAGE = {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15}
@@ -40,6 +42,7 @@ class Server:
         self.http = httpx.Client(base_url=url, timeout=60)
         self.collector = collector
         self.folder = folder
+        self.config = ""
 
     def run(self, **document):
         body = {**RUN, "dataset": str(self.folder / "rows.jsonl"), **document}
@@ -73,8 +76,7 @@ class Serving:
         self.scripted = scripted(MODELS)
         upstream = self.scripted.__enter__()
         section = json.dumps({"otlp_endpoint": collector.url, **self.telemetry})
-        self.gateway = gateway(
-            f"""
+        config = f"""
 server: {{port: 0}}
 storage: {{database: "sqlite:///{self.folder}/e.db"}}
 datasets: {{roots: ["{self.folder}"]}}
@@ -86,8 +88,9 @@ routes:
   two: {{targets: [{{model: up/two}}], retries: {{attempts: 2, backoff: 0.01}}}}
   down: {{targets: [{{model: up/down}}], retries: {{attempts: 1}}}}
 """
-        )
+        self.gateway = gateway(config)
         self.server = Server(self.gateway.__enter__(), collector, self.folder)
+        self.server.config = config
         return self.server
 
     def __exit__(self, *error):
@@ -251,3 +254,26 @@ def test_what_is_not_recorded_sends_nothing(serve):
         )
         assert given.status_code < 300, given.text
     assert server.collector.spans == []
+
+
+def test_embeddings_and_a_studys_judgements_are_traces_of_their_own(serve):
+    with serve() as server:
+        run = server.run(
+            routes=["one"], metrics=[{"name": "embedding_similarity", "route": "up/one"}]
+        )
+        case = {"instruction": "?", "response": "It rains.", "score": 4}
+        (server.folder / "cases.jsonl").write_text(json.dumps(case) + "\n")
+        (server.folder / "c.yaml").write_text(server.config)
+        files = ["--dataset", f"{server.folder}/cases.jsonl", "--config", f"{server.folder}/c.yaml"]
+        options = ["--judge", "up/judge", "--retries", "0", *files]
+        done = CliRunner().invoke(main, ["judge", "calibrate", *options])
+        assert done.exit_code == 0, done.output
+    tree = Tree(server.collector.spans)
+    for span in tree.all_named("embeddings one"):
+        assert values_of(span.attributes)["session.id"] == run["id"]
+        assert len(tree.below(span)) == 1
+    assert tree.all_named("embeddings one")
+    judged = tree.named("chat judge")
+    values = values_of(judged.attributes)
+    assert values["session.id"] == values["evalrouter.study"]
+    assert judged.parent_span_id == b""

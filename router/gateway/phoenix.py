@@ -52,28 +52,31 @@ class PhoenixAnnotations:
     def send(self, annotations: Sequence[Annotation], masks: Masks) -> int:
         """Send annotations; return how many Phoenix took: all or none."""
         rows = [_row(annotation) for annotation in annotations]
-        body = masks.mask(msgspec.json.encode({"data": rows}))
+        failure = self.post(rows, masks)
+        if failure and not self._is_failing:
+            why = masks.mask_text(failure)[:500]
+            log.error("Phoenix does not take annotations (telemetry.phoenix): %s", why)
+        self._is_failing = bool(failure)
+        return 0 if failure else len(rows)
+
+    def post(self, rows: Sequence[dict[str, Any]], masks: Masks | None = None) -> str:
+        """Send rows as they are; return why Phoenix did not take them, "" where it did."""
+        body = msgspec.json.encode({"data": rows})
         try:
             response = self._session.post(
-                self._url, data=body, timeout=self._timeout, allow_redirects=False
+                self._url,
+                data=body if masks is None else masks.mask(body),
+                timeout=self._timeout,
+                allow_redirects=False,
             )
         except requests.RequestException as error:
-            self._warn(masks.mask_text(str(error)))
-            return 0
-        if response.status_code != 200:
-            self._warn(f"status {response.status_code}")
-            return 0
-        self._is_failing = False
-        return len(rows)
+            return str(error)
+        status = response.status_code
+        return "" if status == 200 else f"it answered with status {status}"
 
     def close(self) -> None:
         """Close the connection."""
         self._session.close()
-
-    def _warn(self, why: str) -> None:
-        if not self._is_failing:
-            log.error("Phoenix does not take annotations (telemetry.phoenix): %s", why[:500])
-        self._is_failing = True
 
 
 def _row(annotation: Annotation) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from router.cli.commands import config_option, escape, json_option, out, print_j
 from router.cli.doctor import machine, storage
 from router.cli.doctor.findings import Finding, PlannedCheck, Results, run_checks
 from router.cli.doctor.hosts import ProviderChecks
+from router.cli.doctor.traces import traces
 from router.config.documents import read_yaml
 from router.config.environment import referenced_variables
 from router.config.loading import (
@@ -50,7 +51,7 @@ class Diagnosis(msgspec.Struct, frozen=True):
 )
 @json_option
 def doctor(config_path: Path | None, limit_s: float, *, as_json: bool) -> None:
-    """Check the config, the providers and their keys, the stores and this machine.
+    """Check the config, the providers and their keys, the stores, traces and this machine.
 
     Each provider is requested to list its models, which costs nothing. Nothing is changed. Exit
     code 1 where something has to be mended.
@@ -95,6 +96,8 @@ def _examined(path: Path | None, limit_s: float) -> Results:
         PlannedCheck("artifacts", lambda: storage.artifacts(config.storage)),
         PlannedCheck("port", lambda: machine.port(config.server)),
     ]
+    if config.telemetry.otlp_endpoint:
+        checks.append(PlannedCheck("traces", lambda: traces(config.telemetry, limit_s)))
     if config.models:
         checks.append(PlannedCheck("models", lambda: machine.models(config)))
     results = run_checks(checks, in_all_s)

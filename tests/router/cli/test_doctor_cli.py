@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import tiny_gguf
 from click.testing import CliRunner
+from collector import CollectorReply, collecting
 from raw_host import HOLD, READ, answer, raw_host
 from servers import evalrouter, gateway, reserved_port, s3_server
 from tiny_llama_server import llama_server
@@ -347,3 +348,19 @@ def test_the_process_ends_and_prints_a_line_for_each(folder):
     done = evalrouter("doctor", "--config", folder / "none.yaml", check=1)
     assert "none.yaml: no such file" in done.stdout
     assert done.stdout.endswith("failures: 1, warnings: 0\n")
+
+
+def test_where_traces_go_is_tried_without_a_trace():
+    with collecting() as collector:
+        telemetry = {"otlp_endpoint": collector.url, "phoenix": collector.url}
+        areas = doctor(f"telemetry: {json.dumps(telemetry)}", code=0)
+        assert [finding["status"] for finding in areas["traces"]] == ["ok", "ok"]
+        assert collector.sizes == [0]
+        assert json.loads(collector.posted["/v1/span_annotations"][0]) == {"data": []}
+    with collecting(lambda *_: CollectorReply(401)) as collector:
+        secret = {"otlp_headers": {"authorization": "Bearer hunter22-hunter22"}}
+        section = json.dumps({"otlp_endpoint": collector.url, **secret})
+        status, message = one(doctor(f"telemetry: {section}", code=0), "traces")
+    assert status == "warning"
+    assert "answered with status 401" in message
+    assert "hunter22" not in message

@@ -14,7 +14,7 @@ import msgspec
 from providers.base import AS_IT_CAME, Call, ProviderConfig, Reply, Secret, Translation
 from providers.errors import RequestError
 from providers.http.transport import Transport
-from providers.off_loop import off_loop
+from providers.off_loop import LARGE_BYTES, off_loop
 from providers.translation import reasoning
 from providers.translation.compose import error_reply
 from providers.translation.nested import Nested, text_for_parts
@@ -197,8 +197,12 @@ class Compatible:
         """
         if call.path == "models":
             return await self._post(call, {}, AS_IT_CAME)
+        size = call.size
         try:
-            fields, translation = await off_loop(call.size, self._translate, call)
+            if size > LARGE_BYTES:
+                fields, translation = await off_loop(size, self._translate, call)
+            else:
+                fields, translation = self._translate(call)
         except RequestError as error:
             return error_reply(error)
         return await self._post(call, fields, translation)

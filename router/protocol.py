@@ -988,7 +988,7 @@ def _lines(headers: Headers) -> bytes:
     Raises:
         RuntimeError: one has a byte that would end it.
     """
-    head = b"".join([b"%b: %b\r\n" % header for header in headers])
+    head = b"\r\n".join([*map(b": ".join, headers), b""])
     if head.translate(None, _IN_HEADERS) != b"\r\n" * len(headers):
         raise RuntimeError("a response header has a control character in it")
     return head

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from hashlib import sha256
 from typing import Literal, NamedTuple
 
@@ -31,6 +32,11 @@ def stored_name(text: str) -> str:
     """
     encoded = text.encode("utf-8", "surrogatepass")
     return text if len(encoded) <= MAX_STORED_BYTES else f"sha256:{sha256(encoded).hexdigest()}"
+
+
+def key_of_user(user: str) -> bytes:
+    """Return what a choice that sticks to a user is hashed from, by the user's stored name."""
+    return b"user " + user.encode("utf-8", "surrogatepass")
 
 
 def new_record_id() -> str:
@@ -76,6 +82,13 @@ class Target(NamedTuple):
         return cls(provider, model)
 
 
+# The names are few, and every request needs its own several times.
+@lru_cache(maxsize=4096)
+def name_of(target: Target) -> str:
+    """Return a target as `provider/model`."""
+    return str(target)
+
+
 class AssignedArm(NamedTuple):
     """Where a rollout has put a request.
 
@@ -99,12 +112,15 @@ class Odds:
         probabilities: of each target that may be the first. They add up to 1.
     """
 
-    __slots__ = ("_mixed", "_names", "probabilities")
+    __slots__ = ("_mixed", "_mixed_rate", "_mixed_target", "_names", "probabilities")
 
     def __init__(self, probabilities: Mapping[Target, float]) -> None:
         self.probabilities = probabilities
         self._names: Mapping[str, float] | None = None
-        self._mixed: tuple[float, Target, Odds] | None = None
+        # The last odds that were mixed of these, and of what.
+        self._mixed: Odds | None = None
+        self._mixed_rate = 0.0
+        self._mixed_target: Target | None = None
 
     @property
     def names(self) -> Mapping[str, float]:
@@ -115,8 +131,8 @@ class Odds:
 
     def mixed(self, rate: float, target: Target) -> Odds:
         """Return the odds where a target is taken with the probability `rate`, and else as here."""
-        if self._mixed is not None and self._mixed[:2] == (rate, target):
-            return self._mixed[2]
+        if target is self._mixed_target and rate == self._mixed_rate and self._mixed is not None:
+            return self._mixed
         rest = {other: (1 - rate) * value for other, value in self.probabilities.items()}
         odds = Odds(
             {
@@ -125,7 +141,7 @@ class Odds:
                 if value
             }
         )
-        self._mixed = (rate, target, odds)
+        self._mixed, self._mixed_rate, self._mixed_target = odds, rate, target
         return odds
 
 
@@ -433,7 +449,7 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
     def target_name(self) -> str:
         """Return the target that answered, else that of the last attempt; "" without one."""
         if self.target is not None:
-            return f"{self.target.provider}/{self.target.model}"
+            return name_of(self.target)
         return self.attempts[-1].target if self.attempts else ""
 
     def billed_tokens(self) -> int | None:

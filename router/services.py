@@ -172,7 +172,8 @@ class Services:
         model_lists: the providers' lists of models.
         retirements: which models will be shut down; a server opens and closes it (`app.py`).
         evidence: files from which others recompute numbers.
-        hooks: the shadows and the judging, which get requests after their answers.
+        hooks: the shadows, which get requests after their answers.
+        sample_hooks: the judging, which gets requests of rollouts' samples.
         cache: the response cache.
         cache_sync: clears it when requests are deleted.
         draining: whether the process is about to end and takes no new work.
@@ -279,9 +280,9 @@ class Services:
             allowed=config.evaluation,
             traces=traces,
         )
-        self.hooks = self.traffic.hooks = AnswerHooks(
-            [self.shadows], sample_hooks=[self.rollout_judging]
-        )
+        self.hooks = AnswerHooks([self.shadows])
+        self.sample_hooks = AnswerHooks([self.rollout_judging], first=1)
+        self.traffic.hooks = (self.hooks, self.sample_hooks)
         self.watches = Watches(
             self.store,
             self.datasets,

@@ -39,7 +39,7 @@ from router.api.reservations import Reservations
 from router.api.response_headers import error_headers
 from router.config.routes import Route
 from router.gateway.cache import CacheUse, cache_use_of, key_of
-from router.gateway.hooks import AnswerHooks, TargetChooser, TargetPredictor
+from router.gateway.hooks import AnswerHooks, RouteChooser, TargetChooser, TargetPredictor
 from router.gateway.keys import KEYLESS, NOTHING
 from router.gateway.recorder import settle
 from router.gateway.routing import Plan, Table, position_of, share, unit_of
@@ -74,6 +74,7 @@ class Completions:
         self._keys = services.keys
         self._traffic = services.traffic
         self._hooks: AnswerHooks = services.hooks
+        self._sample_hooks: AnswerHooks = services.sample_hooks
         self._prices = services.prices
         traces = services.telemetry.traces
         self._trace_contexts = None if traces is None else traces.contexts
@@ -163,7 +164,9 @@ class Completions:
             plan = self._plan(table, context)
             if route is not None and route.strategy == "learned":
                 plan = await self._predicted(plan, table, context, route)
-            plan = self._assigned(plan, context)
+            chooser = self._chooser.of_route(context.model)
+            if chooser is not None:
+                plan = self._assigned(plan, context, chooser)
             response = await self._dispatcher.open(plan, request)
             context.response = response
             try:
@@ -234,14 +237,14 @@ class Completions:
     def _plan(self, table: Table, context: RequestContext) -> Plan:
         """Return the plan for the request: by turn, by sticky key, or by chance."""
         model = context.model
-        needs = needs_of(context.envelope) if table.watches_needs(model) else None
+        turns, sticky, explore, watches_needs = table.traits(model)
+        needs = needs_of(context.envelope) if watches_needs else None
         key = None
-        if turns := table.takes_turns(model):
+        if turns:
             # The middle of the share: its edge, times `turns`, may round down to the turn before.
             draw = (self._turns[model] % turns + 0.5) / turns
             self._turns[model] += 1
         else:
-            sticky = table.sticky(model)
             key = sticky_key(sticky, context.envelope, context.headers) if sticky else None
             if key is None:
                 draw = self._random()
@@ -249,10 +252,10 @@ class Completions:
                 context.unit = unit_of(key, model)
                 draw = position_of(context.unit)
         explore_draw = 1.0
-        if table.explore(model):
+        if explore:
             # By a hash, so that a client stays where it is and the record shows what was drawn.
             explore_draw = share(context.unit or context.record_id, f"explore {model}")
-            context.explores = explore_draw < table.explore(model)
+            context.explores = explore_draw < explore
         load_of = self._dispatcher.load_of
         plan = table.plan(model, draw, load_of=load_of, needs=needs, explore_draw=explore_draw)
         context.odds = plan.odds
@@ -287,22 +290,22 @@ class Completions:
         context.first = plan.targets[0]
         return plan
 
-    def _assigned(self, plan: Plan, context: RequestContext) -> Plan:
+    def _assigned(self, plan: Plan, context: RequestContext, chooser: RouteChooser) -> Plan:
         """Return the plan with the target first that a rollout has for this request, if any."""
-        sticky = self._chooser.sticky_of(plan.route)
-        if sticky is None or context.route is None:
+        route = context.route
+        if route is None:
             return plan
-        key = unit_key(sticky, context.envelope, context.headers) or f"request {context.record_id}"
-        assignment = self._chooser.choose(plan.route, context.route, key)
-        context.assignment = assignment
+        key = unit_key(chooser.sticky, context.user(), context.envelope, context.headers)
+        assignment, unit = chooser.choose(route, key or b"request " + context.record_id.encode())
         if assignment is None:
             return plan
+        context.assignment, context.unit = assignment, unit
         if context.odds is not None:
             context.odds = context.odds.mixed(assignment.weight, assignment.candidate)
         if assignment.sampled:
-            context.hooks |= self._hooks.wants_sampled(
+            context.hooks |= self._sample_hooks.wants(
                 plan.route,
-                context.route,
+                route,
                 context.record_id,
                 key_id=context.grant.key_id,
                 stored=context.stored,

@@ -19,7 +19,16 @@ from router.gateway.hooks import Assignment
 from router.gateway.keys import KEYLESS
 from router.gateway.recorder import HEAD_BYTES, TAIL_BYTES
 from router.gateway.upstream import UpstreamResponse
-from router.records import Attempt, LearnedChoice, Odds, Record, Target, Trace, new_record_id
+from router.records import (
+    Attempt,
+    LearnedChoice,
+    Odds,
+    Record,
+    Target,
+    Trace,
+    name_of,
+    new_record_id,
+)
 
 # The longest `x-request-id` of a client that is taken over.
 MAX_REQUEST_ID_BYTES = 128
@@ -60,6 +69,7 @@ class RequestContext:
     """
 
     __slots__ = (
+        "_user",
         "assignment",
         "at",
         "attempts",
@@ -116,6 +126,7 @@ class RequestContext:
         self.trace: Trace | None = None
         self.traceparent = ""
         self.unit = ""
+        self._user: str | None = None
         self.first: Target | None = None
         self.odds: Odds | None = None
         self.explores = False
@@ -139,6 +150,12 @@ class RequestContext:
         self.model, self.stream, self.envelope = parse(body, self.path)
         self.stored = wire.is_stored(self.envelope)
 
+    def user(self) -> str:
+        """Return the client's identifier of its user, as it is stored; "" without one."""
+        if self._user is None:
+            self._user = user_of(self.envelope)
+        return self._user
+
     def fail(self, error: EvalrouterError) -> None:
         """Note the error that the request ended with; a status that was already sent stands."""
         self.status = self.status or error.status
@@ -157,7 +174,7 @@ class RequestContext:
 
     def answer_headers_of(self, response: UpstreamResponse) -> Headers:
         """Return the headers of a target's answer."""
-        headers = self.answer_headers(response.content_type, str(response.target))
+        headers = self.answer_headers(response.content_type, name_of(response.target))
         headers.append((b"x-evalrouter-attempts", attempts_value(self.attempts)))
         if response.translation.dropped:
             dropped = ", ".join(response.translation.dropped)
@@ -181,8 +198,6 @@ class RequestContext:
         if cached is not None:
             target = Target.parse(cached.target)
             whole = cached.body
-        full = keep == "full" or self.hooks
-        long = len(whole) > TAIL_BYTES
         record = Record(
             id=self.record_id,
             at=self.at,
@@ -192,9 +207,8 @@ class RequestContext:
             status=self.status if cached is None else cached.status,
             error_code=self.error_code,
             stream=self.stream,
-            cached=cached is not None,
             key_id=self.grant.key_id,
-            user="" if keep == "none" else user_of(self.envelope),
+            user="" if keep == "none" else self.user(),
             request_id=self.request_id,
             conversation="" if keep == "none" else conversation_of(self.headers),
             stored=self.stored,
@@ -208,15 +222,17 @@ class RequestContext:
             total_s=ended - self.started,
             translation=None if response is None else response.translation,
             keep=keep,
-            hooks=self.hooks,
-            request=self.body if full else None,
-            response=whole if full else None,
-            tail=whole[-TAIL_BYTES:] if long else whole,
-            head=whole[:HEAD_BYTES] if long else b"",
+            tail=whole,
             received=self.received or len(whole),
             body=self.body,
             trace=self.trace,
         )
+        if cached is not None:
+            record.cached = True
+        if len(whole) > TAIL_BYTES:
+            record.tail, record.head = whole[-TAIL_BYTES:], whole[:HEAD_BYTES]
+        if keep == "full" or self.hooks:
+            record.hooks, record.request, record.response = self.hooks, self.body, whole
         if self.assignment is not None:
             self.assignment.note(record)
         return record

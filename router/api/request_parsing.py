@@ -14,7 +14,7 @@ from providers.errors import RequestError
 from providers.names import MAX_NAME_BYTES, check_name
 from providers.wire import UNREADABLE, Message
 from router.gateway.routing import Needs
-from router.records import stored_name
+from router.records import key_of_user, stored_name
 
 PATHS: Mapping[str, Path] = {
     "/v1/chat/completions": "chat/completions",
@@ -159,28 +159,40 @@ def sticky_key(
         raw = envelope.get("user")
         return None if raw is None else bytes(raw).decode("utf-8", "replace")
     if sticky == "conversation":
-        return _opening(envelope.get("messages"))
-    value = headers.get(sticky.removeprefix("header:").lower().encode())
+        opening = _opening(envelope.get("messages"))
+        return None if opening is None else opening.decode("utf-8", "replace")
+    value = _header(sticky, headers)
     return None if value is None else value.decode("latin-1")
 
 
+def _header(sticky: str, headers: Mapping[bytes, bytes]) -> bytes | None:
+    return headers.get(sticky.removeprefix("header:").lower().encode())
+
+
 def unit_key(
-    sticky: str, envelope: Mapping[str, msgspec.Raw], headers: Mapping[bytes, bytes]
-) -> str | None:
+    sticky: str,
+    user: str,
+    envelope: Mapping[str, msgspec.Raw],
+    headers: Mapping[bytes, bytes],
+) -> bytes | None:
     """Return what the choice of a rollout sticks to; None for a request without it.
 
     Args:
         sticky: `user`, `conversation` or `header:NAME`; "" for the user, or else the conversation.
+        user: by `user_of`.
         envelope: the request's fields.
         headers: the request's headers, names in lower case.
     """
-    if sticky and sticky != "user":
-        key = sticky_key(sticky, envelope, headers)
-        return None if key is None else f"{sticky} {key}"
-    if user := user_of(envelope):
-        return f"user {user}"
-    opening = None if sticky else sticky_key("conversation", envelope, headers)
-    return None if opening is None else f"conversation {opening}"
+    if not sticky or sticky == "user":
+        if user:
+            return key_of_user(user)
+        opening = None if sticky else _opening(envelope.get("messages"))
+    elif sticky == "conversation":
+        opening = _opening(envelope.get("messages"))
+    else:
+        value = _header(sticky, headers)
+        return None if value is None else b"%b %b" % (sticky.encode(), value)
+    return None if opening is None else b"conversation " + opening
 
 
 def user_of(envelope: Mapping[str, msgspec.Raw]) -> str:
@@ -214,7 +226,7 @@ def conversation_of(headers: Mapping[bytes, bytes]) -> str:
     return "" if value is None else stored_name(value.decode("utf-8", "replace"))
 
 
-def _opening(messages: msgspec.Raw | None) -> str | None:
+def _opening(messages: msgspec.Raw | None) -> bytes | None:
     """Return the first message that is not a system message.
 
     It is the same in every turn of a conversation.
@@ -224,7 +236,7 @@ def _opening(messages: msgspec.Raw | None) -> str | None:
     try:
         for raw in _decode_messages(messages):
             if _decode_role(raw).role not in ("system", "developer"):
-                return bytes(raw).decode("utf-8", "replace")
+                return bytes(raw)
     except UNREADABLE:
         return None
     return None
@@ -247,7 +259,7 @@ def needs_of(envelope: Mapping[str, msgspec.Raw]) -> Needs:
 def answer_limit(envelope: Mapping[str, msgspec.Raw]) -> int:
     """Return the largest number of tokens that an answer may have; 0 without a limit."""
     for name in ("max_completion_tokens", "max_tokens"):
-        if limit := whole_number(envelope, name):
+        if name in envelope and (limit := whole_number(envelope, name)):
             return limit
     return 0
 

@@ -35,7 +35,7 @@ class Reservations:
         prompt = tokens.of_request(body) if large else len(body) // tokens.BYTES_PER_TOKEN
         completion = 0
         if context.path != "embeddings":
-            choices = whole_number(envelope, "n") or 1
+            choices = (whole_number(envelope, "n") or 1) if "n" in envelope else 1
             completion = choices * (answer_limit(envelope) or round(holder.usual_completion))
         if holder.row.budget_usd is None:
             return ExpectedUsage(prompt, completion)

@@ -28,6 +28,7 @@ MAX_RETRY_AFTER_S = 86_400.0
 
 # What hosts call the id that they have for a request.
 _REQUEST_IDS = ("x-request-id", "request-id", "apim-request-id", "x-amzn-requestid")
+_REQUEST_ID_NAMES = frozenset(_REQUEST_IDS)
 _RATE_LIMIT = re.compile(r"(?:x-|anthropic-)?ratelimit-([a-z0-9-]{1,64})")
 _WITHOUT_CONTROLS = bytes(code if 32 <= code < 127 else 32 for code in range(256))
 
@@ -69,11 +70,10 @@ def host_headers(headers: Mapping[str, str], secrets: tuple[bytes, ...] = ()) ->
         secrets: bytes that must not be passed on.
     """
     passed: Headers = []
-    for name in _REQUEST_IDS:
-        if name in headers:
-            request_id = _bounded(headers[name], secrets)
-            passed.append((b"x-evalrouter-upstream-request-id", request_id))
-            break
+    if not _REQUEST_ID_NAMES.isdisjoint(headers):
+        name = next(name for name in _REQUEST_IDS if name in headers)
+        request_id = _bounded(headers[name], secrets)
+        passed.append((b"x-evalrouter-upstream-request-id", request_id))
     if "ratelimit-" in "\n".join(headers):
         limits = [
             (match[1], headers[name]) for name in headers if (match := _RATE_LIMIT.fullmatch(name))

@@ -27,7 +27,7 @@ from providers.errors import (
 )
 from providers.http import sse
 from providers.masking import Masks, hide
-from providers.off_loop import off_loop
+from providers.off_loop import LARGE_BYTES, off_loop
 from providers.usage import with_usage
 from router.config.routes import Retries
 from router.gateway import answer_checks
@@ -58,7 +58,7 @@ from router.gateway.upstream import (
     log_breaker_close,
     log_breaker_open,
 )
-from router.records import Attempt, Target, TrafficClass, new_span_id
+from router.records import Attempt, Target, TrafficClass, name_of, new_span_id
 
 # An error body is for reading; a host that sends more than this is not telling us anything.
 MAX_ERROR_BYTES = 1024 * 1024
@@ -98,7 +98,7 @@ class _AttemptLog:
         paid: bool = False,
         span_id: int = 0,
     ) -> None:
-        attempt = Attempt(str(target), result, status, seconds, paid)
+        attempt = Attempt(name_of(target), result, status, seconds, paid)
         self.attempts.append(attempt)
         if self.trace is not None:
             self.trace.add_attempt(attempt, span_id)
@@ -463,7 +463,10 @@ class Dispatcher:
                 else:
                     body = await reply.read()
                     whole = answer_checks.whole
-                    body = await off_loop(len(body), whole, body, request.path, target)
+                    if len(body) > LARGE_BYTES:
+                        body = await off_loop(len(body), whole, body, request.path, target)
+                    else:
+                        body = whole(body, request.path, target)
             response = UpstreamResponse(
                 reply,
                 state,

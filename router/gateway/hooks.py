@@ -19,14 +19,12 @@ class Assignment(NamedTuple):
 
     Attributes:
         assigned: the rollout, its step and the arm.
-        unit: a hash of whom the choice sticks to.
         sampled: whether the request is in the sample of which the rollout's evidence is made.
         target: the target to try before those of the plan; None for the plan as it is.
         candidate, weight: the rollout's candidate, and the share of requests that try it first.
     """
 
     assigned: AssignedArm
-    unit: str
     sampled: bool
     target: Target | None
     candidate: Target
@@ -34,7 +32,7 @@ class Assignment(NamedTuple):
 
     def note(self, record: Record) -> None:
         """Note in a request's record where the request has been put."""
-        record.assigned, record.unit = self.assigned, self.unit
+        record.assigned = self.assigned
         if self.sampled:
             record.rollout, record.step, record.arm = self.assigned
 
@@ -42,20 +40,28 @@ class Assignment(NamedTuple):
 class TargetChooser(Protocol):
     """Has some requests of a route answered by another target than the route's own."""
 
-    def sticky_of(self, route_name: str) -> str | None:
-        """Return what its choice sticks to, as in the config's `sticky`.
-
-        "" stands for the request's user, or else its conversation. None where it chooses nothing
-        for the route, which is looked up for every request.
-        """
+    def of_route(self, route_name: str) -> RouteChooser | None:
+        """Return what chooses for a route; None where nothing does. Every request looks it up."""
         ...
 
-    def choose(self, route_name: str, route: Route, key: str) -> Assignment | None:
-        """Return the choice for a request; None where the route has none now.
+
+class RouteChooser(Protocol):
+    """Chooses for the requests of one route.
+
+    Attributes:
+        sticky: what the choice sticks to, as in the config's `sticky`; "" for the request's user,
+            or else its conversation.
+    """
+
+    sticky: str
+
+    def choose(self, route: Route, key: bytes) -> tuple[Assignment | None, str]:
+        """Return the choice for a request, None where the route has none now; and its unit.
+
+        The unit is a hash of whom the choice sticks to.
 
         Args:
-            route_name: the route's name.
-            route: its definition.
+            route: the route's definition.
             key: what the choice sticks to; another one for each request without it.
         """
         ...
@@ -86,7 +92,13 @@ class TargetPredictor(Protocol):
 
 
 class AnswerHook(Protocol):
-    """Gets requests with their answers, once clients have theirs."""
+    """Gets requests with their answers, once clients have theirs.
+
+    Attributes:
+        watched: the names of the routes of which it may want requests.
+    """
+
+    watched: Collection[str]
 
     def wants(
         self, route_name: str, route: Route, record_id: str, *, key_id: str, stored: bool
@@ -111,50 +123,30 @@ class AnswerHook(Protocol):
 
 
 class AnswerHooks:
-    """Several hooks, each of which gets what it wants. A record has one bit for each.
+    """Several hooks, each of which gets what it wants.
 
     Args:
-        hooks: may want any request.
-        sample_hooks: may want those that are in the sample of a rollout, once that is known.
+        hooks: a record has one bit for each.
+        first: the bit of the first one.
     """
 
-    def __init__(
-        self, hooks: Sequence[AnswerHook], sample_hooks: Sequence[AnswerHook] = ()
-    ) -> None:
-        self._hooks = [(1 << n, hook) for n, hook in enumerate((*hooks, *sample_hooks))]
-        self._of_all = self._hooks[: len(hooks)]
-        self._of_samples = self._hooks[len(hooks) :]
+    def __init__(self, hooks: Sequence[AnswerHook], *, first: int = 0) -> None:
+        self._hooks = [(1 << n, hook) for n, hook in enumerate(hooks, first)]
 
     def wants(
         self, route_name: str, route: Route, record_id: str, *, key_id: str, stored: bool
     ) -> int:
         """Return which hooks want a request, one bit for each; see `AnswerHook.wants`."""
-        return _bits(self._of_all, route_name, route, record_id, key_id=key_id, stored=stored)
-
-    def wants_sampled(
-        self, route_name: str, route: Route, record_id: str, *, key_id: str, stored: bool
-    ) -> int:
-        """Return which more want a request that is in the sample of a rollout."""
-        return _bits(self._of_samples, route_name, route, record_id, key_id=key_id, stored=stored)
+        bits = 0
+        for bit, hook in self._hooks:
+            if route_name in hook.watched and hook.wants(
+                route_name, route, record_id, key_id=key_id, stored=stored
+            ):
+                bits |= bit
+        return bits
 
     def after(self, record: Record) -> None:
         """Pass a request to the hooks that wanted it."""
         for bit, hook in self._hooks:
             if record.hooks & bit:
                 hook.after(record)
-
-
-def _bits(
-    hooks: Sequence[tuple[int, AnswerHook]],
-    route_name: str,
-    route: Route,
-    record_id: str,
-    *,
-    key_id: str,
-    stored: bool,
-) -> int:
-    bits = 0
-    for bit, hook in hooks:
-        if hook.wants(route_name, route, record_id, key_id=key_id, stored=stored):
-            bits |= bit
-    return bits

@@ -187,6 +187,9 @@ def _describe(
     headers: RequestHeaders, names: _Names, bucket: Bucket, now: float, reserved: int = 0
 ) -> None:
     level, until_full = bucket.state(now)
-    headers.append((names.limit, b"%d" % bucket.limit))
-    headers.append((names.remaining, b"%d" % max(0, level - reserved)))
-    headers.append((names.reset, in_words(until_full).encode()))
+    limit, remaining, reset = names
+    headers += (
+        (limit, b"%d" % bucket.limit),
+        (remaining, b"%d" % (level - reserved if level > reserved else 0)),
+        (reset, in_words(until_full).encode()),
+    )

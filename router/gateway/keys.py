@@ -182,11 +182,13 @@ class Keys:
         _check_usable(holder.row, now)
         holder.check(route, now)
         if holder.requests is not None:
-            holder.requests.take(1, now)
+            # `check` has just looked at its level.
+            holder.requests.take_of_level(1)
         holder.in_flight += 1
         if expected is not NOTHING:
-            holder.reserved_tokens += expected.prompt + expected.completion
-            holder.reserved_usd += expected.usd
+            prompt, completion, usd = expected
+            holder.reserved_tokens += prompt + completion
+            holder.reserved_usd += usd
         return Grant(self, holder, expected)
 
     def identify(self, key: bytes | None) -> KeyRow:
@@ -240,12 +242,13 @@ class Keys:
         now = self.now()
         holder.in_flight -= 1
         if expected is not NOTHING:
-            holder.reserved_tokens -= expected.prompt + expected.completion
+            prompt, completion, usd = expected
+            holder.reserved_tokens -= prompt + completion
             # Sums of fractions do not come back to 0 by themselves.
-            holder.reserved_usd = holder.reserved_usd - expected.usd if holder.in_flight else 0.0
-            if total_tokens and expected.completion:
+            holder.reserved_usd = holder.reserved_usd - usd if holder.in_flight else 0.0
+            if total_tokens and completion:
                 holder.usual_completion = max(
-                    float(min(total_tokens, MAX_TOKENS) - expected.prompt),
+                    float(min(total_tokens, MAX_TOKENS) - prompt),
                     holder.usual_completion * USUAL_DECAY,
                     1.0,
                 )

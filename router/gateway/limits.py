@@ -21,12 +21,12 @@ class Bucket:
     the debt is worked off before anything more is let through.
     """
 
-    __slots__ = ("_at", "_level", "_rate", "limit")
+    __slots__ = ("_at", "_full", "_level", "_rate", "limit")
 
     def __init__(self, limit: int, now: float) -> None:
         self.limit = limit
         self._rate = limit / MINUTE
-        self._level = float(limit)
+        self._full = self._level = float(limit)
         self._at = now
 
     def level(self, now: float) -> float:
@@ -36,12 +36,16 @@ class Bucket:
         self._at = now
         if elapsed > 0:
             level = self._level + elapsed * self._rate
-            self._level = level if level < self.limit else float(self.limit)
+            self._level = level if level < self._full else self._full
         return self._level
 
     def take(self, amount: float, now: float) -> None:
         """Take the amount, into debt if need be."""
         self._level = self.level(now) - amount
+
+    def take_of_level(self, amount: float) -> None:
+        """Take the amount at the moment of the last `level`."""
+        self._level -= amount
 
     def wait(self, amount: float, now: float) -> float:
         """Return the seconds until the amount may be taken without a debt."""

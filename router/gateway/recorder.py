@@ -107,7 +107,7 @@ class Traffic:
     Attributes:
         dropped: the number of rows that were never written, because the store refused them, or
             was unavailable or too slow for too long.
-        hooks: get the completed records that they want, on the event loop; None for no hooks.
+        hooks: get the completed records that they want, on the event loop.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Traffic:
         queued_bytes: int = QUEUED_BYTES,
     ) -> None:
         self.dropped = 0
-        self.hooks: AnswerHooks | None = None
+        self.hooks: Sequence[AnswerHooks] = ()
         self._store = store
         self._prices = prices
         self._default = config.record
@@ -299,8 +299,8 @@ class Traffic:
     def _pass_to_hooks(self, record: Record) -> None:
         """Pass a record with its bodies to hooks; then drop bodies that are not to be stored."""
         try:
-            if self.hooks is not None:
-                self.hooks.after(copy(record))
+            for hooks in self.hooks:
+                hooks.after(copy(record))
         except Exception:
             log.exception("request %s could not be passed on", record.id)
         if record.keep != "full":
@@ -411,6 +411,9 @@ class Traffic:
 
 
 def _size(record: Record) -> int:
+    """Return the bytes of a record's bodies, once those are gone that are not to be stored."""
+    if record.keep != "full":
+        return 0
     return len(record.request or b"") + len(record.response or b"")
 
 

@@ -189,6 +189,25 @@ def _policy(
     )
 
 
+class RouteTraits(NamedTuple):
+    """What of a request the plan of a route depends on.
+
+    Attributes:
+        turns: the number of targets that take turns; 0 where they do not.
+        sticky: what keeps a client on one target, as in the config; None for nothing.
+        explore: the share of requests for which any of the targets is tried.
+        watches_needs: whether what a request needs of a target makes a difference.
+    """
+
+    turns: int = 0
+    sticky: str | None = None
+    explore: float = 0.0
+    watches_needs: bool = False
+
+
+NO_TRAITS = RouteTraits()
+
+
 class _PreparedRoute:
     """A route made ready to plan: cumulative weights, and the order that follows each choice.
 
@@ -219,6 +238,12 @@ class _PreparedRoute:
         self.limited = {
             target: entry.supports for target, entry in entries if entry.supports != Supports()
         }
+        self.traits = RouteTraits(
+            turns=count if self.strategy == "round_robin" else 0,
+            sticky=route.sticky,
+            explore=route.explore,
+            watches_needs=bool(self.limited),
+        )
         self._odds: dict[tuple[_Shares, frozenset[Target] | None], Odds] = {}
         # Of each position, what a strategy chooses by that looks at no load.
         total = self.bounds[-1] if self.bounds else 0.0
@@ -419,20 +444,10 @@ class Table:
         """Return the routes' names, in the order of the config."""
         return list(self._prepared)
 
-    def sticky(self, model: str) -> str | None:
-        """Return the route's `sticky`; None for a model that is not a route."""
-        route = self.routes.get(model)
-        return route.sticky if route else None
-
-    def watches_needs(self, model: str) -> bool:
-        """Return whether a plan for the model depends on what the request needs."""
+    def traits(self, model: str) -> RouteTraits:
+        """Return what a plan for a model depends on; the same for all names that are no route's."""
         prepared = self._prepared.get(model)
-        return bool(prepared and prepared.limited)
-
-    def takes_turns(self, model: str) -> int:
-        """Return the number of targets that take turns; 0 when the route's do not."""
-        prepared = self._prepared.get(model)
-        return len(prepared.targets) if prepared and prepared.strategy == "round_robin" else 0
+        return prepared.traits if prepared else NO_TRAITS
 
     def first_targets(self, model: str) -> tuple[Target, ...]:
         """Return every target that a plan for the model may begin with.
@@ -450,11 +465,6 @@ class Table:
         prepared = self._prepared.get(model)
         limit = prepared.policy.concurrency.get(target) if prepared else None
         return limit.running if limit else None
-
-    def explore(self, model: str) -> float:
-        """Return the share of requests for which a route tries any of its targets, else 0."""
-        prepared = self._prepared.get(model)
-        return prepared.explore if prepared else 0.0
 
     def explored_odds(self, plan: Plan, target: Target) -> Odds:
         """Return the odds of a plan's route where a target comes first unless it explores."""
@@ -474,7 +484,7 @@ class Table:
         Args:
             model: a route's name, or `provider/model`.
             draw: the chance in the choice, in [0, 1). Random for a fresh choice, `share(key)` for
-                one that sticks to a key, `(turn + 0.5) / takes_turns` for taking turns.
+                one that sticks to a key, `(turn + 0.5) / turns` for taking turns.
             load_of: returns the load of a target now.
             needs: what the request needs of a target; None when it was not read.
             explore_draw: the chance in whether the route tries another target than the strategy's,

@@ -215,29 +215,32 @@ class ProcessMetrics:
         series = self._series.get(key)
         if series is None:
             series = _series_of(self._series, key)
-        status = record.status
+        status, seconds, first_byte = record.status, record.total_s, record.first_byte_s
         series.statuses[status] = series.statuses.get(status, 0) + 1
         if record.error_code:
             series.errors[record.error_code] = series.errors.get(record.error_code, 0) + 1
-        series.seconds[bisect_left(SECONDS, record.total_s)] += 1
-        series.seconds_sum += record.total_s
-        if record.first_byte_s is not None:
-            series.first_byte[bisect_left(FIRST_BYTE, record.first_byte_s)] += 1
-            series.first_byte_sum += record.first_byte_s
+        series.seconds[bisect_left(SECONDS, seconds)] += 1
+        series.seconds_sum += seconds
+        if first_byte is not None:
+            series.first_byte[bisect_left(FIRST_BYTE, first_byte)] += 1
+            series.first_byte_sum += first_byte
         if record.cached:
             series.cache_hits += 1
-        elif record.cost_usd is None:
-            series.unpriced += 1
         else:
-            series.cost_usd += record.cost_usd
-        if not record.cached:
+            if record.cost_usd is None:
+                series.unpriced += 1
+            else:
+                series.cost_usd += record.cost_usd
             series.input_tokens += (record.prompt_tokens or 0) + record.lost_tokens
             series.estimated += record.estimated
             series.output_tokens += record.completion_tokens or 0
             series.cached_tokens += record.cached_tokens
+        attempts = self._attempts
         for attempt in record.attempts:
-            tried = (record.traffic_class, made_up or attempt.target, attempt.result)
-            self._attempts[_capped(self._attempts, tried)] += 1
+            tried: _Key = (record.traffic_class, made_up or attempt.target, attempt.result)
+            if tried not in attempts:
+                tried = _capped(attempts, tried)
+            attempts[tried] += 1
 
     async def exposition(self, accept: str = "") -> tuple[bytes, str]:
         """Return all metrics as text, in the format the scraper accepts, and its content type."""
@@ -354,8 +357,8 @@ def _series_of(series: dict[_Key, _Series], key: _Key) -> _Series:
 
 
 def _capped(attempts: Counter[tuple[str, str, str]], tried: tuple[str, str, str]) -> _Key:
-    """Return what an attempt counts as."""
-    if tried not in attempts and len(attempts) >= MAX_TARGETS:
+    """Return what the first attempt of its kind counts as."""
+    if len(attempts) >= MAX_TARGETS:
         return tried[0], OTHER, tried[2]
     return tried
 

@@ -161,8 +161,10 @@ class UpstreamResponse:
         self.headers = reply.headers
         usual = "text/event-stream" if body is None else "application/json"
         content_type = reply.headers.get("content-type", usual)
-        fits = content_type.startswith(usual) and len(content_type) <= MAX_CONTENT_TYPE_CHARS
-        self.content_type = content_type if fits else usual
+        if content_type != usual:
+            fits = content_type.startswith(usual) and len(content_type) <= MAX_CONTENT_TYPE_CHARS
+            content_type = content_type if fits else usual
+        self.content_type = content_type
         self.translation = reply.translation
         self.target = state.target
         self.attempts = attempts

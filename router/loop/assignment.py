@@ -2,7 +2,8 @@
 
     assignments = Assignments(store, routes, providers)
     await assignments.follow()                     # what other processes have decided
-    assignments.choose("summarizer", route, key)   # Assignment(...), or None
+    side = assignments.of_route("summarizer")      # None without a rollout
+    side.choose(route, key)                        # Assignment(...)
 
 A user's position is a hash of the rollout and of what names the user, from 0 to 1; positions below
 the candidate's share are the candidate's. So shares are nested: a user who has come to the
@@ -40,19 +41,17 @@ MAX_SAMPLED_AT_ONCE = 60 * MAX_SAMPLED_PER_S
 # A hash has 64 bits. The upper ones are the position, which a float holds exactly, so that it never
 # rounds up to 1. The lower ones draw the sample; no weight is so fine that it depends on them too.
 _POSITIONS, _REST_BITS = 1 << 53, 11
-_SAMPLES = 1 << 32
+_SAMPLES = (1 << 32) - 1
+# No hash, and no half of one, is above it.
+_END = b"\xff" * 9
 
 
-def unit_of(rollout_id: str, key: str) -> str:
+def unit_of(rollout_id: str, key: bytes) -> str:
     """Return what stands for a user in a rollout, 16 hexadecimal digits.
 
     It does not tell who the user is, and is another one in every rollout.
     """
-    return _hash_of(rollout_id.encode(), key).hex()
-
-
-def _hash_of(rollout_id: bytes, key: str) -> bytes:
-    return blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8, key=rollout_id).digest()
+    return blake2b(key, digest_size=8, key=rollout_id.encode()).hexdigest()
 
 
 class Assignments:
@@ -82,7 +81,7 @@ class Assignments:
         self._providers = providers
         self._version = (0, -1)
         self.active: Mapping[str, Rollout] = {}
-        self._sides: dict[str, _Side] = {}
+        self._by_route: dict[str, RouteAssignments] = {}
 
     async def follow(self) -> None:
         """Take over what any process has decided."""
@@ -95,8 +94,8 @@ class Assignments:
         self._version = version
         self.active = {rollout.route: rollout for rollout in rollouts}
         # A candidate whose provider this process does not have could only fail.
-        self._sides = {
-            name: _Side(rollout, self._clock)
+        self._by_route = {
+            name: RouteAssignments(rollout, self._clock)
             for name, rollout in self.active.items()
             if Target.parse(rollout.candidate).provider in self._providers
         }
@@ -111,25 +110,12 @@ class Assignments:
             failing="cannot look for changed rollouts",
         )
 
-    def sticky_of(self, route_name: str) -> str | None:
-        """Return what keeps a user in one arm; None for a route without a rollout."""
-        side = self._sides.get(route_name)
-        return None if side is None else side.sticky
-
-    def choose(self, route_name: str, route: Route, key: str) -> Assignment | None:
-        """Return the side of a request; None where its route has no rollout now.
-
-        Args:
-            route_name: the route's name.
-            route: its definition in this process. Where it is not what the rollout compares with,
-                it is in effect for all requests.
-            key: what names the request's user, or else the request.
-        """
-        side = self._sides.get(route_name)
-        return None if side is None else side.choose(route, key)
+    def of_route(self, route_name: str) -> RouteAssignments | None:
+        """Return what assigns a route's requests; None for a route without a rollout."""
+        return self._by_route.get(route_name)
 
 
-class _Side:
+class RouteAssignments:
     """A rollout made ready to assign requests.
 
     Attributes:
@@ -141,12 +127,13 @@ class _Side:
         self._clock = clock
         self.sticky = sticky_of(rollout)
         self._id = rollout.id.encode()
-        # A hash below is the candidate's.
-        self._end = math.ceil(rollout.weight * _POSITIONS) << _REST_BITS
-        self._candidate = Target.parse(rollout.candidate)
-        self._arms = (
-            _arm_of(rollout, "control", rollout.sampled_control, None),
-            _arm_of(rollout, "candidate", rollout.sampled_candidate, self._candidate),
+        # Hashes below are the candidate's.
+        weight = math.ceil(rollout.weight * _POSITIONS) << _REST_BITS
+        self._end = weight.to_bytes(8) if rollout.weight < 1 else _END
+        candidate = Target.parse(rollout.candidate)
+        self._control = _Arm(rollout, "control", rollout.sampled_control, None, candidate)
+        self._candidate = _Arm(
+            rollout, "candidate", rollout.sampled_candidate, candidate, candidate
         )
         # How many requests may still be sampled at once, and when that was so.
         self._left, self._left_at = MAX_SAMPLED_AT_ONCE, clock()
@@ -154,19 +141,24 @@ class _Side:
         self._compared: Route | None = None
         self._is_control = False
 
-    def choose(self, route: Route, key: str) -> Assignment | None:
+    def choose(self, route: Route, key: bytes) -> tuple[Assignment | None, str]:
+        """Return the side of a request, None where its route is not what is compared; and its unit.
+
+        Args:
+            route: the route in this process. Where it is not what the rollout compares with, it is
+                in effect for all requests.
+            key: what names the request's user, or else the request.
+        """
         if route is not self._compared:
             self._is_control = is_unchanged(self._rollout, route)
             self._compared = route
         if not self._is_control:
-            return None
-        digest = _hash_of(self._id, key)
-        number = int.from_bytes(digest)
-        assigned, target, end = self._arms[number < self._end]
-        sampled = number % _SAMPLES < end and self._may_sample()
-        return Assignment(
-            assigned, digest.hex(), sampled, target, self._candidate, self._rollout.weight
-        )
+            return None, ""
+        digest = blake2b(key, digest_size=8, key=self._id).digest()
+        arm = self._candidate if digest < self._end else self._control
+        if digest[4:] < arm.end and self._may_sample():
+            return arm.sampled, digest.hex()
+        return arm.unsampled, digest.hex()
 
     def _may_sample(self) -> bool:
         """Return whether another request may be sampled now, and count it."""
@@ -179,8 +171,22 @@ class _Side:
         return True
 
 
-def _arm_of(
-    rollout: Rollout, arm: Arm, share: float, target: Target | None
-) -> tuple[AssignedArm, Target | None, int]:
-    """Return an arm with the target that is tried first, and where the draws of its sample end."""
-    return AssignedArm(rollout.id, rollout.step, arm), target, math.ceil(share * _SAMPLES)
+class _Arm:
+    """An arm made ready to be assigned.
+
+    Attributes:
+        sampled, unsampled: what its requests get that are in the sample, and the others.
+        end: the lower halves of the hashes of those in the sample are below it.
+    """
+
+    __slots__ = ("end", "sampled", "unsampled")
+
+    def __init__(
+        self, rollout: Rollout, arm: Arm, share: float, target: Target | None, candidate: Target
+    ) -> None:
+        assigned = AssignedArm(rollout.id, rollout.step, arm)
+        self.sampled, self.unsampled = (
+            Assignment(assigned, sampled, target, candidate, rollout.weight)
+            for sampled in (True, False)
+        )
+        self.end = math.ceil(share * _SAMPLES).to_bytes(4) if share < 1 else _END

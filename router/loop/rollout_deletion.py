@@ -8,6 +8,7 @@ each rollout. What was counted stays in the statistics, which name no user.
 from __future__ import annotations
 
 from router.loop.assignment import unit_of
+from router.records import key_of_user
 from router.sealing.deletion import Deletion, DeletionStep
 from router.store.rollouts import RolloutStore
 from router.store.traffic import TrafficFilter
@@ -31,6 +32,7 @@ class RolloutRequestsDeletion(DeletionStep):
             await self._store.forget_rollout_requests(record_id=matching.id)
         if matching.user is not None:
             rollouts = await self._store.rollouts(limit=MAX_ROLLOUTS)
-            units = [unit_of(rollout.id, f"user {matching.user}") for rollout in rollouts]
+            key = key_of_user(matching.user)
+            units = [unit_of(rollout.id, key) for rollout in rollouts]
             await self._store.forget_rollout_requests(units=units)
         return Deletion()

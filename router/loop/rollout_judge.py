@@ -21,7 +21,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -44,7 +44,7 @@ from router.gateway.spans import EvaluationResult, SpanSink
 from router.loop.assignment import Assignments
 from router.loop.live_pairs import IncomparableError, pair_of
 from router.loop.rollout_plan import is_judged, settings_of
-from router.loop.sampling import sampled
+from router.loop.sampling import Sample
 from router.records import Record, Trace, new_span_id
 from router.rounds import ErrorLog, Rounds
 from router.store.keys import KeyStore
@@ -116,6 +116,7 @@ class _Active(NamedTuple):
     rollout: str
     route: str
     judge: RolloutJudge
+    sample: Sample
     metric: Graded
     excluded: frozenset[str]
     is_over_budget: bool
@@ -170,6 +171,7 @@ class RolloutJudging:
         clock: seconds since the epoch.
 
     Attributes:
+        watched: the routes whose answers are judged.
         totals: how many requests of a route had which outcome, since the process began.
     """
 
@@ -192,6 +194,7 @@ class RolloutJudging:
         self._allowed = allowed
         self._clock = clock
         self._active: dict[str, _Active] = {}
+        self.watched: Collection[str] = ()
         self._queues: dict[str, _Queue] = {}
         self._metrics: dict[str, Graded] = {}
         self._bytes = 0
@@ -229,7 +232,7 @@ class RolloutJudging:
             active is not None
             and stored
             and key_id not in active.excluded
-            and sampled(record_id, active.judge.sample, active.rollout)
+            and active.sample.has(record_id)
         )
 
     def after(self, record: Record) -> None:
@@ -305,6 +308,7 @@ class RolloutJudging:
             except RequestError as error:
                 self._log.error(name, f"{rollout.id} is not judged: {error.message}")
         before, self._active = self._active, active
+        self.watched = active
         ids = {each.rollout for each in active.values()}
         for each in before.values():
             if each.rollout not in ids:
@@ -333,6 +337,7 @@ class RolloutJudging:
             rollout.id,
             rollout.route,
             judge,
+            Sample(judge.sample, rollout.id),
             metric,
             await excluded_keys(judge, self._store),
             spent >= judge.limits.usd_per_day,

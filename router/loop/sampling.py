@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from hashlib import blake2b
 
-_RANGE = 2**64
+_HASHES = 2**64
+# No hash of eight bytes is above it.
+_END = b"\xff" * 9
 
 
-def sampled(record_id: str, share: float, salt: str) -> bool:
-    """Return whether a request is in a sample.
+class Sample:
+    """A sample of requests.
 
     Args:
-        record_id: the id of its record, which the server has minted.
         share: of all requests, from 0 to 1.
         salt: tells one sample from another, so that they are independent.
     """
-    digest = blake2b(f"{salt}\0{record_id}".encode(), digest_size=8).digest()
-    return int.from_bytes(digest) < share * _RANGE
+
+    __slots__ = ("_end", "_salt")
+
+    def __init__(self, share: float, salt: str) -> None:
+        self._salt = f"{salt}\0".encode()
+        end = math.ceil(share * _HASHES)
+        self._end = end.to_bytes(8) if end < _HASHES else _END
+
+    def has(self, record_id: str) -> bool:
+        """Return whether a request is in it, by the id of its record, which the server minted."""
+        return blake2b(self._salt + record_id.encode(), digest_size=8).digest() < self._end

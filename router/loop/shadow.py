@@ -55,8 +55,9 @@ from router.evals.runs import Runs, new_id
 from router.evals.validation import build_metrics, check_document, resolve_metrics
 from router.evals.worker import Jobs
 from router.gateway.route_table import Routes
+from router.gateway.routing import Table
 from router.loop.live_pairs import IncomparableError, pair_of
-from router.loop.sampling import sampled
+from router.loop.sampling import Sample
 from router.records import Record, Target
 from router.rounds import ErrorLog, Rounds
 from router.sealing.deletion import Deletion, delete_rows
@@ -206,9 +207,12 @@ class _Active(NamedTuple):
 
     run: str
     shadow: Shadow
+    sample: Sample
     state: ShadowState
     is_over_budget: bool
     excluded: frozenset[str]
+    takes_all: bool
+    counts: Counter[str]
 
 
 class _Waiting(NamedTuple):
@@ -217,6 +221,13 @@ class _Waiting(NamedTuple):
     record: Record
     active: _Active
     size: int
+
+
+class _Checked(NamedTuple):
+    """The settings of a shadow of which a run can be made, and the routes that they name."""
+
+    shadow: Shadow
+    table: Table
 
 
 class _Take(NamedTuple):
@@ -242,6 +253,9 @@ class Shadows:
         outdated: yields which requests are too old to be stored at all.
         is_busy: says whether live requests wait for a place at one of some targets.
         clock: seconds since the epoch.
+
+    Attributes:
+        watched: the routes that have a shadow.
     """
 
     def __init__(
@@ -269,6 +283,8 @@ class Shadows:
         self._is_busy = is_busy
         self._clock = clock
         self._active: dict[str, _Active] = {}
+        self.watched: Collection[str] = ()
+        # By run and reason, what became of requests and is not in the store.
         self._counts: dict[str, Counter[str]] = {}
         self._buffer: deque[_Waiting] = deque()
         self._buffer_bytes = 0
@@ -287,6 +303,8 @@ class Shadows:
         self._pruned_at = float("-inf")
         self._is_draining = False
         self._log = ErrorLog()
+        # By route, what a run of its shadow could be made of when that was last tried.
+        self._checked: dict[str, _Checked] = {}
         # Of the shadows that this process tends, for metrics.
         self._funnels: dict[str, ShadowFunnel] = {}
 
@@ -338,17 +356,21 @@ class Shadows:
         active = self._active.get(route_name)
         if active is None or route.shadow is None:
             return False
+        if active.takes_all and stored and not active.sample.has(record_id):
+            # As most requests do, so it is looked at first.
+            active.counts["not_sampled"] += 1
+            return False
         if active.state == "paused":
             reason = "paused"
         elif not stored or key_id in active.excluded:
             reason = "excluded"
-        elif not sampled(record_id, active.shadow.sample, route_name):
+        elif not active.sample.has(record_id):
             reason = "not_sampled"
         elif active.is_over_budget:
             reason = "over_budget"
         else:
             return True
-        self._count(active.run, reason)
+        active.counts[reason] += 1
         return False
 
     def after(self, record: Record) -> None:
@@ -392,25 +414,33 @@ class Shadows:
             limits[active.run] = active.shadow.limits.waiting
         for run_id, pairs in by_run.items():
             await self._store.add_pairs(run_id, pairs, max_waiting=limits[run_id])
-        counts, self._counts = self._counts, {}
-        for run_id, counted in counts.items():
-            await self._store.count_shadow(run_id, counted)
+        followed = {active.run for active in self._active.values()}
+        for run_id, counts in [*self._counts.items()]:
+            if counted := +counts:
+                counts.clear()
+                counts["not_sampled"] = 0
+                await self._store.count_shadow(run_id, counted)
+            elif run_id not in followed:
+                del self._counts[run_id]
 
     async def _follow(self) -> None:
         """Learn which shadows there are, and which of them take requests."""
         shadowed = self._shadowed()
         if not shadowed:
-            self._active = {}
+            self.watched = self._active = {}
             return
         rows = {row.route: row for row in await self._store.shadows()}
         ids = await self._key_ids(shadowed)
-        self._active = {
+        self.watched = self._active = {
             name: _Active(
                 row.run,
                 shadow,
+                Sample(shadow.sample, name),
                 row.state,
                 row.blocked == _OVER_BUDGET and row.day == self._day(),
                 frozenset(ids[key] for key in shadow.exclude_keys if key in ids),
+                row.state != "paused" and not shadow.exclude_keys,
+                self._counts.setdefault(row.run, Counter()),
             )
             for name, shadow in shadowed.items()
             if (row := rows.get(name)) is not None and not _unknown(shadow, ids)
@@ -585,11 +615,17 @@ class Shadows:
         missing = _unknown(shadow, await self._key_ids({name: shadow}))
         if missing:
             return f"exclude_keys: no key is named {missing!r}"
-        try:
-            await self._document(name, shadow)
-        except EvalrouterError as error:
-            return error.message
-        for message in unshared(route, self._routes.table.routes):
+        # To build its metrics takes milliseconds, and is done again where something has changed.
+        table = self._routes.table
+        checked = self._checked.get(name)
+        if checked is None or checked.shadow is not shadow or checked.table is not table:
+            self._checked.pop(name, None)
+            try:
+                await self._document(name, shadow)
+            except EvalrouterError as error:
+                return error.message
+            self._checked[name] = _Checked(shadow, table)
+        for message in unshared(route, table.routes):
             return f"share_bodies_with: {message}"
         return ""
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from providers.base import AS_IT_CAME, Translation
-from router.records import Attempt, LearnedChoice, Record
+from router.records import Attempt, LearnedChoice, Record, name_of
 from router.store.columns.values import UNREADABLE
 from router.store.traffic import TotalsBy, TrafficFilter, TrafficRow
 
@@ -73,6 +73,7 @@ TRAFFIC_COLUMNS = (
 )
 # More targets than that a route has only by mistake, and each takes room in every row.
 MAX_CHOICES = 64
+NO_CHOICES: Mapping[str, float] = {}
 # Requests that an earlier version sealed have only so many of them.
 FIRST_COLUMNS = 22
 
@@ -130,9 +131,8 @@ def traffic_columns(number: int, record: Record) -> tuple[Any, ...]:
 
     `request_id` is "" where it is the record's own id, so that it takes no room.
     """
-    target = record.target_name()
-    first = "" if record.first is None else str(record.first)
-    choices = {} if record.odds is None else record.odds.names
+    target, first, odds = record.target_name(), record.first, record.odds
+    choices = NO_CHOICES if odds is None or len(odds.probabilities) == 1 else odds.names
     detail = _Detail(
         record.attempts,
         None if record.translation is AS_IT_CAME else record.translation,
@@ -145,8 +145,10 @@ def traffic_columns(number: int, record: Record) -> tuple[Any, ...]:
         record.estimated,
         record.request_bytes,
         record.propensity,
-        "" if first == target else first,
-        choices if 1 < len(choices) <= MAX_CHOICES else {},
+        ""
+        if first is None or first == record.target or name_of(first) == target
+        else name_of(first),
+        choices if len(choices) <= MAX_CHOICES else NO_CHOICES,
         record.learned,
     )
     return (
@@ -160,8 +162,8 @@ def traffic_columns(number: int, record: Record) -> tuple[Any, ...]:
         record.status,
         record.error_code,
         record.traffic_class,
-        int(record.stream),
-        int(record.cached),
+        1 if record.stream else 0,
+        1 if record.cached else 0,
         record.finish_reason,
         record.prompt_tokens,
         record.completion_tokens,
@@ -169,13 +171,13 @@ def traffic_columns(number: int, record: Record) -> tuple[Any, ...]:
         record.first_byte_s,
         record.total_s,
         record.model,
-        int(has_bodies(record)),
+        1 if has_bodies(record) else 0,
         _encode(detail).decode(),
         record.user,
         "" if record.request_id == record.id else record.request_id,
         record.response_id,
         record.conversation,
-        int(record.stored),
+        1 if record.stored else 0,
         record.rollout,
         record.arm,
         record.unit,

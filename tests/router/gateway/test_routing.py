@@ -224,15 +224,15 @@ def test_a_repeated_target_keeps_its_chances_and_is_tried_once():
     ("name", "turns"), [("round_robin", 4), ("weighted", 0), ("least_busy", 0), ("cheapest", 0)]
 )
 def test_only_round_robin_takes_turns(name, turns):
-    assert strategy(name).takes_turns("r") == turns
-    assert strategy(name).takes_turns("a/m0") == 0
+    assert strategy(name).traits("r").turns == turns
+    assert strategy(name).traits("a/m0").turns == 0
 
 
 @pytest.mark.parametrize("sticky", [None, "user", "conversation", "header:X-Team"])
 def test_what_a_route_sticks_to(sticky):
     table = strategy("weighted", sticky=sticky)
-    assert table.sticky("r") == sticky
-    assert table.sticky("a/m0") is None
+    assert table.traits("r").sticky == sticky
+    assert table.traits("a/m0").sticky is None
 
 
 # What targets support, and what requests need.
@@ -249,8 +249,8 @@ SUPPORTS = {
 def able(needs, names=tuple(SUPPORTS), **fields):
     targets = tuple(RouteTarget(model=f"a/{name}", supports=SUPPORTS[name]) for name in names)
     table = Table({"r": Route(targets=targets, **fields)}, ["a"])
-    assert table.watches_needs("r")
-    assert not table.watches_needs("a/plain")
+    assert table.traits("r").watches_needs
+    assert not table.traits("a/plain").watches_needs
     return [one.model for one in table.plan("r", 0.0, needs=needs).targets]
 
 
@@ -293,7 +293,7 @@ def test_what_no_target_supports_is_named(needs, named):
 def test_a_target_that_says_nothing_and_a_fallback_support_everything():
     assert able(Needs(True, True, True, 10**9), ["plain"], fallback=("a/more",)) == ["more"]
     silent = Table({"r": Route(targets=(RouteTarget(model="a/m"),))}, ["a"])
-    assert not silent.watches_needs("r")
+    assert not silent.traits("r").watches_needs
     assert silent.plan("r", 0.0, needs=Needs(vision=True)).targets == (("a", "m"),)
 
 

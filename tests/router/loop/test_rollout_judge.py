@@ -18,7 +18,7 @@ from router.config.rollouts import RouteRollout
 from router.evals.requests import EvalRequester
 from router.loop.rollout_judge import MAX_WAIT_S, RolloutJudging
 from router.loop.rollouts import RolloutAction
-from router.loop.sampling import sampled
+from router.loop.sampling import Sample
 from router.records import Record, Target
 from router.services import Services
 from router.store.keys import KeyRow
@@ -113,7 +113,7 @@ async def send(parts, users, *, stored=True, key_id="", text=None, **fields):
     """Requests of users as the gateway passes and stores them; those that were drawn."""
     route, records, drawn = parts.routes.table.routes["r"], [], []
     for user in users:
-        side = parts.assignments.choose("r", route, f"user {user}")
+        side, unit = parts.assignments.of_route("r").choose(route, b"user %d" % user)
         words = text or ("new answer" if side.target else "old answer")
         message = {"role": "assistant", "content": words}
         choice = {"index": 0, "finish_reason": "stop", "message": message}
@@ -134,6 +134,7 @@ async def send(parts, users, *, stored=True, key_id="", text=None, **fields):
             | fields
         )
         side.note(record)
+        record.unit = unit
         if parts.judging.wants("r", route, record.id, key_id=key_id, stored=stored):
             parts.judging.after(record)
             drawn.append(record.id)
@@ -192,7 +193,7 @@ async def test_a_share_of_both_arms_is_drawn_by_the_id_and_every_process_draws_t
         rollout = await start(parts, settings(judge=half))
         drawn = await send(parts, range(200))
         assert 60 < len(drawn) < 140
-        assert drawn == [f"rec_{n}" for n in range(200) if sampled(f"rec_{n}", 0.5, rollout.id)]
+        assert drawn == [f"rec_{n}" for n in range(200) if Sample(0.5, rollout.id).has(f"rec_{n}")]
         arms = {row.arm for row in await parts.store.traffic(TrafficFilter()) if row.id in drawn}
         assert arms == {"candidate", "control"}
         await judge(parts)

@@ -127,7 +127,7 @@ async def assigning(folder, rollout, clock=lambda: 0.0):
         routes = Routes(config, None, store, PriceBook(config.prices, config.providers))
         assignments = Assignments(store, routes, config.providers, clock=clock)
         await assignments.follow()
-        yield lambda key: assignments.choose("r", routes.table.routes["r"], key)
+        yield lambda key: assignments.of_route("r").choose(routes.table.routes["r"], key)
 
 
 async def test_the_arm_is_that_of_the_position_whether_sampled_or_not(tmp_path):
@@ -135,14 +135,13 @@ async def test_the_arm_is_that_of_the_position_whether_sampled_or_not(tmp_path):
     rollout = a_rollout(sampled_candidate=0.5, sampled_control=0.1)
     async with assigning(tmp_path, rollout) as choose:
         for number in range(5000):
-            key = f"user {number}"
-            assignment = choose(key)
-            unit = unit_of("ro_1", key)
+            key = b"user %d" % number
+            assignment, unit = choose(key)
             is_candidate = position_of(unit) < 0.2
             assert assignment.assigned == ("ro_1", 0, "candidate" if is_candidate else "control")
             assert (assignment.target is not None) == is_candidate
-            assert assignment.unit == unit
-            assert choose(key) == assignment
+            assert unit == unit_of("ro_1", key)
+            assert choose(key) == (assignment, unit)
             sampled[assignment.assigned.arm] += assignment.sampled
     # Of 1,000 and 4,000.
     assert 400 < sampled["candidate"] < 600
@@ -152,8 +151,8 @@ async def test_the_arm_is_that_of_the_position_whether_sampled_or_not(tmp_path):
 async def test_who_is_sampled_says_nothing_about_the_position(tmp_path):
     rollout = a_rollout(weight=0.5, sampled_candidate=0.3, sampled_control=0.3)
     async with assigning(tmp_path, rollout) as choose:
-        users = [choose(f"user {n}") for n in range(4000)]
-    positions = [position_of(user.unit) for user in users if user.sampled]
+        users = [choose(b"user %d" % n) for n in range(4000)]
+    positions = [position_of(unit) for assignment, unit in users if assignment.sampled]
     assert 1000 < len(positions) < 1400
     tenths = [sum(n <= 10 * position < n + 1 for position in positions) for n in range(10)]
     assert min(tenths) > 70
@@ -165,7 +164,7 @@ async def test_a_larger_sample_has_everybody_of_a_smaller_one(tmp_path):
     for share in (0.1, 0.3, 1.0):
         rollout = a_rollout(sampled_candidate=share, sampled_control=share)
         async with assigning(tmp_path / str(share), rollout) as choose:
-            samples.append({n for n in range(1000) if choose(f"user {n}").sampled})
+            samples.append({n for n in range(1000) if choose(b"user %d" % n)[0].sampled})
     assert samples[0] < samples[1] < samples[2] == set(range(1000))
 
 
@@ -174,30 +173,29 @@ async def test_a_larger_sample_has_everybody_of_a_smaller_one(tmp_path):
 )
 async def test_at_either_end_all_are_in_one_arm(tmp_path, weight, arm):
     async with assigning(tmp_path, a_rollout(weight=weight)) as choose:
-        assert {choose(f"user {n}").assigned.arm for n in range(200)} == {arm}
+        assert {choose(b"user %d" % n)[0].assigned.arm for n in range(200)} == {arm}
 
 
 async def test_traffic_that_has_grown_does_not_make_the_sample_dearer(tmp_path):
     now, at_once = 0.0, int(MAX_SAMPLED_AT_ONCE)
     async with assigning(tmp_path, a_rollout(), lambda: now) as choose:
-        burst = [choose(f"user {n}") for n in range(at_once + 500)]
+        burst = [choose(b"user %d" % n)[0] for n in range(at_once + 500)]
         assert [each.sampled for each in burst] == [True] * at_once + [False] * 500
         # They are in their arms all the same.
         assert {each.assigned.arm for each in burst[-500:]} == {"candidate", "control"}
         now = 2.5
-        later = [choose(f"user {n}") for n in range(1000)]
+        later = [choose(b"user %d" % n)[0] for n in range(1000)]
         assert sum(each.sampled for each in later) == 2.5 * MAX_SAMPLED_PER_S
 
 
 async def test_a_record_names_the_rollout_only_where_it_is_sampled(tmp_path):
     rollout = a_rollout(sampled_candidate=0.5, sampled_control=0.5)
     async with assigning(tmp_path, rollout) as choose:
-        assignments = [choose(f"user {n}") for n in range(50)]
+        assignments = [choose(b"user %d" % n)[0] for n in range(50)]
     assert {each.sampled for each in assignments} == {False, True}
     for assignment in assignments:
         record = Record(id="1", at=0.0)
         assignment.note(record)
         assert record.assigned == assignment.assigned
-        assert record.unit == assignment.unit
         named = record.rollout, record.step, record.arm
         assert named == (assignment.assigned if assignment.sampled else ("", 0, ""))

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import signal
+import sys
 import time
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -14,7 +17,9 @@ from providers.errors import ConflictError, NotFoundError, RequestError
 from router.config.documents import Document
 from router.config.loading import parse
 from router.config.rollouts import RolloutSignal, RouteRollout
+from router.loop.rollout_controller import LEASE
 from router.loop.rollout_routes import as_stored
+from router.loop.rollout_statistics import statistics_of
 from router.loop.rollouts import RolloutAction
 from router.records import Record, Target
 from router.services import Services
@@ -72,13 +77,17 @@ async def send(services, users, *, failing=lambda _: False, route="r"):
     records = []
     for user in users:
         plain = services.routes.table.routes[route]
-        side = services.assignments.choose(route, plain, f"user {user}")
+        chooser = services.assignments.of_route(route)
+        side = None
+        if chooser is not None:
+            side, unit = chooser.choose(plain, b"user %d" % user)
         number = next(NUMBERS)
         # Now, because records that are too old are deleted.
         record = Record(id=f"rec_{number}", at=time.time(), route=route, status=200)
         record.target = Target.parse(plain.targets[0].model)
         if side is not None:
             side.note(record)
+            record.unit = unit
             record.target = side.target or record.target
             record.status = 500 if side.target and failing(user) else 200
         records.append(record)
@@ -126,7 +135,7 @@ async def test_a_good_candidate_is_promoted_and_the_route_changes_for_good(servi
     assert len({row.route_version for row in decisions}) == 1
     async with opened(tmp_path) as later:
         assert targets(later) == {"up/new": 1.0, "up/old": 0.0}
-        assert later.assignments.sticky_of("r") is None
+        assert later.assignments.of_route("r") is None
 
 
 @pytest.mark.parametrize(
@@ -214,7 +223,7 @@ async def test_an_exposure_budget_ends_it_without_a_verdict(services):
     assert rollout.state == "aborted"
     assert targets(services) == {"up/old": 1.0}
     await services.assignments.follow()
-    assert services.assignments.sticky_of("r") is None
+    assert services.assignments.of_route("r") is None
 
 
 async def test_what_one_process_has_counted_another_goes_on_from(services, tmp_path):
@@ -310,7 +319,10 @@ async def test_a_busy_step_is_followed_by_one_with_a_smaller_sample(services, tm
     async with opened(tmp_path) as other:
         for process in (services, other):
             route = process.routes.table.routes["r"]
-            users = [process.assignments.choose("r", route, f"user {n}") for n in range(1000)]
+            users = [
+                process.assignments.of_route("r").choose(route, b"user %d" % n)[0]
+                for n in range(1000)
+            ]
             assert 400 < sum(user.sampled for user in users) < 600
     await send(services, range(6000, 6400))
     await services.rollout_controller.run_once()
@@ -326,14 +338,14 @@ async def test_a_busy_step_is_followed_by_one_with_a_smaller_sample(services, tm
 
 async def test_users_stay_where_they_are_while_the_share_grows(services, tmp_path):
     await start(services)
-    users = [f"user {n}" for n in range(400)]
+    users = [b"user %d" % n for n in range(400)]
     route = services.routes.table.routes["r"]
 
     def candidates(process):
         return {
             user
             for user in users
-            if process.assignments.choose("r", route, user).assigned.arm == "candidate"
+            if process.assignments.of_route("r").choose(route, user)[0].assigned.arm == "candidate"
         }
 
     first = candidates(services)
@@ -356,7 +368,10 @@ async def test_another_rollout_draws_anew(services):
     drawn = []
     for _ in range(2):
         await start(services)
-        arms = [services.assignments.choose("r", route, f"user {n}")[0].arm for n in range(100)]
+        arms = [
+            services.assignments.of_route("r").choose(route, b"user %d" % n)[0].assigned.arm
+            for n in range(100)
+        ]
         drawn.append(arms)
         await services.rollouts.act("r", "rollback", because(), actor="a")
     assert drawn[0] != drawn[1]
@@ -453,7 +468,8 @@ async def test_another_process_brings_about_what_a_killed_one_decided(
     await services.store.change_rollout(decided)
     await services.assignments.follow()
     route = services.routes.table.routes["r"]
-    arms = {services.assignments.choose("r", route, f"user {n}")[0].arm for n in range(50)}
+    side = services.assignments.of_route("r")
+    arms = {side.choose(route, b"user %d" % n)[0].assigned.arm for n in range(50)}
     assert arms == {"candidate" if action == "promote" else "control"}
     async with opened(tmp_path) as other:
         await other.rollout_controller.run_once()
@@ -469,7 +485,7 @@ async def test_a_route_that_is_changed_pauses_its_rollout_and_is_in_effect(servi
     await services.routes.put("r", {"targets": [{"model": "up/other"}]})
     route = services.routes.table.routes["r"]
     # At once, not only when the rollout is paused.
-    assert services.assignments.choose("r", route, "user 1") is None
+    assert services.assignments.of_route("r").choose(route, b"user 1")[0] is None
     await services.rollout_controller.run_once()
     paused = await services.rollouts.find("r")
     assert (paused.state, paused.pause) == ("paused", "route")
@@ -599,3 +615,74 @@ async def test_the_settings_of_a_route_are_defaults(tmp_path):
         document = Document({"candidate": "up/new", "alpha": 0.1}, "", {})
         request = services.rollouts.request_of("r", document)
         assert (request.steps, request.alpha) == ((3.0, 30.0), 0.1)
+
+
+# processes
+
+
+@pytest.mark.parametrize(
+    ("who", "state", "weights"),
+    [
+        ("rules", "promoted", {"up/new": 1.0, "up/old": 0.0}),
+        ("person", "rolled_back", {"up/old": 1.0}),
+    ],
+)
+async def test_a_process_killed_between_a_decision_and_its_effect(tmp_path, who, state, weights):
+    (tmp_path / "evalrouter.yaml").write_text(CONFIG.format(folder=tmp_path, more=""))
+    async with opened(tmp_path) as services:
+        rollout = await start(services)
+    program = Path(__file__).with_name("rollout_process.py")
+    decided = await asyncio.create_subprocess_exec(sys.executable, program, tmp_path, who)
+    assert await decided.wait() == -signal.SIGKILL
+    async with opened(tmp_path) as services:
+        between = await services.rollouts.find("r")
+        assert between.state == {"promoted": "promoting", "rolled_back": "rolling_back"}[state]
+        assert targets(services) == {"up/old": 1.0}
+        await services.store.release_lease(LEASE, "killed")
+        await services.rollout_controller.run_once()
+        assert (await services.rollouts.find("r")).state == state
+        assert targets(services) == weights
+        rules = [row.rule for row in await services.store.rollout_decisions(rollout.id)]
+        assert rules.count("effect") == 1
+        # What was counted when the process was killed is counted, and nothing twice.
+        report = await services.rollouts.report("r")
+        assert not report.uncounted
+        counted = sum(each.requests for each in report.assigned)
+        assert counted == sum(total.requests for total in report.totals.values())
+
+
+async def test_two_servers_on_one_postgresql_agree_and_count_each_request_once(
+    postgres_address, tmp_path
+):
+    config = CONFIG.format(folder=tmp_path, more="").replace(
+        f"sqlite:///{tmp_path}/e.db", postgres_address
+    )
+    async with (
+        Services(parse(config, "c.yaml", {})) as first,
+        Services(parse(config, "c.yaml", {})) as second,
+    ):
+        await start(first)
+        await second.assignments.follow()
+        for number in itertools.count():
+            users = range(50 * number, 50 * number + 50)
+            await asyncio.gather(send(first, users[::2]), send(second, users[1::2]))
+            await asyncio.gather(
+                first.rollout_controller.run_once(), second.rollout_controller.run_once()
+            )
+            await second.assignments.follow()
+            route = first.routes.table.routes["r"]
+            sides = [process.assignments.of_route("r") for process in (first, second)]
+            if None in sides:
+                break
+            for user in users:
+                arms = {side.choose(route, b"user %d" % user)[0].assigned for side in sides}
+                assert len(arms) == 1
+        report = await second.rollouts.report("r")
+        assert report.rollout.state == "promoted"
+        assert len({row.actor for row in report.decisions if row.rule != "start"}) == 1
+        assert sum(each.requests for each in report.assigned) == 50 * (number + 1)
+        counted = statistics_of(await first.store.rollout_statistics(report.rollout.id))
+        candidates = sum(each.requests for each in report.assigned if each.arm == "candidate")
+        assert counted.rules.candidate_requests == report.totals["candidate"].requests
+        assert candidates == report.totals["candidate"].requests
+        assert targets(first) == targets(second) == {"up/new": 1.0, "up/old": 0.0}

@@ -59,13 +59,16 @@ async def send(services, users, *, failing=False):
     records = []
     for user in users:
         number = next(NUMBERS)
-        side = services.assignments.choose("r", services.routes.table.routes["r"], f"user {user}")
+        side, chooser = None, services.assignments.of_route("r")
+        if chooser is not None:
+            side, unit = chooser.choose(services.routes.table.routes["r"], b"user %d" % user)
         record = Record(id=f"rec_{number}", at=time.time(), route="r", status=200)
         record.target = Target.parse("up/old")
         record.first_byte_s, record.total_s = 0.1 + number % 7 / 10, 1.0 + number % 3
         record.cost_usd = 0.001 * (1 + number % 5)
         if side is not None:
             side.note(record)
+            record.unit = unit
             record.target = side.target or record.target
             record.status = 500 if failing and side.target and user % 3 else 200
         records.append(record)

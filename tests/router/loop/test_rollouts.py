@@ -669,7 +669,7 @@ async def test_two_servers_on_one_postgresql_agree_and_count_each_request_once(
             await asyncio.gather(
                 first.rollout_controller.run_once(), second.rollout_controller.run_once()
             )
-            await second.assignments.follow()
+            await asyncio.gather(first.assignments.follow(), second.assignments.follow())
             route = first.routes.table.routes["r"]
             sides = [process.assignments.of_route("r") for process in (first, second)]
             if None in sides:

@@ -44,7 +44,7 @@ from router.gateway.spans import EvaluationResult, SpanSink
 from router.loop.assignment import Assignments
 from router.loop.live_pairs import IncomparableError, pair_of
 from router.loop.rollout_plan import is_judged, settings_of
-from router.loop.sampling import Sample
+from router.loop.sampling import RequestSample
 from router.records import Record, Trace, new_span_id
 from router.rounds import ErrorLog, Rounds
 from router.store.keys import KeyStore
@@ -116,7 +116,7 @@ class _Active(NamedTuple):
     rollout: str
     route: str
     judge: RolloutJudge
-    sample: Sample
+    sample: RequestSample
     metric: Graded
     excluded: frozenset[str]
     is_over_budget: bool
@@ -337,7 +337,7 @@ class RolloutJudging:
             rollout.id,
             rollout.route,
             judge,
-            Sample(judge.sample, rollout.id),
+            RequestSample(judge.sample, rollout.id),
             metric,
             await excluded_keys(judge, self._store),
             spent >= judge.limits.usd_per_day,

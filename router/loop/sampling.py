@@ -10,7 +10,7 @@ _HASHES = 2**64
 _END = b"\xff" * 9
 
 
-class Sample:
+class RequestSample:
     """A sample of requests.
 
     Args:

@@ -18,7 +18,7 @@ from router.config.rollouts import RouteRollout
 from router.evals.requests import EvalRequester
 from router.loop.rollout_judge import MAX_WAIT_S, RolloutJudging
 from router.loop.rollouts import RolloutAction
-from router.loop.sampling import Sample
+from router.loop.sampling import RequestSample
 from router.records import Record, Target
 from router.services import Services
 from router.store.keys import KeyRow
@@ -193,7 +193,9 @@ async def test_a_share_of_both_arms_is_drawn_by_the_id_and_every_process_draws_t
         rollout = await start(parts, settings(judge=half))
         drawn = await send(parts, range(200))
         assert 60 < len(drawn) < 140
-        assert drawn == [f"rec_{n}" for n in range(200) if Sample(0.5, rollout.id).has(f"rec_{n}")]
+        assert drawn == [
+            f"rec_{n}" for n in range(200) if RequestSample(0.5, rollout.id).has(f"rec_{n}")
+        ]
         arms = {row.arm for row in await parts.store.traffic(TrafficFilter()) if row.id in drawn}
         assert arms == {"candidate", "control"}
         await judge(parts)

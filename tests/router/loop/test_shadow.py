@@ -16,7 +16,7 @@ from providers.offline.scripted import Script, ScriptedServer
 from router.config.loading import parse
 from router.evals.lease import this_owner
 from router.evals.requests import EvalRequester
-from router.loop.sampling import Sample
+from router.loop.sampling import RequestSample
 from router.loop.shadow import ShadowChange, Shadows
 from router.records import Attempt, Record, Target
 from router.sealing.deletion import RequestDeletion
@@ -290,8 +290,8 @@ async def test_the_share_is_drawn_by_the_id_so_that_processes_agree(tmp_path):
         ids = [f"rec_{n}" for n in range(2000)]
         drawn = [one for one in ids if wants(parts, one)]
         assert 400 < len(drawn) < 600
-        assert drawn == [one for one in ids if Sample(0.25, "chat").has(one)]
-        assert drawn != [one for one in ids if Sample(0.25, "other").has(one)]
+        assert drawn == [one for one in ids if RequestSample(0.25, "chat").has(one)]
+        assert drawn != [one for one in ids if RequestSample(0.25, "other").has(one)]
         await run(parts)
         assert (await funnel(parts))["not_sampled"] == 2000 - len(drawn)
 

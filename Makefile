@@ -25,7 +25,7 @@ PYTEST := $(BIN)/python -E -X utf8 -m pytest
 
 DOCS = cd docs && ../$(BIN)/python -E -m tooling
 
-.PHONY: demo docs client dist site test test-ray test-notebook test-client test-phoenix test-mlflow test-loop test-minilm test-outages fuzz mutants evidence evidence-rollouts evidence-drift evidence-learned test-vllm test-llama-cpp providers lint bench constraints notebook clean
+.PHONY: demo docs client dist site test test-ray test-notebook test-client test-phoenix test-mlflow test-loop test-minilm test-outages fuzz mutants evidence evidence-rollouts evidence-what-if evidence-drift evidence-learned test-vllm test-llama-cpp providers lint bench constraints notebook clean
 
 demo: .venv/core
 	$(BIN)/evalrouter demo
@@ -96,10 +96,15 @@ evidence: .venv/dev
 	$(MAKE) evidence-rollouts
 	$(MAKE) evidence-drift
 	$(MAKE) evidence-learned
+	$(MAKE) evidence-what-if
 
 # The part of it about rollouts: minutes.
 evidence-rollouts: .venv/dev
 	OPENBLAS_NUM_THREADS=1 nice $(BIN)/python -E -m evidence.rollouts
+
+# The part of it about policies that never ran: minutes.
+evidence-what-if: .venv/dev
+	OPENBLAS_NUM_THREADS=1 nice $(BIN)/python -E -m evidence.what_if
 
 # The part of it about watches: minutes.
 evidence-drift: .venv/dev

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from contextlib import AsyncExitStack
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -18,6 +19,7 @@ from router.loop.schedules import ScheduleAcceptance, ScheduleRequest, ScheduleR
 from router.services import Services
 from router.store.postgres import PostgresStore
 from router.store.runs import STOPPED
+from router.store.schedules import ScheduleDecision
 from router.store.sqlite import SqliteStore
 
 KIND = "schedule"
@@ -443,6 +445,9 @@ FILED = """
 ECHO = {"m": [{}]}
 
 
+DOCUMENT = "{dataset: rows.jsonl, routes: [r], metrics: [exact_match]}"
+
+
 def write(folder, **fields):
     document = {"dataset": "rows.jsonl", "routes": ["r"], "metrics": ["exact_match"]} | fields
     (folder / "run.yaml").write_text(json.dumps(document))
@@ -554,22 +559,33 @@ async def test_a_process_that_closes_leaves_what_is_running_at_once(start):
     assert row.state == "completed"
 
 
-async def test_an_owner_that_slept_queues_no_second_run(start, clock):
-    """It wakes when its run is added, and another process has begun one by then."""
-    first = await start(executes=False)
+async def test_an_owner_that_slept_queues_no_second_run(start, tmp_path, clock):
+    """It is held up by its document; when that can be read, another process has done the work."""
+    path = tmp_path / "run.yaml"
+    os.mkfifo(path)
+    first = await start(config_of(tmp_path, FILED))
     clock.now = NIGHT
-    store, key = first.store, (KIND, "nightly", NIGHT)
-    assert await store.claim_occurrence(*key, "a", 30.0)
-    await store.extend_occurrence(*key, "a", 30.0, run_id="run_a", detail={"planned": True})
-    second = await start()
+    await first.schedule_controller.run_once()
+    # The other one has a copy of it.
+    second = await start(config_of(tmp_path))
     [row] = await taken_over(second, clock)
-    scheduled = await document_of(first)
-    await first.runs.create(
-        scheduled.document, base=scheduled.base, runner="server", paused_as="run_a"
-    )
-    assert not await store.start_occurrence(*key, "a", "run_a")
-    assert (await store.run("run_a")).state == "paused"
-    assert row.run_id != "run_a"
+    assert row.state == "completed"
+    await asyncio.to_thread(path.write_text, DOCUMENT)
+    await first.schedule_controller.settled()
+    assert [run.id for run in await first.store.runs()] == [row.run_id]
+    assert await history(second) == [row]
+
+
+async def test_a_run_that_was_accepted_before_a_crash_is_not_compared_with_itself(start):
+    parts = await start(gates=["exact_match >= last"], executes=False)
+    await look(parts, at=NIGHT)
+    [row] = await history(parts)
+    accepted = ScheduleDecision(name="nightly", at=NIGHT, action="accept", run_id=row.run_id)
+    await parts.store.add_schedule_decision(accepted)
+    parts.jobs.serve()
+    [row] = await ended(parts)
+    assert (row.result.last, row.result.undecided) == ("", ("exact_match >= last",))
+    assert (await parts.schedules.report("nightly")).decisions == [accepted]
 
 
 # What alerts say

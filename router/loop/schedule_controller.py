@@ -262,12 +262,19 @@ class ScheduleController:
             return
         if (row.name, row.due) in self._tasks:
             return
-        run = await self._run(row.run_id)
+        # Once more, because a step of this process may have ended since it was read.
+        stored = await self._store.occurrence(KIND, row.name, row.due)
+        if stored is None or stored.state != "running" or stored.owner != self._owner:
+            return
+        run = await self._run(stored.run_id)
+        if (row.name, row.due) not in self._tasks:
+            self._go_on(stored, run)
+
+    def _go_on(self, row: Occurrence, run: Run | None) -> None:
+        """Begin the next step of an occurrence of this process."""
         if _PLANNED in row.detail or not row.run_id:
-            if run is not None and run.state == "paused":
-                self._spawn(row, self._start(row, run.id))
-            else:
-                self._spawn(row, self._create(row))
+            step = self._create(row) if run is None else self._start(row, run.id)
+            self._spawn(row, step)
         elif run is None:
             self._spawn(row, self._fail(row, f"its run {row.run_id} was deleted"))
         elif run.state in ENDED:

@@ -348,6 +348,19 @@ async def test_one_run_is_under_way_at_a_time(start):
     assert len(await runs_of(parts)) == 1
 
 
+async def test_looking_while_a_run_is_being_created_begins_no_other(start):
+    parts = await start()
+    for n in range(8):
+        parts.clock.now = NOON + n
+        request = ScheduleRunRequest()
+        begun = asyncio.create_task(parts.schedules.begin("nightly", request, actor="me"))
+        while not begun.done():
+            await parts.schedule_controller.run_once()
+        rows = await ended(parts)
+        assert len(rows) == n + 1
+        assert len(await runs_of(parts)) == n + 1
+
+
 async def test_what_cannot_be_accepted_is_refused(start):
     parts = await start()
     accept = parts.schedules.accept

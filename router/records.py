@@ -200,7 +200,7 @@ class LearnedChoice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
         applied: whether the request was sent there for that reason.
         model: the id of the learned model; "" without one.
         neighbours: how many prompts each prediction was made of.
-        nearest: the cosine of the most similar prompt; None without a prediction.
+        similarity: the cosine of the least similar of them; None without a prediction.
         predictions: of the route's targets.
     """
 
@@ -209,7 +209,7 @@ class LearnedChoice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     applied: bool = False
     model: str = ""
     neighbours: int = 0
-    nearest: float | None = None
+    similarity: float | None = None
     predictions: tuple[PredictedTarget, ...] = ()
 
 

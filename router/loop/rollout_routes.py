@@ -38,7 +38,7 @@ def promoted(route: Route, model: str) -> dict[str, Any]:
 
     A target of the candidate's model that the route has without weight keeps its settings. The
     route's shadow loses the candidate, because a model is never compared with itself: a route with
-    such a shadow would be refused.
+    such a shadow would be refused. So would a learned route with one target: it is one no more.
     """
     others = [target for target in route.targets if target.model != model]
     same_model = [target for target in route.targets if target.model == model]
@@ -51,7 +51,11 @@ def promoted(route: Route, model: str) -> dict[str, Any]:
     if shadow is not None:
         shadowed = [target for target in shadow.targets if target != model]
         shadow = msgspec.structs.replace(shadow, targets=tuple(shadowed)) if shadowed else None
-    return as_stored(msgspec.structs.replace(route, targets=targets, shadow=shadow))
+    return as_stored(
+        msgspec.structs.replace(
+            route, targets=targets, shadow=shadow, strategy=route.plain_strategy, learned=None
+        )
+    )
 
 
 def sticky_of(rollout: Rollout) -> str:

@@ -19,10 +19,9 @@ from providers.errors import EvalrouterError
 from router.loop.learned.examples import Examples
 from router.loop.learned.held_out import HeldOutReport, held_out_report
 from router.loop.learned.model_file import decoded
-from router.loop.learned.neighbours import Criterion
+from router.loop.learned.neighbours import Criterion, similarity
 
 FIT_S = 900.0
-# The share of prompts that are less like all others than `low_cosine`.
 _UNLIKE = 0.01
 _NICENESS = 10
 _PROGRAM = (
@@ -53,7 +52,12 @@ class FitOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Fitted(msgspec.Struct, frozen=True, kw_only=True):
-    """What fitting gives: the held-out test, and from which cosine on prompts are known."""
+    """What fitting gives.
+
+    Attributes:
+        report: the held-out test.
+        low_cosine: prompts whose neighbours are less similar are unlike all that are known.
+    """
 
     report: HeldOutReport
     low_cosine: float
@@ -73,18 +77,27 @@ def fit(examples: Examples, options: FitOptions) -> Fitted:
         margin=options.margin,
         min_saving=options.min_saving,
     )
-    return Fitted(report=report, low_cosine=_low_cosine(examples))
+    return Fitted(report=report, low_cosine=_low_cosine(examples, options.neighbours))
 
 
-def _low_cosine(examples: Examples) -> float:
-    """Return the cosine to the nearest prompt of another user that nearly all prompts exceed."""
-    nearest = []
+def _low_cosine(examples: Examples, neighbours: int) -> float:
+    """Return the similarity of neighbours below which a prompt is unlike all that are known.
+
+    It is half-way between the mean cosine of two prompts and the similarity that nearly all prompts
+    have among those of other users. That alone would be too much: prompts of a dataset may all be
+    nearly the same, and requests are less so.
+    """
+    similarities = []
+    total = 0.0
     for start in range(0, len(examples.vectors), 256):
         rows = slice(start, start + 256)
         cosines = examples.vectors[rows] @ examples.vectors.T
         same_unit = examples.units[rows, None] == examples.units[None, :]
-        nearest.append(np.where(same_unit, -1.0, cosines).max(axis=1))
-    return float(np.quantile(np.concatenate(nearest), _UNLIKE))
+        others = np.where(same_unit, np.float32(-1.0), cosines)
+        similarities.append(similarity(others, neighbours))
+        total += float(cosines.sum())
+    low = float(np.quantile(np.concatenate(similarities), _UNLIKE))
+    return (low + total / len(examples.vectors) ** 2) / 2
 
 
 async def fit_apart(file: bytes, options: FitOptions) -> Fitted:

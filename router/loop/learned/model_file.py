@@ -40,7 +40,7 @@ class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
         numbers: of the rows when the file was first written, shape (n,).
         probe: the embedding of `PROBE` when the model was learned, by which a changed embedding
             model is noticed; shape (d,).
-        low_cosine: prompts whose nearest prompt has a lower cosine are unlike all that are known.
+        low_cosine: prompts whose neighbours are less similar are unlike all that are known.
     """
 
     examples: Examples

@@ -56,14 +56,14 @@ class Predictions(NamedTuple):
         scores, costs, seconds: shape (m, k); costs and seconds are NaN where no prompt has any.
         bounds: the lower bounds of the scores, or of the differences to the reference; shape
             (m, k).
-        nearest: the cosine of the nearest prompt, shape (m,).
+        similarity: the cosine of the least similar of the neighbours, shape (m,).
     """
 
     scores: Floats
     costs: Floats
     seconds: Floats
     bounds: Floats
-    nearest: Floats
+    similarity: Floats
 
 
 class _Known(NamedTuple):
@@ -155,8 +155,7 @@ class NeighbourModel:
                 error = np.hypot(errors[:, n], errors[:, criterion.reference])
                 difference = scores[:, n] - scores[:, criterion.reference]
                 bounds[:, n] = difference - quantile * error
-        nearest = cosines.max(axis=1).astype(np.float64)
-        return Predictions(scores, costs, seconds, bounds, nearest)
+        return Predictions(scores, costs, seconds, bounds, similarity(cosines, self._k))
 
 
 def good_enough(predictions: Predictions, criterion: Criterion) -> NDArray[np.bool_]:
@@ -184,6 +183,12 @@ def choose(predictions: Predictions, criterion: Criterion) -> Ints:
     else:
         best = predictions.bounds.argmax(axis=1)
     return np.where(good.any(axis=1), first, best).astype(np.int64)
+
+
+def similarity(cosines: Vectors, neighbours: int) -> Floats:
+    """Return the cosine of the least similar of the neighbours, shape (m,)."""
+    k = min(neighbours, cosines.shape[1])
+    return np.partition(cosines, -k, axis=1)[:, -k].astype(np.float64)
 
 
 def _known(values: Floats, groups: dict[bytes, int]) -> _Known:

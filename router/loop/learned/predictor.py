@@ -88,12 +88,12 @@ class _Prediction(NamedTuple):
     Attributes:
         order: the positions of the targets: the good ones by their costs, then the others.
         targets: what is predicted of each.
-        nearest: the cosine of the nearest prompt.
+        similarity: the cosine of the least similar of the neighbours.
     """
 
     order: tuple[int, ...]
     targets: tuple[PredictedTarget, ...]
-    nearest: float
+    similarity: float
 
 
 class ActiveModel:
@@ -288,7 +288,7 @@ class Predictor(TargetPredictor):
             return vectors
         loop = asyncio.get_running_loop()
         prediction = await loop.run_in_executor(self._thread, _predicted, active.model, vectors)
-        active.unlike.append(prediction.nearest < active.file.low_cosine)
+        active.unlike.append(prediction.similarity < active.file.low_cosine)
         self._predictions[key] = prediction
         if len(self._predictions) > PREDICTED:
             self._predictions.popitem(last=False)
@@ -364,10 +364,10 @@ class Predictor(TargetPredictor):
             reason="unlike",
             model=active.row.id,
             neighbours=min(active.options.neighbours, active.row.rows),
-            nearest=round(prediction.nearest, 4),
+            similarity=round(prediction.similarity, 4),
             predictions=prediction.targets,
         )
-        if prediction.nearest < active.file.low_cosine:
+        if prediction.similarity < active.file.low_cosine:
             return choice
         names = {str(target) for target in request.candidates}
         able = [
@@ -466,7 +466,7 @@ def _predicted(model: NeighbourModel, vectors: Vectors) -> _Prediction:
     return _Prediction(
         _order(predictions, criterion),
         targets,
-        float(predictions.nearest[0]),
+        float(predictions.similarity[0]),
     )
 
 

@@ -30,7 +30,8 @@ from providers.errors import (
 from router.cli import main
 from router.client import Client
 from router.config.loading import parse
-from router.config.routes import RouteTarget
+from router.config.routes import RouteTarget, parse_route
+from router.loop.rollout_routes import promoted
 from router.records import Target
 from router.services import Services
 from router.store.lineage import RowSource
@@ -549,3 +550,12 @@ def test_a_model_that_is_killed_while_it_is_fitted_leaves_the_earlier_one(folder
         client.close()
     assert report["model"]["id"] == began
     assert [path.parent.name for path in lost.rglob("*.model")] == [began]
+
+
+def test_a_promoted_rollout_leaves_a_route_that_needs_no_prediction(tmp_path, host):
+    """Its only target is the candidate; a learned route with one target would be refused."""
+    config = parse(config_text(tmp_path, host), "c.yaml", {})
+    document = promoted(config.routes["chat"], "up/new")
+    route = parse_route("chat", document, config.providers)
+    assert (route.strategy, route.learned) == ("weighted", None)
+    assert [target.model for target in route.targets if target.weight] == ["up/new"]

@@ -23,7 +23,7 @@ from uuid import uuid4
 import msgspec
 
 from evaluators.base import AnyMetric
-from providers.errors import ArtifactError, ConflictError, StoreError
+from providers.errors import ArtifactError, ConflictError, EvidenceError, StoreError
 from router.config.review import PersonalData
 from router.config.routes import Route
 from router.datasets.artifacts import temporary_folder
@@ -174,6 +174,8 @@ async def owner_of(store: Store, exported: ExportedBundle) -> str:
 def _place(path: Path | None, name: str, *, replace: bool) -> Path:
     """Return the file to write. Raises ConflictError where it is there and must not be replaced."""
     place = path or Path(f"{name}.evidence.zip")
+    if place.is_dir() or not place.parent.is_dir():
+        raise EvidenceError(f"{place}: name a file in a folder that is there")
     if not replace and place.exists():
         raise ConflictError(f"{place} is there already; name another file, or replace it")
     return place
@@ -391,7 +393,7 @@ _RUN_SOURCES = (
         what="answers, usage, costs and times of requests; what judges and embeddings took; "
         "whether earlier runs had shown a part of this one",
         how="stated",
-        of="results.jsonl and stated.json",
+        of="results.jsonl, routes.json and stated.json",
     ),
 )
 

@@ -11,9 +11,10 @@ made by the judge's metric, which gets the stored answers in place of new ones.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from itertools import islice
+from typing import Any
 
 import msgspec
 
@@ -26,8 +27,40 @@ from providers.errors import EvidenceError
 from router.loop.bundles.bundled_run import BundledRun
 from router.loop.bundles.contents import BundledResult, BundledSample
 from router.loop.bundles.differences import Compared, Difference, is_alike
+from router.store.judgements import JudgementRow
 
 _AT_ONCE = 500
+
+
+class JudgementCounts:
+    """Counts judgements by metric and judge, each once however many answers share it."""
+
+    def __init__(self) -> None:
+        self._known: set[int] = set()
+        self._counts: dict[tuple[str, str], list[int]] = {}
+
+    def add(self, rows: Iterable[JudgementRow]) -> None:
+        """Count judgements."""
+        for row in rows:
+            key = hash((row.request_hash, row.repeat, row.attempt))
+            if key in self._known:
+                continue
+            self._known.add(key)
+            counts = self._counts.setdefault((row.metric, row.judge), [0, 0, 0])
+            answer = row.judgement.answer
+            for n, counted in enumerate((True, row.attempt > 0, answer.error is not None)):
+                counts[n] += counted
+
+    def numbers(self) -> list[dict[str, Any]]:
+        """Return the numbers of requests, of repeated ones, and of failed ones."""
+        return [
+            {
+                "metric": metric,
+                "judge": judge,
+                **dict(zip(("calls", "asked_again", "failed"), counts, strict=True)),
+            }
+            for (metric, judge), counts in sorted(self._counts.items())
+        ]
 
 
 class RecomputedScores(msgspec.Struct):
@@ -38,12 +71,14 @@ class RecomputedScores(msgspec.Struct):
         judges: the scores of judges.
         replaced: answers whose texts were replaced, so that no metric can read them.
         combined: scores of judges of which only the combination of the verdicts was checked.
+        used: what judges took, by the judgements that are there.
     """
 
     texts: Compared = msgspec.field(default_factory=Compared)
     judges: Compared = msgspec.field(default_factory=Compared)
     replaced: int = 0
     combined: int = 0
+    used: JudgementCounts = msgspec.field(default_factory=JudgementCounts)
 
 
 async def rescored(bundled: BundledRun, progress: Callable[[int], None]) -> RecomputedScores:
@@ -63,10 +98,13 @@ async def rescored(bundled: BundledRun, progress: Callable[[int], None]) -> Reco
         scorers = _Scorers(bundled, stack)
         while batch := await asyncio.to_thread(_next, pairs):
             await scorers.compare(batch, made.texts)
+            for _, result in batch:
+                made.used.add(result.judgements)
             made.replaced += sum(_is_replaced(sample, result) for sample, result in batch)
             await _compare_judges(bundled, batch, made)
             done += len(batch)
             progress(done)
+    await asyncio.to_thread(made.used.add, bundled.judgements())
     return made
 
 
@@ -102,6 +140,7 @@ class _Scorers:
 
     def __init__(self, bundled: BundledRun, stack: AsyncExitStack) -> None:
         self._document = bundled.document
+        self._is_complete = bundled.run.state == "completed"
         self._metrics = bundled.metrics.metrics
         self._cells = bundled.run.cells
         self._stack = stack
@@ -123,6 +162,8 @@ class _Scorers:
                 )
             excluded = bool(answer.shortfall) and self._document.on_truncated == "exclude"
             indexes = self._beside if replaced or excluded else self._every
+            if excluded:
+                self._check_excluded(result, compared)
             groups.setdefault(indexes, []).append((result, Scorable(sample.sample, answer)))
         for indexes, members in groups.items():
             if not indexes:
@@ -130,7 +171,24 @@ class _Scorers:
             scorer = await self._scorer(indexes)
             scores = await scorer.score([item for _, item in members])
             for (result, _), made in zip(members, scores, strict=True):
-                _compare(result, made, compared)
+                _compare(result, made, compared, is_complete=self._is_complete)
+
+    def _check_excluded(self, result: BundledResult, compared: Compared) -> None:
+        """Check that an answer which is left out has no scores of its text."""
+        names = {
+            output.name
+            for n in self._every
+            if n not in self._beside
+            for output in self._metrics[n].outputs
+        }
+        for score in result.result.scores:
+            if score.output not in names:
+                continue
+            if score.value is None:
+                compared.alike += 1
+                continue
+            place = _place(result, score.output)
+            compared.add(Difference(what=place, stated=score.value, recomputed=_EXCLUDED))
 
     async def _scorer(self, indexes: tuple[int, ...]) -> Scorer:
         if indexes not in self._scorers:
@@ -144,13 +202,23 @@ class _Scorers:
         return self._scorers[indexes]
 
 
-def _compare(result: BundledResult, made: Sequence[Score], compared: Compared) -> None:
-    """Compare scores of an answer with those of the bundle."""
+_EXCLUDED, _NO_SCORE = "(excluded)", "(none)"
+
+
+def _compare(
+    result: BundledResult, made: Sequence[Score], compared: Compared, *, is_complete: bool
+) -> None:
+    """Compare scores of an answer with those of the bundle.
+
+    Of a run that is not complete, some answers have not been scored.
+    """
     stored = {score.output: score for score in result.result.scores}
     for score in made:
         before = stored.get(score.output)
         if before is None:
-            # The run ended before it was scored.
+            if is_complete:
+                place = _place(result, score.output)
+                compared.add(Difference(what=place, stated=_NO_SCORE, recomputed=score.value))
             continue
         numbers = (before.value, *before.statistics), (score.value, *score.statistics)
         if len(numbers[0]) == len(numbers[1]) and all(map(is_alike, *numbers)):
@@ -184,7 +252,8 @@ async def _compare_judges(
                 continue
             if metric.name in bundled.metrics.readable and not _is_replaced(sample, result):
                 scores = await _judged(metric, sample.sample, result, bundled)
-                _compare(result, scores, made.judges)
+                is_complete = bundled.run.state == "completed"
+                _compare(result, scores, made.judges, is_complete=is_complete)
                 continue
             made.combined += 1
             value = combined(_readings(score), metric.declaration().combine)

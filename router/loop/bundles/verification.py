@@ -247,6 +247,12 @@ async def _verify_run(
     scores = await rescored(bundled, lambda done: progress("scores", done))
     result.add(scores.texts)
     result.add(scores.judges)
+    stated_use = [
+        {name: getattr(use, name) for name in ("metric", "judge", *_COUNTED)}
+        for use in bundled.stated.judges
+    ]
+    used = {"judges": scores.used.numbers()}
+    result.add(differences({"judges": stated_use}, used))
     result.checked = _checked(scores.texts.alike, scores.judges.alike, scores.combined)
     result.not_recomputed = list(_not_recomputed(bundled, manifest, scores.replaced))
 
@@ -299,6 +305,8 @@ def _by_revision(replayed: Replayed, decisions: Sequence[RolloutDecision]) -> di
     }
 
 
+# What of the judges' use can be counted.
+_COUNTED = ("calls", "asked_again", "failed")
 # What the rules say of a decision.
 _DECIDED = (
     "rule",

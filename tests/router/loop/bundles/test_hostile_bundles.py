@@ -106,6 +106,12 @@ async def test_a_score_that_was_changed_with_all_its_numbers_differs_from_the_te
         score for score in scored["result"]["scores"] if score["output"] == "helpfulness"
     )
     verdict["value"] = 5.0
+    # Nor can a score be left out, or a judge be said to have been asked less often.
+    poorer = [row["result"] for row in rows if row["result"]["scores"]][1]
+    poorer["scores"] = [score for score in poorer["scores"] if score["output"] != "regex"]
+    stated = json.loads(entries["stated.json"])
+    stated["judges"][0]["calls"] -= 1
+    entries["stated.json"] = canonical(stated)
     entries["results.jsonl"] = b"".join(canonical(row) + b"\n" for row in rows)
     key = write_key(tmp_path / "k", passphrase=None)
     found = await verify(packed(tmp_path / "b.zip", sealed(entries, key)))
@@ -114,6 +120,9 @@ async def test_a_score_that_was_changed_with_all_its_numbers_differs_from_the_te
     assert f"results.jsonl: exact_match of {sample} by {route}" in places
     assert f"results.jsonl: helpfulness of {sample} by {route}" in places
     assert any(place.startswith("report.") for place in places)
+    route, sample, repeat = poorer["cell"]
+    assert f"results.jsonl: regex of {sample} by {route}" + f", {repeat}" * bool(repeat) in places
+    assert "judges[up/judge, prometheus:helpfulness].calls" in places
 
 
 async def test_no_code_that_a_bundle_names_is_run(bundle, tmp_path, monkeypatch):

@@ -11,8 +11,11 @@ import pytest
 from bundled_runs import DOCUMENT, config_of, exported
 from click.testing import CliRunner
 
-from providers.errors import ConflictError
+from evaluators.document import RunDocument
+from evaluators.metrics.registry import METRICS
+from providers.errors import ConflictError, EvidenceError
 from router.cli import main
+from router.config.loading import parse
 from router.config.storage import Storage
 from router.loop.bundles.export import BundleOptions, export_bundle
 from router.loop.bundles.signatures import fingerprint, read_key
@@ -117,6 +120,8 @@ async def test_a_bundle_is_the_same_from_postgresql(evidence, tmp_path, postgres
 async def test_a_run_that_has_not_ended_and_a_file_that_is_there_are_refused(evidence, tmp_path):
     async with Services(config_of(evidence)) as services:
         run = await services.runs.find((evidence / "run.txt").read_text())
+        with pytest.raises(EvidenceError, match="name a file in a folder that is there"):
+            await export_bundle(services.store, run.id, tmp_path / "no" / "b.zip", BundleOptions())
         (tmp_path / "b.zip").write_text("mine")
         with pytest.raises(ConflictError, match="is there already"):
             await export_bundle(services.store, run.id, tmp_path / "b.zip", BundleOptions())
@@ -169,3 +174,58 @@ def test_another_process_without_config_database_and_environment_verifies(eviden
         check=False,
     )
     assert "Signature Verified Successfully" in by_openssl.stdout, by_openssl.stderr
+
+
+NEEDED = {
+    "classification": {"labels": ["yes", "no"]},
+    "embedding_similarity": {"route": "up/embedder"},
+    "json_schema": {"schema": {"type": "object"}},
+    "judge": {"judge": "up/judge", "kind": "g_eval_relevance", "output": "relevance"},
+    "pairwise": {"judge": "up/judge"},
+    "prometheus": {"judge": ["up/judge", "up/other"]},
+    "rag": {"judge": "up/judge", "context": "input"},
+    "regex": {"pattern": "yes"},
+}
+# They need a model, and data that is not everywhere.
+LEFT_OUT = {"bertscore", "meteor"}
+
+
+async def test_the_scores_of_every_metric_that_ships_come_out(tmp_path):
+    for extra in ("jsonschema", "py3langid", "rapidfuzz"):
+        pytest.importorskip(extra)
+    rows = [
+        {"input": f"Is {n} even?", "reference": ["yes", "no"][n % 2], "answer": "yes"}
+        for n in range(8)
+    ]
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    verdict = '{"claims": ["a"], "verdicts": [1]} [RESULT] 4'
+    config = f"""
+providers:
+  up:
+    kind: scripted
+    script:
+      sure: [{{answer: "yes"}}]
+      judge: [{{answer: '{verdict}'}}]
+      other: [{{answer: "no verdict at all"}}]
+      embedder: [{{}}]
+storage: {{database: "sqlite:///{tmp_path}/e.db"}}
+"""
+    names = [name for name in METRICS if name not in LEFT_OUT]
+    document = RunDocument(
+        dataset="data.jsonl",
+        routes=("up/sure", "baseline/echo"),
+        baseline="baseline/echo",
+        metrics=tuple({"name": name, **NEEDED.get(name, {})} for name in names),
+    )
+    async with Services(parse(config, "t", {})) as services:
+        run = await services.runs.create(document, base=tmp_path)
+        run = await services.jobs.execute(run.id)
+        assert run.state == "completed", run.error
+        path, _ = await export_bundle(
+            services.store, run.id, tmp_path / "b.zip", BundleOptions(bodies="keep")
+        )
+    found = await verify(path)
+    assert (found.differing, found.differences) == (0, [])
+    # Judges' and embeddings' scores are named; all others have been computed once more.
+    named = {text.partition(":")[0] for text in found.not_recomputed[:-1]}
+    assert named == {"embedding_similarity", "judge", "pairwise", "prometheus", "rag"}

@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 
 from providers.errors import NotFoundError, RequestError
+from providers.names import check_name
 from router.config.alerts import Alerts, AlertSubject, ReceiverKind, Severity
 from router.loop.alert_messages import body_of_test, url_of
 from router.loop.alert_rules import new_id
@@ -243,7 +244,9 @@ class AlertAdministration:
 
         Raises:
             NotFoundError: no such receiver.
+            RequestError: none can have that name.
         """
+        check_name(receiver_name, "receiver")
         receiver = self._sender.receiver(receiver_name)
         now = self._clock()
         message = AlertMessage(

@@ -355,6 +355,7 @@ class World(NamedTuple):
             "feedback_id": "nothing",
             "row_id": "nothing",
             "bundle_id": "nothing",
+            "alert_id": "nothing",
             "name": "up" if "conformance" in op.path else "e",
         }
         url = self.url + op.path.format(**known)

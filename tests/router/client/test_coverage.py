@@ -49,6 +49,12 @@ def uses(folder: Any) -> dict[str, Use]:
         "DELETE /routes/{name}": lambda client: client.routes.delete("x/y"),
         "GET /routes/{name}/learned": lambda client: client.routes.learned("x/y"),
         "POST /routes/{name}/learned": lambda client: client.routes.learn("x/y"),
+        "GET /schedules": lambda client: client.schedules.list(),
+        "GET /schedules/{name}": lambda client: client.schedules.show("x/y"),
+        "POST /schedules/{name}/run": lambda client: client.schedules.run("x/y"),
+        "POST /schedules/{name}/pause": lambda client: client.schedules.pause("x/y", "why"),
+        "POST /schedules/{name}/resume": lambda client: client.schedules.resume("x/y", "why"),
+        "POST /schedules/{name}/accept": lambda client: client.schedules.accept("x/y", "why"),
         "GET /alerts": lambda client: client.alerts.list(state="firing"),
         "GET /alerts/{alert_id}": lambda client: client.alerts.show("x/y"),
         "POST /alerts/{alert_id}/silence": lambda client: client.alerts.silence(

@@ -30,6 +30,7 @@ MAX_EXPLANATION_CHARS = 4096
 MAX_ATTEMPTS = 64
 
 EVALUATION_EVENT = "gen_ai.evaluation.result"
+NO_SCORE = "no_score"
 
 _OPERATIONS = {
     "chat/completions": "chat",
@@ -241,9 +242,7 @@ def evaluation_span(
     )
 
 
-def evaluation_events(
-    evaluations: Sequence[EvaluationResult], at: float, response_id: str = ""
-) -> tuple[SpanEvent, ...]:
+def evaluation_events(evaluations: Sequence[EvaluationResult], at: float) -> tuple[SpanEvent, ...]:
     """Return the events that the conventions have for scores."""
     return tuple(
         SpanEvent(
@@ -254,9 +253,11 @@ def evaluation_events(
                     "gen_ai.evaluation.name": bounded(each.name),
                     "gen_ai.evaluation.score.value": each.value,
                     "gen_ai.evaluation.score.label": bounded(each.label),
-                    "gen_ai.evaluation.explanation": each.explanation[:MAX_EXPLANATION_CHARS],
-                    "gen_ai.response.id": bounded(response_id),
-                    "error.type": bounded(each.error),
+                    "gen_ai.evaluation.explanation": (each.explanation or each.error)[
+                        :MAX_EXPLANATION_CHARS
+                    ],
+                    # Of which there should be few.
+                    "error.type": NO_SCORE if each.error else None,
                 }
             ),
         )

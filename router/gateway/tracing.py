@@ -148,10 +148,6 @@ class Traces:
             self._begin()
         self._warn(dropped)
 
-    def flush_soon(self) -> None:
-        """Send what is queued without waiting for more."""
-        self._news.set()
-
     def close(self, within: float = CLOSE_S) -> None:
         """Send what is queued, and stop; blocks for `within` seconds at most."""
         with self._lock:

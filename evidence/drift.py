@@ -171,7 +171,7 @@ CELLS = (
     Cell(DEFAULT, "logprobs", 30, 1.0, within=12),
     Cell(DEFAULT, "logprobs", 30, 0.5),
     Cell(DEFAULT, "logprobs", 365, 1.0, within=10),
-    Cell(DEFAULT, "logprobs", 365, 0.5, within=60),
+    Cell(DEFAULT, "logprobs", 365, 0.5, within=80),
     Cell(DEFAULT, "logprobs, always the same", 30, 1.0, within=12),
     Cell(DEFAULT, "logprobs, a noisier replica", 365, 1.0, within=20),
     Cell(DEFAULT, "texts", 30, 1.0, within=12),

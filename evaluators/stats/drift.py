@@ -10,7 +10,7 @@ The reference is random itself: a few draws say what answers look like (`token_a
 others are from those is a distance (`token_distances`). A threshold made from a few held-out
 distances would be wrong for ever where they happened to be small. So no threshold is made. While
 nothing changes, held-out draws and probes are exchangeable, and the rank of each new distance among
-all before it is uniform and independent of the earlier ranks, exactly, whatever the distribution is
+all so far is uniform and independent of the earlier ranks, exactly, whatever the distribution is
 (Vovk, Gammerman and Shafer 2005, Algorithmic Learning in a Random World, ch. 2; Vovk 2021, Testing
 Randomness Online, Statistical Science 36:595-611). A gambler bets that the ranks are high; the
 capital is an e-value at every moment (Ville's inequality).
@@ -22,7 +22,7 @@ the time of day needs a reference of all of it.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -53,7 +53,8 @@ class DriftEvidence(NamedTuple):
     """What one distance adds.
 
     Attributes:
-        p_value: the share of distances so far that are as large or larger; ties count by chance.
+        p_value: the share of distances so far that are as large or larger, itself included; those
+            that are equal are in an order of chance.
         e_value: the evidence of all of them together that something has changed.
     """
 
@@ -71,12 +72,12 @@ class DriftTest(msgspec.Struct, kw_only=True):
     those that follow.
 
     Attributes:
-        ranked: all distances, ascending.
+        ranked: all distances with their ties, ascending.
         out: the capital that does not bet yet.
         bets: the capital of each of `BETS`.
     """
 
-    ranked: list[float] = []
+    ranked: list[tuple[float, float]] = []
     out: float = 1.0
     bets: list[float] = msgspec.field(default_factory=lambda: [0.0] * len(BETS))
 
@@ -85,8 +86,8 @@ class DriftTest(msgspec.Struct, kw_only=True):
 
         Args:
             distance: from the reference.
-            tie: a random number from 0 to 1 that has nothing to do with any distance; without it
-                ranks of equal distances would not be uniform.
+            tie: a random number from 0 to 1 that has nothing to do with any distance. It says
+                which of equal distances counts as larger; otherwise ranks would not be uniform.
 
         Raises:
             ValueError: a number that is not finite, or a tie outside of 0 to 1.
@@ -94,23 +95,29 @@ class DriftTest(msgspec.Struct, kw_only=True):
         if not math.isfinite(distance) or not 0 <= tie <= 1:
             raise ValueError("a distance must be finite, and a tie from 0 to 1")
         count = len(self.ranked) + 1
-        larger = len(self.ranked) - bisect_right(self.ranked, distance)
-        equal = count - larger - bisect_left(self.ranked, distance)
-        p_value = (larger + tie * equal) / count
+        place = bisect_left(self.ranked, (distance, tie))
+        larger = len(self.ranked) - place
         begun = self.out / (count + 1)
         self.out -= begun
         moved = MIXED * math.fsum(self.bets) + begun
         self.bets = [
-            min(_LARGEST, ((1 - MIXED) * capital + moved / len(BETS)) * _factor(p_value, *bet))
+            min(
+                _LARGEST, ((1 - MIXED) * capital + moved / len(BETS)) * _factor(larger, count, *bet)
+            )
             for capital, bet in zip(self.bets, BETS, strict=True)
         ]
-        insort(self.ranked, distance)
-        return DriftEvidence(p_value, min(_LARGEST, self.out + math.fsum(self.bets)))
+        self.ranked.insert(place, (distance, tie))
+        return DriftEvidence((larger + 1) / count, min(_LARGEST, self.out + math.fsum(self.bets)))
 
 
-def _factor(p_value: float, step: float, stake: float) -> float:
-    """Return what a bet's capital is multiplied by: 1 on average where p is uniform."""
-    return 1 - stake + (stake / step if p_value <= step else 0.0)
+def _factor(larger: int, count: int, step: float, stake: float) -> float:
+    """Return what a bet's capital is multiplied by: 1 on average over the ranks.
+
+    The rank stands for the part from larger / count to (larger + 1) / count of [0, 1], and the bet
+    is on the part below `step`: where the first straddles it, it counts for its share.
+    """
+    share = min(1.0, max(0.0, step * count - larger))
+    return 1 - stake + stake * share / step
 
 
 def alpha_of(alpha: float, reference: int) -> float:

@@ -390,7 +390,7 @@ def _sentence(model: RetiringModel) -> str:
     uses = [f"the route {name}" for name in model.routes]
     uses += [f"the watch {name}" for name in model.watches]
     verb = "was" if model.days_left <= 0 else "will be"
-    return f"{model.target} {verb} shut down on {model.date}, and {', '.join(uses[:5])} uses it"
+    return f"{model.target} {verb} shut down on {model.date}; it is used by {', '.join(uses[:5])}"
 
 
 def _targets(route: Route) -> Iterator[str]:

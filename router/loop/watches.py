@@ -31,7 +31,13 @@ from providers.errors import (
     closest,
 )
 from router.config.cron import CronLine
-from router.config.watches import LiveSignal, LiveWatch, WatchSettings, watched_problem
+from router.config.watches import (
+    LIVE_SIGNALS,
+    LiveSignal,
+    LiveWatch,
+    WatchSettings,
+    watched_problem,
+)
 from router.datasets.registry import DatasetRegistry
 from router.evals.requests import EvalRequester
 from router.gateway.route_table import Routes
@@ -619,8 +625,12 @@ class Watches:
 
         Raises:
             NotFoundError: no such watch.
+            RequestError: no such signal.
         """
         view = await self.view(name)
+        if signal is not None and signal not in (PROBE, *LIVE_SIGNALS):
+            near = closest(signal, (PROBE, *LIVE_SIGNALS))
+            raise RequestError(f"signal: no signal {signal!r}.{near}", param="signal")
         probes = await self._store.watch_probes(name, signal=signal, before=before, limit=limit)
         return WatchReport(
             **msgspec.structs.asdict(view),

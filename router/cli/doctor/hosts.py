@@ -174,7 +174,7 @@ class ProviderChecks:
                 yield Finding(
                     "models",
                     "warning",
-                    f"{target} {verb} shut down on {end.date}, and {', '.join(users)} uses it: "
+                    f"{target} {verb} shut down on {end.date}; it is used by {', '.join(users)}: "
                     f"{end.source}",
                     f"see evalrouter drift retirements --target {target}",
                 )

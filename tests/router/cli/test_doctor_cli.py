@@ -176,7 +176,7 @@ def test_a_model_that_will_be_shut_down_is_a_warning():
         areas = doctor(config(running.url), code=0)
     assert one(areas, "models") == (
         "warning",
-        "it/m-1 was shut down on 2024-06-13, and the route r uses it: the host's list of models",
+        "it/m-1 was shut down on 2024-06-13; it is used by the route r: the host's list of models",
     )
 
 

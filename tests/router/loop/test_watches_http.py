@@ -44,6 +44,8 @@ def test_a_swapped_model_is_seen_by_every_client(http, tmp_path):
                 client.watches.show("nothing")
             with pytest.raises(RequestError, match="reason"):
                 client.watches.pin("nightly", "")
+            refused = http.get(f"{url}/watches/nightly?signal=probes")
+            assert (refused.status_code, refused.json()["error"]["param"]) == (400, "signal")
             refused = http.post(f"{url}/watches/nightly/probe", json={"now": True})
             assert (refused.status_code, "now" in refused.json()["error"]["message"]) == (400, True)
         # The counts of versions are written when the server ends.

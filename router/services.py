@@ -65,6 +65,7 @@ from router.loop.bundles.exported import EvidenceBundles, ExportedEvidence
 from router.loop.copied_rows import CopiedRowsDeletion
 from router.loop.feedback import FeedbackIntake
 from router.loop.feedback_review import FeedbackReview
+from router.loop.frontier import Frontiers
 from router.loop.learned.learned_routes import LearnedRoutes
 from router.loop.learned.predictor import Predictor
 from router.loop.retirements import Retirements, RetirementSource
@@ -148,6 +149,7 @@ class Services:
         recorded: reads those records, live and sealed.
         traffic_datasets: makes datasets of them.
         what_ifs: estimates from them what other policies would have brought.
+        frontiers: compares the targets of routes.
         feedback: takes feedback about them.
         deletion: deletes requests wherever they are stored.
         review: the rows that wait to become part of a dataset; a server opens and closes it
@@ -336,6 +338,7 @@ class Services:
             self.prices,
             days=config.storage.traffic_days,
         )
+        self.frontiers = Frontiers(self.store, self.runs, self.what_ifs)
         copied = CopiedRowsDeletion(self.store, self.datasets)
         rollouts = RolloutRequestsDeletion(self.store)
         reviewed = ReviewDeletion(self.store)

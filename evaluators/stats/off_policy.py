@@ -132,16 +132,11 @@ def off_policy_value(
             cut=0.0,
             refused="no request has a value",
         )
-    weights = policy[choices.contexts, choices.actions] / choices.propensities
+    weights = _weights(choices, policy)
     effective = effective_units(weights, units)
-    limit = max(math.sqrt(n), n / FEWEST_EFFECTIVE)
-    used = np.minimum(weights, limit)
+    used = np.minimum(weights, _limit(n))
     cut = float((weights - used).sum() / weights.sum()) if weights.any() else 0.0
-    model = _fitted(outcomes, choices, units, policy.shape)
-    fold = _folds(units)
-    expected = (policy[None] * model).sum(axis=2)[fold, choices.contexts]
-    predicted = model[fold, choices.contexts, choices.actions]
-    scores = expected + used * (outcomes - predicted)
+    scores = _scores(outcomes, choices, units, policy, used)
     shares = (low, high) == (0.0, 1.0) and bool(np.isin(outcomes, (0.0, 1.0)).all())
     refused = _refused(weights, units, effective)
     needed = math.ceil(n * FEWEST_EFFECTIVE / effective) if effective else None
@@ -171,6 +166,49 @@ def off_policy_value(
         refused=refused,
         requests_needed=needed if refused and needed is not None and needed > n else None,
     )
+
+
+def off_policy_difference(
+    outcomes: Floats, choices: Choices, first: Floats, second: Floats, *, level: float = 0.95
+) -> Interval:
+    """Return how much more the first policy would have brought than the second, doubly robust.
+
+    Both are judged by the same requests, so what these have in common cancels out. Arguments as
+    for `off_policy_value`. It has no ends where one of the two cannot be estimated.
+    """
+    if not len(outcomes):
+        return Interval(estimate=None, low=None, high=None, n=0)
+    _, units = np.unique(choices.units, return_inverse=True)
+    scores, refused = [], False
+    for policy in (first, second):
+        weights = _weights(choices, policy)
+        refused |= bool(_refused(weights, units, effective_units(weights, units)))
+        used = np.minimum(weights, _limit(len(outcomes)))
+        scores.append(_scores(outcomes, choices, units, policy, used))
+    interval = mean_interval(scores[0] - scores[1], clusters=units.tolist(), level=level)
+    return msgspec.structs.replace(interval, low=None, high=None) if refused else interval
+
+
+def _weights(choices: Choices, policy: Floats) -> Floats:
+    weights: Floats = policy[choices.contexts, choices.actions] / choices.propensities
+    return weights
+
+
+def _limit(n: int) -> float:
+    """Return the limit of a weight (Ionides 2008), which no equal weights that suffice exceed."""
+    return max(math.sqrt(n), n / FEWEST_EFFECTIVE)
+
+
+def _scores(
+    outcomes: Floats, choices: Choices, units: NDArray[np.intp], policy: Floats, weights: Floats
+) -> Floats:
+    """Return what each request says of the policy, whose mean is the doubly robust estimate."""
+    model = _fitted(outcomes, choices, units, policy.shape)
+    fold = _folds(units)
+    expected = (policy[None] * model).sum(axis=2)[fold, choices.contexts]
+    predicted = model[fold, choices.contexts, choices.actions]
+    scores: Floats = expected + weights * (outcomes - predicted)
+    return scores
 
 
 def effective_units(weights: Floats, units: NDArray[np.intp]) -> float:

@@ -141,6 +141,7 @@ ACCESS: Mapping[str, RoleAccess] = {
     "DELETE /routes/{name}": ADMINS,
     "GET /shadows": ADMINS,
     "POST /what-if": ADMINS,
+    "GET /frontier": ADMINS,
     "GET /routes/{name}/shadow": ADMINS,
     "POST /routes/{name}/shadow": ADMINS,
     "GET /routes/{name}/learned": REVIEWERS,

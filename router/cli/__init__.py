@@ -49,6 +49,10 @@ COMMANDS = {
         "router.cli.feedback:feedback",
         "Give feedback about requests, and list it.",
     ),
+    "frontier": (
+        "router.cli.frontier:frontier",
+        "Compare the targets of a route by quality, cost and time.",
+    ),
     "init": (
         "router.cli.init:init",
         "Write a first config file, with the keys and model servers that this machine has.",

@@ -32,6 +32,7 @@ from router.client.types import (
     EvidenceBundle,
     Experiment,
     FeedbackRow,
+    Frontier,
     JudgementRow,
     Key,
     Leaderboard,
@@ -1315,6 +1316,26 @@ class AsyncRoutes:
         }
         call = ApiCall("POST", "/what-if", {}, body)
         return cast("WhatIf", await self._connection.request(call))
+
+    async def frontier(
+        self,
+        route: str,
+        *,
+        quality: str = "errors",
+        since: str | float | None = None,
+        run: str = "",
+    ) -> Frontier:
+        """Return a route's targets by quality, cost and time, and which none need take.
+
+        Args:
+            route: the route's name.
+            quality: `feedback:NAME`, `errors`, `shadow:OUTPUT`, or the output of a run.
+            since: seconds since the epoch, ISO 8601, or how long ago (`30d`); by default all.
+            run: the run that has the output; by default the newest.
+        """
+        params = {"route": route, "quality": quality, "since": since, "run": run}
+        answer = await self._connection.request(ApiCall("GET", "/frontier", params))
+        return cast("Frontier", answer)
 
     async def _change_shadow(self, name: str, change: Mapping[str, Any]) -> ShadowView:
         call = ApiCall("POST", f"/routes/{calls.quoted(name)}/shadow", {}, dict(change))

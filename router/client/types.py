@@ -867,3 +867,16 @@ class WhatIf(TypedDict):
     measures: list[dict[str, Any]]
     refused: str
     warnings: list[str]
+
+
+class Frontier(TypedDict):
+    """The targets of a route by quality, cost and time, those on the frontier first."""
+
+    route: str
+    quality: str
+    higher_is_better: bool
+    source: str
+    run: str
+    since: float | None
+    targets: list[dict[str, Any]]
+    warnings: list[str]

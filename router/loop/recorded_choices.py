@@ -22,7 +22,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from evaluators.stats.off_policy import Choices, OffPolicyValue, off_policy_value
+from evaluators.stats.intervals import Interval
+from evaluators.stats.off_policy import (
+    Choices,
+    OffPolicyValue,
+    off_policy_difference,
+    off_policy_value,
+)
 from evaluators.stats.resampling import Floats
 from providers.wire import UNREADABLE
 from router.loop.checks.languages import language_of
@@ -131,25 +137,50 @@ class RecordedChoices(NamedTuple):
             chosen: the requests to use, for which the measure is known and the policy possible.
             share: whether the measure is from 0 to 1.
         """
+        return off_policy_value(
+            self.measures[measure][chosen],
+            self._choices(chosen),
+            self._policy(weights),
+            low=0.0 if share else None,
+            high=1.0 if share else None,
+        )
+
+    def difference(
+        self,
+        first: Mapping[str, float],
+        second: Mapping[str, float],
+        measure: str,
+        chosen: NDArray[np.bool_],
+        *,
+        level: float,
+    ) -> Interval:
+        """Return how much more one policy would have brought than another, both without rules."""
+        rules = max(self.rules, default=0) + 1
+        return off_policy_difference(
+            self.measures[measure][chosen],
+            self._choices(chosen),
+            self._policy([first] * rules),
+            self._policy([second] * rules),
+            level=level,
+        )
+
+    def _choices(self, chosen: NDArray[np.bool_]) -> Choices:
+        return Choices(
+            self.units[chosen],
+            self.contexts[chosen],
+            self.actions[chosen],
+            self.propensities[chosen],
+        )
+
+    def _policy(self, weights: Sequence[Mapping[str, float]]) -> Floats:
         number = {name: n for n, name in enumerate(self.targets)}
         policy = np.zeros((len(self.rules), max(1, len(self.targets))))
         for context, rule in enumerate(self.rules):
             for name, weight in weights[rule].items():
-                # Where it had no chance in any request, none with such a context is chosen.
+                # One that was never tried has no number; what it would bring is not known.
                 if name in number:
                     policy[context, number[name]] = weight
-        return off_policy_value(
-            self.measures[measure][chosen],
-            Choices(
-                self.units[chosen],
-                self.contexts[chosen],
-                self.actions[chosen],
-                self.propensities[chosen],
-            ),
-            policy,
-            low=0.0 if share else None,
-            high=1.0 if share else None,
-        )
+        return policy
 
 
 async def read_choices(

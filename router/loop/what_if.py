@@ -158,6 +158,9 @@ class WhatIfs:
         prices: for the strategy `cheapest`.
         days: for how many days requests are stored, of routes that do not say; 0 for ever.
         now: tells the seconds since the epoch.
+
+    Attributes:
+        recorded: reads the requests.
     """
 
     def __init__(
@@ -171,7 +174,7 @@ class WhatIfs:
         now: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
-        self._recorded = recorded
+        self.recorded = recorded
         self._routes = routes
         self._prices = prices
         self._days = days
@@ -225,7 +228,7 @@ class WhatIfs:
 
         async def read() -> WhatIf:
             outcomes = await self.outcomes(name, value)
-            choices = await read_choices(self._recorded, matching, policy, outcomes)
+            choices = await read_choices(self.recorded, matching, policy, outcomes)
             _check_known(policy, choices, route)
             return await asyncio.to_thread(self._report, name, value, matching, policy, choices)
 

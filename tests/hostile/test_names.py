@@ -158,6 +158,12 @@ OPERATIONS = [
             (KEY,),
         ),
     ),
+    Op(
+        "GET",
+        "/frontier",
+        query={"route": "r", "quality": "errors", "since": "1d", "run": ""},
+        names_in_query=("route", "quality", "since", "run"),
+    ),
     Op("POST", "/routes/{name}/shadow", {"action": "pause", "reason": "r"}, (("action",), (KEY,))),
     Op("POST", "/evidence", {"subject": "run_x"}, (("subject",), ("bodies",), (KEY,))),
     Op(

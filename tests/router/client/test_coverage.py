@@ -81,6 +81,9 @@ def uses(folder: Any) -> dict[str, Use]:
         "POST /watches/{name}/probe": lambda client: client.watches.probe("x/y"),
         "POST /watches/{name}/pin": lambda client: client.watches.pin("x/y", "why"),
         "GET /shadows": lambda client: client.routes.shadows(),
+        "GET /frontier": lambda client: client.routes.frontier(
+            "x/y", quality="feedback:v", since="1d", run="run_1"
+        ),
         "POST /what-if": lambda client: client.routes.what_if(
             {"strategy": "cheapest"}, route="x/y", value="feedback:v", since="1d", until="1h"
         ),

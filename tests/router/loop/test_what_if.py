@@ -331,3 +331,62 @@ def test_weights_that_are_no_numbers_are_refused():
     rules = (PolicyRule(strategy="cheapest"),)
     with pytest.raises(RequestError, match="no target of the route has a known price"):
         prepare_policy(RoutingPolicy(rules=rules), route, lambda _: None)
+
+
+# The frontier of live requests
+
+
+def test_the_frontier_of_live_requests(http, url):
+    query = {"route": "chat", "quality": "feedback:good", "since": "30d"}
+    report = http.get(f"{url}/frontier", params=query).json()
+    by_name = {target["target"]: target for target in report["targets"]}
+    assert (report["source"], report["higher_is_better"]) == ("requests", True)
+    for target in (A, B):
+        shown = by_name[str(target)]
+        assert holds(shown["quality"], GOOD[target])
+        assert shown["cost_usd"]["estimate"] == pytest.approx(COST[target], rel=1e-3)
+        # The one is better, the other cheaper.
+        assert shown["on_frontier"]
+    assert by_name["up/gone"]["refused"]
+    assert by_name["up/gone"]["on_frontier"] is None
+    assert not by_name["up/gone"]["configured"]
+
+
+def test_a_target_that_is_worse_in_all_respects_is_dominated(http, url):
+    report = http.get(f"{url}/frontier", params={"route": "chat", "since": "30d"}).json()
+    by_name = {target["target"]: target for target in report["targets"]}
+    [dominance] = by_name["up/b"]["dominated_by"]
+    assert dominance["by"] == "up/a"
+    respects = {respect["name"]: respect["shown"] for respect in dominance["respects"]}
+    assert respects == {"quality": "better", "cost_usd": "better", "seconds": "same"}
+    assert dominance["established"]
+    assert report["targets"][0]["target"] == "up/a"
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "message"),
+    [
+        ({}, 400, "route"),
+        ({"route": "nowhere"}, 404, "no route 'nowhere'"),
+        ({"route": "chat", "quality": "rougeL"}, 404, "No completed run"),
+        ({"route": "chat", "quality": "shadow:f1"}, 400, "has no shadow"),
+        ({"route": "chat", "quality": "feedback:good", "run": "run_1"}, 400, "live requests"),
+        ({"route": "chat", "quality": "f1", "run": "run_1"}, 404, "run_1"),
+        ({"route": "chat", "since": "soon"}, 400, "since is"),
+    ],
+)
+def test_a_frontier_that_cannot_be_made(http, url, query, status, message):
+    answer = http.get(f"{url}/frontier", params=query)
+    assert answer.status_code == status, answer.text
+    assert message in answer.json()["error"]["message"]
+
+
+def test_the_frontier_on_the_command_line(folder, url):
+    config = str(folder / "evalrouter.yaml")
+    command = ["frontier", "chat", "--since", "30d", "--config", config]
+    text = CliRunner().invoke(main, command).stdout
+    assert "up/a: no other is better in all respects" in text
+    assert "up/b: up/a is better in all respects, as is shown" in text
+    with closing(Client(url)) as client:
+        report = client.routes.frontier("chat", since="30d")
+    assert report["targets"][0]["target"] == "up/a"

@@ -212,11 +212,11 @@ class Frontiers:
             else moment(str(request.since), self._now(), param="since")
         )
         known: set[str] = set()
-        wanted = {target.model for target in route.targets} | set(route.fallback)
-        wanted |= set() if route.shadow is None else set(route.shadow.targets)
+        candidates = {target.model for target in route.targets} | set(route.fallback)
+        candidates |= set() if route.shadow is None else set(route.shadow.targets)
         async for run in self._newest(since):
             routes = run.document.get("routes")
-            if not isinstance(routes, list) or len(wanted.intersection(map(str, routes))) < 2:
+            if not isinstance(routes, list) or len(candidates.intersection(map(str, routes))) < 2:
                 continue
             report = (await self._runs.outcome(run.id)).report
             outputs = {output.name for output in report.outputs}

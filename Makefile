@@ -25,18 +25,23 @@ PYTEST := $(BIN)/python -E -X utf8 -m pytest
 
 DOCS = cd docs && ../$(BIN)/python -E -m tooling
 
-.PHONY: demo docs client dist site test test-ray test-notebook test-client test-phoenix test-mlflow test-loop test-minilm test-outages fuzz mutants evidence evidence-rollouts evidence-what-if evidence-drift evidence-learned test-vllm test-llama-cpp providers lint bench constraints notebook clean
+.PHONY: demo docs client dist site test test-hostile test-ray test-notebook test-client test-phoenix test-mlflow test-loop test-minilm test-outages fuzz mutants evidence evidence-rollouts evidence-what-if evidence-drift evidence-learned test-vllm test-llama-cpp providers lint bench constraints notebook clean
 
 demo: .venv/core
 	$(BIN)/evalrouter demo
 
-# All but what needs a Ray cluster, in so many processes. A file's tests stay together and in order;
-# tests/conftest.py puts the files that take longest first.
+# All but what has a target of its own below, in so many processes. A file's tests stay together and
+# in order; tests/conftest.py puts the files that take longest first.
 PROCESSES ?= 2
+PARALLEL = $(PYTEST) -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
+OTHERS := hostile loop_demo minilm mlflow notebook phoenix serve
 
 test: .venv/all
-	$(PYTEST) -n $(PROCESSES) --dist loadfile --no-loadscope-reorder --ignore=tests/serve \
-	  --ignore=tests/mlflow --ignore=tests/notebook --ignore=tests/loop_demo --ignore=tests/phoenix --ignore=tests/minilm
+	$(PARALLEL) $(OTHERS:%=--ignore=tests/%)
+
+# What attackers, clients, hosts and databases may do to a server: minutes.
+test-hostile: .venv/all
+	$(PARALLEL) tests/hostile
 
 test-ray: .venv/all
 	$(PYTEST) tests/serve

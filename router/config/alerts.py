@@ -269,9 +269,7 @@ def _receiver_problems(
         yield document.problem((*place, "url"), wrong)
     if receiver.secret:
         if receiver.kind != "webhook":
-            yield document.problem(
-                (*place, "secret"), f"nobody checks signatures of {receiver.kind}"
-            )
+            yield document.problem((*place, "secret"), f"{receiver.kind} checks no signatures")
         elif signing_key(receiver.secret) is None:
             yield document.problem(
                 (*place, "secret"), "must be whsec_ and 24 to 64 random bytes in base64"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import time
+from pathlib import Path
 
 import pytest
 
@@ -130,3 +133,19 @@ def test_the_signature_is_that_of_the_standard():
         "webhook-timestamp": "1614265330",
         "webhook-signature": "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
     }
+
+
+def test_the_check_of_the_page_is_right():
+    """The function that docs/how-to/alerts.md gives to receivers."""
+    page = Path("docs/how-to/alerts.md").read_text()
+    names = {}
+    [code] = re.findall(r"```python\n(import base64.*?)```", page, re.DOTALL)
+    exec(code, names)
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    now = time.time()
+    headers = signature_headers(receiver(secret=secret), "msg_1", b"{}", now)
+    assert names["is_genuine"](secret, headers, b"{}")
+    assert not names["is_genuine"](secret, headers, b"{ }")
+    assert not names["is_genuine"](secret, headers | {"webhook-id": "msg_2"}, b"{}")
+    late = signature_headers(receiver(secret=secret), "msg_1", b"{}", now - 400)
+    assert not names["is_genuine"](secret, late, b"{}")

@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -103,11 +104,14 @@ def contestants(
             _evalrouter,
             _dropped_records,
         ),
-        Contestant(
-            "loop",
-            _packages("evalrouter", "litestar", *SHARED),
-            lambda site: _evalrouter(site, config_text=LOOP),
-            _without_loop,
+        *(
+            Contestant(
+                name,
+                _packages("evalrouter", "litestar", *SHARED),
+                partial(_evalrouter, config_text=_loop(share)),
+                _without_loop,
+            )
+            for name, share in (("loop", 0.0001), ("sampled", 0.01))
         ),
         Contestant("floor", _packages("aiohttp", *SHARED), _floor),
     ]
@@ -144,7 +148,7 @@ prices:
 record: metadata
 storage: {{database: "{database}"}}
 """
-# The same with a shadow and a rollout, which take one request in ten thousand each.
+# The same with a shadow and a rollout's first step, each with a share of the requests.
 LOOP = """
 providers:
   up: {{kind: compatible, base_url: "{upstream}", api_key: "upstream"}}
@@ -152,8 +156,8 @@ routes:
   {model}:
     targets: [{{model: up/m}}]
     share_bodies_with: [up]
-    shadow: {{targets: [up/shadowed], sample: 0.0001}}
-    rollout: {{candidate: up/candidate, steps: [0.01, 100], force: true}}
+    shadow: {{targets: [up/shadowed], sample: SHARE}}
+    rollout: {{candidate: up/candidate, steps: [PERCENT, 100], force: true}}
 prices:
   up/m: {{input: 1, output: 1}}
   up/shadowed: {{input: 1, output: 1}}
@@ -170,6 +174,11 @@ KEY = {
     "expires": "30d",
     "route": MODEL,
 }
+
+
+def _loop(share: float) -> str:
+    """Return the config of a route whose shadow and candidate have a share of its requests."""
+    return LOOP.replace("SHARE", str(share)).replace("PERCENT", f"{100 * share:g}")
 
 
 def _earlier(checkout: Path) -> Contestant:

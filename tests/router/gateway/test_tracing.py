@@ -443,7 +443,6 @@ def test_names_from_outside_are_cut_and_secrets_of_the_config_are_taken_out(coll
         target=Target("mine", long),
         user="hunter22-hunter22",
         attempts=[Attempt(f"mine/{long}", "ok", 200, 0.1)] * (MAX_ATTEMPTS + 5),
-        conversation="\ud800",
     )
     tree = sent(collector, traces, made)
     assert len(tree.spans) == 1 + MAX_ATTEMPTS
@@ -456,7 +455,15 @@ def test_names_from_outside_are_cut_and_secrets_of_the_config_are_taken_out(coll
         )
     request = next(span for span in tree.spans if span.kind == span.SPAN_KIND_SERVER)
     assert values_of(request.attributes)["user.id"] == "***"
+
+
+def test_half_of_a_surrogate_pair_costs_no_span(collector):
+    traces = traces_for(collector, phoenix=collector.url)
+    made = record(traces, conversation="\ud800")
+    traces.annotate(made.trace, [EvaluationResult("n", 1.0, explanation="\ud800")])
+    request = sent(collector, traces, made).named("chat gpt-4o-mini")
     assert values_of(request.attributes)["session.id"] == "?"
+    assert traces.annotations["sent"] == 1
 
 
 def test_names_that_clients_made_up_are_in_no_spans_name(collector):

@@ -37,6 +37,7 @@ from router.gateway.spans import (
     TraceSpan,
     bounded,
     evaluation_events,
+    step_spans,
 )
 from router.gateway.trace_context import evaluation_ids
 from router.records import Trace, new_span_id, span_id_of
@@ -135,9 +136,12 @@ class RunSpans:
         self._remove(cell)
 
     def cache_read(self, cell: Cell, *, hit: bool) -> None:
-        """Add that the run cache was looked into since the sample's trace began."""
+        """Add that the run cache was looked into since the sample's trace began.
+
+        Once, although a sample that a rate limit has put off is looked up again.
+        """
         entry = self._samples.get(cell)
-        if entry is not None:
+        if entry is not None and not entry.trace.steps:
             attributes = {**self._attributes, "evalrouter.cache.hit": hit}
             entry.trace.add_step("run cache", entry.began_at, attributes)
 
@@ -283,20 +287,7 @@ class RunSpans:
             error=(answer.error_code or "error") if answer.text is None else "",
             texts=texts,
         )
-        steps = [
-            TraceSpan(
-                name=step.name,
-                trace_id=trace.trace_id,
-                span_id=step.span_id,
-                parent_id=trace.span_id,
-                kind="internal",
-                began_at=step.began_at,
-                ended_at=step.ended_at,
-                attributes={"openinference.span.kind": "CHAIN", **step.attributes},
-            )
-            for step in trace.steps
-        ]
-        return [sample, *steps]
+        return [sample, *step_spans(trace)]
 
 
 def _live_trace(sample: Sample) -> Trace | None:

@@ -184,17 +184,7 @@ def request_spans(
         links=trace.links,
         error=(record.error_code or str(record.status)) if failed else "",
     )
-    for step in trace.steps:
-        yield TraceSpan(
-            name=step.name,
-            trace_id=trace.trace_id,
-            span_id=step.span_id,
-            parent_id=trace.span_id,
-            kind="internal",
-            began_at=step.began_at,
-            ended_at=step.ended_at,
-            attributes={"openinference.span.kind": "CHAIN", **step.attributes},
-        )
+    yield from step_spans(trace)
     answered = _answering(record, trace)
     for number, traced in enumerate(trace.attempts[:MAX_ATTEMPTS], 1):
         began_at = traced.ended_at - traced.attempt.seconds
@@ -209,6 +199,21 @@ def request_spans(
             ended_at=ended_at if traced is answered else max(record.at, traced.ended_at),
             attributes=_attempt_attributes(traced, number, hosts),
             error="" if traced.attempt.result == "ok" else traced.attempt.result,
+        )
+
+
+def step_spans(trace: Trace) -> Iterator[TraceSpan]:
+    """Yield the spans of what was done in one besides its attempts."""
+    for step in trace.steps:
+        yield TraceSpan(
+            name=step.name,
+            trace_id=trace.trace_id,
+            span_id=step.span_id,
+            parent_id=trace.span_id,
+            kind="internal",
+            began_at=step.began_at,
+            ended_at=step.ended_at,
+            attributes={"openinference.span.kind": "CHAIN", **step.attributes},
         )
 
 

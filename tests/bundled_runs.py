@@ -56,7 +56,10 @@ DOCUMENT = {
     "repeats": 2,
     "baseline": "up/other",
     "gates": ["chrf >= 0.1", "exact_match non_inferior baseline by 0.5", "coverage >= 0.5"],
-    "parameters": {"temperature": 0},
+    "parameters": {"temperature": 0, "seed": 4111111111111111},
+    "notes": "Questions to bob@example.org.",
+    # It may look like a telephone number, and is a name that has to stay one.
+    "tags": ["+15551234567"],
     "cache": False,
 }
 PEOPLE = [

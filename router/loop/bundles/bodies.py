@@ -167,8 +167,12 @@ class MaskedTexts(BundledTexts):
         return self._names[kind, name]
 
     def document(self, value: Any) -> Any:
-        """Return it without personal data."""
-        return self._treated(value)
+        """Return it without personal data in its texts; numbers stay what they are."""
+        if isinstance(value, Mapping):
+            return {name: self.document(inner) for name, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.document(inner) for inner in value]
+        return self._treated(value) if isinstance(value, str) else value
 
     def _treated(self, value: Any) -> Any:
         return _as_before(ConversationMasking(self._masking).value(value, ""), value)

@@ -31,6 +31,8 @@ from router.store.runs import Run
 from router.store.studies import Study
 
 _AT_ONCE = 500
+# What people write into a run document that may have personal data.
+_WRITTEN = ("messages", "name", "notes", "parameters", "prompt")
 
 
 def bundled_run(run: Run, texts: BundledTexts) -> Run:
@@ -38,12 +40,14 @@ def bundled_run(run: Run, texts: BundledTexts) -> Run:
     document = dict(run.document)
     document["dataset"] = _file_name(str(document["dataset"]))
     document["metrics"] = [_without_folders(spec) for spec in document["metrics"]]
+    # Names of routes, tags and outputs are those that the rows have.
+    written = {name: texts.document(document[name]) for name in _WRITTEN if document.get(name)}
     return msgspec.structs.replace(
         run,
         name=texts.document(run.name),
         notes=texts.document(run.notes),
         error=texts.document(run.error),
-        document=texts.document(document),
+        document={**document, **written},
         dataset=_file_name(run.dataset),
         base="",
         owner="",

@@ -1,6 +1,6 @@
 """Simulates learned routes whose truth is known: `python -m evidence.learned_route`.
 
-    python -m evidence.learned_route                   # all worlds, 400 routes each
+    python -m evidence.learned_route                   # all worlds, 200 routes each
     python -m evidence.learned_route --routes 100      # fewer
     python -m evidence.learned_route --record          # and a page in evidence/results
 
@@ -30,7 +30,7 @@ from router.loop.learned.examples import Examples, Floats
 from router.loop.learned.held_out import HeldOutReport, always_target, held_out_report
 from router.loop.learned.neighbours import Criterion, NeighbourModel, choose
 
-ROUTES = 400
+ROUTES = 200
 DIMENSIONS = 64
 TOPICS = 12
 NEIGHBOURS = 50
@@ -91,7 +91,7 @@ WORLDS = (
         _chances([0.9, 0.9, 0.3]),
         _COSTS,
         pays=True,
-        rows=12_000,
+        rows=6_000,
         logged=True,
         criterion=Criterion(at_least=0.8, confidence=0.9),
     ),

@@ -94,13 +94,17 @@ class Gathered(NamedTuple):
 
     Attributes:
         targets: `provider/model`.
-        prompts: the rows.
+        prompts: the rows, the newest first.
         made_of: how many there are, by where they come from, and the ids of runs.
     """
 
     targets: tuple[str, ...]
     prompts: Sequence[_Prompt]
     made_of: dict[str, Any]
+
+    def newest(self, count: int) -> Gathered:
+        """Return the newest of the prompts."""
+        return self._replace(prompts=self.prompts[:count])
 
     @property
     def texts(self) -> list[str]:
@@ -321,7 +325,7 @@ class Gathering:
             "without_body": len(given) - len(matched),
             **counts,
         }
-        return Gathered(targets, prompts[-MAX_ROWS:], made_of)
+        return Gathered(targets, prompts[::-1][:MAX_ROWS], made_of)
 
     async def _feedback(self, name: str, route: str) -> dict[str, list[FeedbackRow]]:
         """Return the route's feedback of a name that has a score, by the ids of records."""

@@ -57,6 +57,9 @@ EVERY_S = 60.0
 LEASE = "learn routes"
 LEASE_S = 1200.0
 TEXTS_AT_ONCE = 64
+MAX_NUMBERS = 10_000_000
+"""A model's vectors have so many numbers in all, which a prediction goes through in 3 ms."""
+
 RECENT = 1000
 """So many of the route's last requests are looked at for the report."""
 
@@ -277,19 +280,23 @@ class LearnedRoutes(DeletionStep):
         progress("reading runs and requests")
         gathered = await self._gather(model.route, route, learned)
         gathered.check(learned.quality)
-        vectors = []
-        async for some in self._embed_all(learned.embeddings, [*gathered.texts, PROBE]):
+        vectors = [
+            vector async for some in self._embed_all(learned.embeddings, [PROBE]) for vector in some
+        ]
+        gathered = gathered.newest(MAX_NUMBERS // max(1, len(vectors[0])))
+        gathered.check(learned.quality)
+        async for some in self._embed_all(learned.embeddings, gathered.texts):
             vectors += some
-            progress(f"embedded {len(vectors):,} of {len(gathered.texts) + 1:,} texts")
+            progress(f"embedded {len(vectors) - 1:,} of {len(gathered.texts):,} prompts")
         try:
             units = await asyncio.to_thread(unit_vectors, vectors)
         except ValueError as error:
             raise ConflictError(f"{learned.embeddings}: {error}", code="embeddings") from error
-        examples = await asyncio.to_thread(gathered.examples, units[:-1])
+        examples = await asyncio.to_thread(gathered.examples, units[1:])
         file = ModelFile(
             examples=examples,
             numbers=np.arange(len(examples.vectors)),
-            probe=units[-1],
+            probe=units[0],
             low_cosine=-1.0,
         )
         progress("testing it held out")

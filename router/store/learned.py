@@ -144,6 +144,11 @@ class LearnedStore(ChangeStore, Protocol):
         """Return the rows of one model that were made of requests that match; None for none."""
         ...
 
-    async def forget_learned(self, model: LearnedModel, rows: frozenset[int]) -> None:
-        """Store a model whose file has lost some rows, and forget where they came from."""
+    async def forget_learned(
+        self, model: LearnedModel, rows: frozenset[int], *, artifact: str
+    ) -> bool:
+        """Store a model whose file has lost some rows, and forget where they came from.
+
+        False, and nothing is stored, where its file is another one than `artifact` by now.
+        """
         ...

@@ -41,7 +41,7 @@ from router.loop.learned.examples import unit_vectors
 from router.loop.learned.fitting import FitOptions, fit_apart
 from router.loop.learned.gathering import Gathered, Gathering
 from router.loop.learned.held_out import HeldOutReport
-from router.loop.learned.model_file import PROBE, ModelFile, encoded
+from router.loop.learned.model_file import PROBE, ModelFile, UnreadableModelError, encoded
 from router.loop.learned.predictor import ActiveModel, Predictor, settings_of, targets_of
 from router.rounds import Rounds
 from router.sealing.deletion import Deletion, DeletionStep
@@ -55,7 +55,7 @@ log = logging.getLogger("evalrouter")
 FOLDER = "learned"
 EVERY_S = 60.0
 LEASE = "learn routes"
-LEASE_S = 1200.0
+LEASE_S = 180.0
 TEXTS_AT_ONCE = 64
 MAX_NUMBERS = 10_000_000
 """A model's vectors have so many numbers in all, which a prediction goes through in 3 ms."""
@@ -419,20 +419,29 @@ class LearnedRoutes(DeletionStep):
     async def _forget(self, model_id: str, rows: frozenset[int]) -> None:
         models = await self._store.learned_models(state="ready", limit=1000)
         row = next((model for model in models if model.id == model_id), None)
-        if row is None or not row.artifact:
+        if row is None:
+            # Another one took its place in this moment.
             return
-        active = await self._predictor.read(row)
-        left = active.file.without(rows)
+        after = await self._without(row, rows)
+        if await self._store.forget_learned(after, rows, artifact=row.artifact):
+            await self._artifacts().delete(row.artifact)
+        elif after.artifact:
+            # Somebody else has taken rows out: once more, of what they left.
+            await self._artifacts().delete(after.artifact)
+
+    async def _without(self, row: LearnedModel, rows: frozenset[int]) -> LearnedModel:
+        """Return a model without some rows, its new file stored."""
         after = msgspec.structs.replace(row, forgotten=row.forgotten + len(rows))
+        nothing = msgspec.structs.replace(after, rows=0, artifact="", hash="", size=0)
+        try:
+            active = await self._predictor.read(row)
+        except (NotFoundError, UnreadableModelError) as error:
+            return msgspec.structs.replace(nothing, error=error.message)
+        left = active.file.without(rows)
         if min(left.examples.known, default=0) < 2:
             # Nothing can be predicted of what is left.
-            after = msgspec.structs.replace(
-                after, rows=0, artifact="", hash="", size=0, error="all its requests were deleted"
-            )
-        else:
-            after = await self._put(after, left)
-        await self._store.forget_learned(after, rows)
-        await self._artifacts().delete(row.artifact)
+            return msgspec.structs.replace(nothing, error="all its requests were deleted")
+        return await self._put(after, left)
 
     # for people
 

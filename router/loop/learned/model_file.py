@@ -56,6 +56,10 @@ class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+class UnreadableModelError(ArtifactError):
+    """A model's file is damaged, or of another version."""
+
+
 # The text that is embedded to see whether the embedding model is the same.
 PROBE = "Which of these answers is good enough, and what does it cost?"
 
@@ -86,7 +90,7 @@ def encoded(model: ModelFile) -> bytes:
 
 
 def decoded(data: bytes) -> ModelFile:
-    """Return the model of a file. Raises ArtifactError where it is none."""
+    """Return the model of a file. Raises UnreadableModelError where it is none."""
     try:
         file = _decode(data)
         n, k, d = file.rows, len(file.targets), file.dimensions
@@ -106,7 +110,9 @@ def decoded(data: bytes) -> ModelFile:
             low_cosine=file.low_cosine,
         )
     except (msgspec.MsgspecError, ValueError) as error:
-        raise ArtifactError(f"the file of a learned model cannot be read: {error}") from error
+        raise UnreadableModelError(
+            f"the file of a learned model cannot be read: {error}"
+        ) from error
 
 
 def _array(data: bytes, kind: str, shape: tuple[int, ...]) -> Any:

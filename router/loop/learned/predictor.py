@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from providers.errors import ArtifactError, EvalrouterError, NotFoundError
+from providers.errors import EvalrouterError, StoreError
 from providers.off_loop import off_loop
 from router.config.learned import LearnedRoute
 from router.config.providers import Providers
@@ -35,10 +35,11 @@ from router.gateway.route_table import Routes
 from router.loop.learned.examples import Vectors, unit_vectors
 from router.loop.learned.fitting import FitOptions
 from router.loop.learned.held_out import HeldOutReport
-from router.loop.learned.model_file import PROBE, ModelFile, decoded
+from router.loop.learned.model_file import PROBE, ModelFile, UnreadableModelError, decoded
 from router.loop.learned.neighbours import Criterion, NeighbourModel, Predictions, good_enough
 from router.loop.learned.prompt_text import in_tool_loop, text_of_envelope
 from router.records import ChoiceReason, LearnedChoice, PredictedTarget, Target
+from router.rounds import ErrorLog
 from router.store.changes import follow_changes
 from router.store.learned import LearnedModel, LearnedStore
 
@@ -167,7 +168,8 @@ class Predictor(TargetPredictor):
         self._artifacts = artifacts
         self._providers = providers
         self._clock = clock
-        self._version = (0, -1)
+        self._version: tuple[int, int, frozenset[str]] = (0, -1, frozenset())
+        self._errors = ErrorLog()
         self._predictions: OrderedDict[tuple[str, bytes], _Prediction] = OrderedDict()
         # The target of each conversation's last request.
         self._last: OrderedDict[str, str] = OrderedDict()
@@ -186,13 +188,17 @@ class Predictor(TargetPredictor):
 
     async def follow(self) -> None:
         """Take over the models that any process has learned, or taken rows out of."""
-        version = self._store.generation, await self._store.learned_version()
+        names = frozenset(
+            name for name, route in self._routes.table.routes.items() if route.strategy == "learned"
+        )
+        version = self._store.generation, await self._store.learned_version(), names
         if version == self._version:
             return
         rows: dict[str, LearnedModel] = {}
         for row in await self._store.learned_models(state="ready", limit=1000):
-            if row.artifact:
+            if row.artifact and row.route in names:
                 rows.setdefault(row.route, row)
+        is_complete = True
         active = {}
         for name, row in rows.items():
             before = self.active.get(name)
@@ -201,20 +207,32 @@ class Predictor(TargetPredictor):
                 continue
             try:
                 active[name] = await self.read(row)
-            except (ArtifactError, NotFoundError) as error:
-                log.error("the model of the learned route %s is left out: %s", name, error.message)
+                self._errors.forget(name)
+            except StoreError:
+                raise
+            except EvalrouterError as error:
+                message = f"the model of the learned route {name} is left out: {error.message}"
+                self._errors.error(name, message)
+                # It may be there the next time; a damaged file stays damaged.
+                is_complete = is_complete and isinstance(error, UnreadableModelError)
         self.active = active
         self._predictions.clear()
-        self._version = version
+        if is_complete:
+            self._version = version
 
     async def read(self, row: LearnedModel) -> ActiveModel:
-        """Return a model with its file. Raises ArtifactError, NotFoundError."""
+        """Return a model with its file.
+
+        Raises:
+            UnreadableModelError: the file is damaged.
+            ArtifactError, NotFoundError: it cannot be read now, or is gone.
+        """
         data = b"".join([chunk async for chunk in self._artifacts().get(row.artifact)])
         try:
             report = msgspec.convert(row.report, HeldOutReport)
             return await asyncio.to_thread(lambda: ActiveModel(row, decoded(data), report))
         except (msgspec.ValidationError, KeyError) as error:
-            raise ArtifactError(f"{row.id} cannot be read: {error}") from error
+            raise UnreadableModelError(f"{row.id} cannot be read: {error}") from error
 
     async def watch(self) -> None:
         """Follow the other processes, until cancelled."""

@@ -73,8 +73,10 @@ class SqlLearned(SqlPart, LearnedStore):
     async def learned_rows(self, matching: TrafficFilter) -> LearnedRows | None:
         return await self._database.read("look for learned requests", _rows, matching)
 
-    async def forget_learned(self, model: LearnedModel, rows: frozenset[int]) -> None:
-        await self._database.write("forget learned requests", _forget, model, rows)
+    async def forget_learned(
+        self, model: LearnedModel, rows: frozenset[int], *, artifact: str
+    ) -> bool:
+        return await self._database.write("forget learned requests", _forget, model, rows, artifact)
 
 
 def _values(model: LearnedModel) -> dict[str, Any]:
@@ -133,14 +135,15 @@ def _finish(
     return [artifact for _, artifact in earlier]
 
 
-def _update(db: Connection, model: LearnedModel, state: LearnedState) -> bool:
+def _update(db: Connection, model: LearnedModel, state: LearnedState, artifact: str = "") -> bool:
+    """Store a model that is in a state and has a file; return whether it is and has."""
     names = [name for name in _COLUMNS if name != "id"]
     values = _values(model)
     return bool(
         db.execute(
             f"UPDATE learned_models SET {', '.join(f'{name} = ?' for name in names)}"
-            " WHERE id = ? AND state = ?",
-            (*(values[name] for name in names), model.id, state),
+            " WHERE id = ? AND state = ? AND artifact = ?",
+            (*(values[name] for name in names), model.id, state, artifact),
         ).rowcount
     )
 
@@ -195,9 +198,11 @@ def _rows(db: Connection, matching: TrafficFilter) -> LearnedRows | None:
     return LearnedRows(first[0], frozenset(row for (row,) in rows))
 
 
-def _forget(db: Connection, model: LearnedModel, rows: frozenset[int]) -> None:
-    _update(db, model, "ready")
+def _forget(db: Connection, model: LearnedModel, rows: frozenset[int], artifact: str) -> bool:
+    if not _update(db, model, "ready", artifact):
+        return False
     for row in sorted(rows):
         db.execute(
             "DELETE FROM learned_sources WHERE model = ? AND row_number = ?", (model.id, row)
         )
+    return True

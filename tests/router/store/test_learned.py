@@ -98,7 +98,9 @@ async def test_rows_are_selected_as_their_requests_are(store, matching):
     assert await store.learned_rows(matching) == LearnedRows("lm_1", expected)
     assert expected
     after = msgspec.structs.replace(READY, forgotten=len(expected), hash="other")
-    await store.forget_learned(after, expected)
+    assert not await store.forget_learned(after, expected, artifact="another")
+    assert await store.learned_rows(matching) == LearnedRows("lm_1", expected)
+    assert await store.forget_learned(after, expected, artifact=READY.artifact)
     assert await store.learned_rows(matching) is None
     assert await store.learned_models() == [after]
 

@@ -34,6 +34,7 @@ from router.config.routes import RouteTarget, parse_route
 from router.loop.rollout_routes import promoted
 from router.records import Target
 from router.services import Services
+from router.store.learned import LearnedSource
 from router.store.lineage import RowSource
 from router.store.traffic import TrafficFilter
 
@@ -559,3 +560,28 @@ def test_a_promoted_rollout_leaves_a_route_that_needs_no_prediction(tmp_path, ho
     route = parse_route("chat", document, config.providers)
     assert (route.strategy, route.learned) == ("weighted", None)
     assert [target.model for target in route.targets if target.weight] == ["up/new"]
+
+
+@pytest.mark.parametrize("fault", ["damaged", "gone"])
+async def test_without_its_file_a_model_is_left_out_and_deletions_end(folder, host, caplog, fault):
+    [file] = (folder / "artifacts" / "learned").rglob("*.model")
+    content = file.read_bytes()
+    if fault == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(content[:-1])
+    async with services(folder, host) as parts:
+        assert (await predicted(parts, f"{EASY} today")).reason == "no_model"
+        assert "the model of the learned route chat is left out" in caplog.text
+        [model] = await parts.store.learned_models("chat")
+        sources = [LearnedSource(row=0, id="req_1", user="ann")]
+        later = msgspec.structs.replace(model, id="lm_z", artifact="", state="learning")
+        await parts.store.add_learned(later)
+        ready = msgspec.structs.replace(later, artifact=model.artifact, state="ready")
+        deletions = await parts.store.traffic_deletions()
+        await parts.store.finish_learned(ready, sources, deletions=deletions)
+        assert (await parts.deletion.delete(TrafficFilter(user="ann"))).complete
+        after, *_ = await parts.store.learned_models("chat")
+        assert (after.artifact, after.rows) == ("", 0)
+        assert after.error
+        assert not file.exists()

@@ -175,7 +175,7 @@ def operations(tmp_path_factory):
     folder = tmp_path_factory.mktemp("coverage")
     config = f"{{server: {{port: 0}}, storage: {{database: 'sqlite:///{folder}/e.db'}}}}"
     with gateway(config) as url:
-        schema = httpx.get(f"{url}/schema").json()
+        schema = httpx.get(f"{url}/schema", timeout=60).json()
     return {
         f"{method.upper()} {path}": operation
         for path, methods in schema["paths"].items()

@@ -33,7 +33,7 @@ COMMANDS = {
     ),
     "doctor": (
         "router.cli.doctor:doctor",
-        "Check the config, the providers and their keys, the stores and this machine.",
+        "Check the config, the providers and their keys, the stores, traces and this machine.",
     ),
     "drift": ("router.cli.drift:drift", "See whether watched models have changed (`watches:`)."),
     "eval": ("router.cli.evals:evaluate", "Run evaluations and look at them."),

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from evaluators.document import RunDocument
 from providers.errors import InputError
 from router.config.cron import CronLine
 from router.config.documents import Problem, convert_or_collect
@@ -79,6 +78,9 @@ def schedule_problems(
             if not schedule.run:
                 yield document.problem((*place, "run"), "name the run document, or write it here")
         elif "task" not in schedule.run:
+            # Only where it is needed: NumPy and the rest take a tenth of a second to import.
+            from evaluators.document import RunDocument  # noqa: PLC0415
+
             problems: list[Problem] = []
             convert_or_collect(document, RunDocument, problems, place=(*place, "run"))
             yield from problems

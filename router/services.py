@@ -50,7 +50,7 @@ from router.gateway.spans import ProviderHosts
 from router.gateway.telemetry import ProcessMetrics, open_traces
 from router.loop.alert_administration import AlertAdministration
 from router.loop.alert_controller import AlertController
-from router.loop.alert_counts import AlertCounts
+from router.loop.alert_counts import BREAKER_WINDOW, AlertCounts
 from router.loop.alert_sender import AlertSender
 from router.loop.alert_sources import (
     ABOUT,
@@ -423,7 +423,7 @@ class Services:
             self._alert_sender,
             owner=this_owner(),
             public_url=config.server.public_url,
-            windows=lambda: rates.windows() | money.windows(),
+            windows=lambda: rates.windows() | money.windows() | BREAKER_WINDOW,
         )
         self.alerts = AlertAdministration(
             config.alerts,

@@ -31,6 +31,8 @@ EVERY_S = 5.0
 # The counter of targets whose breaker is open, one count for each time they were looked at.
 BREAKERS = "breaker"
 BREAKER_SLICE_S = 5.0
+# How long these are needed, in seconds.
+BREAKER_WINDOW = {BREAKERS: 8 * BREAKER_SLICE_S}
 # Sets of labels of one rule that are counted between two writes; further ones are "other".
 MAX_LABELS = 1000
 # What could not be written for so long is no longer about now. What was spent still is.

@@ -273,8 +273,9 @@ async def _write_run(
             await asyncio.to_thread(
                 writer.add, JUDGEMENTS, (judgement_row(row, texts) for row in others)
             )
-    writer.add(LABELS, rows.labels)
-    writer.add(STUDIES, await calibrations(store, metrics, texts))
+    studies = await calibrations(store, metrics, texts)
+    await asyncio.to_thread(writer.add, LABELS, rows.labels)
+    await asyncio.to_thread(writer.add, STUDIES, studies)
     defined = {name: options.routes[name] for name in document.routes if name in options.routes}
     writer.whole(README, _readme("run"))
     writer.whole(RUN, canonical(bundled_run(run, texts)))

@@ -51,7 +51,7 @@ COMMANDS = {
     ),
     "frontier": (
         "router.cli.frontier:frontier",
-        "Compare the targets of a route by quality, cost and time.",
+        "Compare the targets of ROUTE by quality, cost and time, and say which none need take.",
     ),
     "init": (
         "router.cli.init:init",

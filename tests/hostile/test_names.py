@@ -460,7 +460,7 @@ def test_every_operation_that_takes_a_body_is_tried(world):
         for method in item
         if method in ("post", "put", "patch")
     }
-    assert found == {(op.method, op.path) for op in OPERATIONS}
+    assert found == {(op.method, op.path) for op in OPERATIONS if op.method != "GET"}
 
 
 @pytest.mark.parametrize(("op", "place"), IN_BODIES)

@@ -78,6 +78,11 @@ class _Request(NamedTuple):
     candidates: Collection[Target]
 
     @property
+    def is_stored(self) -> bool:
+        """Whether the client lets it be stored."""
+        return bytes(self.envelope.get("store") or b"") != b"false"
+
+    @property
     def size(self) -> int:
         """Return the bytes of its messages."""
         return len(self.envelope.get("messages") or self.envelope.get("prompt") or b"")
@@ -177,7 +182,7 @@ class Predictor(TargetPredictor):
         self._late = 0
         self._paused_until = 0.0
         # What was last seen of a route: which provider may not embed its texts, "" for none.
-        self._unshared: dict[str, tuple[Route, str]] = {}
+        self._unshared: dict[tuple[str, bool], tuple[Route, str]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="evalrouter-predict")
 
     def close(self) -> None:
@@ -325,7 +330,7 @@ class Predictor(TargetPredictor):
         self, active: ActiveModel, request: _Request, text: str
     ) -> Vectors | ChoiceReason:
         """Return the embedding of a text, shape (1, d), or why there is none."""
-        if self.unshared(request.route_name, request.route):
+        if self.unshared(request.route_name, request.route, stored=request.is_stored):
             return "unshared"
         now = asyncio.get_running_loop().time
         if now() < self._paused_until:
@@ -366,12 +371,21 @@ class Predictor(TargetPredictor):
             self._paused_until = now + PAUSE_S
         return reason
 
-    def unshared(self, name: str, route: Route) -> str:
-        """Return which provider may not embed a route's texts, in words; "" where all may."""
-        known = self._unshared.get(name)
+    def unshared(self, name: str, route: Route, *, stored: bool = True) -> str:
+        """Return which provider may not embed a route's texts, in words; "" where all may.
+
+        Args:
+            name: the route's name.
+            route: the route.
+            stored: whether the client lets its request be stored; else no provider is sent it that
+                would not see it anyway.
+        """
+        key = name, stored
+        known = self._unshared.get(key)
         if known is None or known[0] is not route:
-            messages = unshared_embeddings(route, self._routes.table.routes, self._providers)
-            known = self._unshared[name] = (route, next(messages, ""))
+            seen = route if stored else msgspec.structs.replace(route, share_bodies_with=())
+            messages = unshared_embeddings(seen, self._routes.table.routes, self._providers)
+            known = self._unshared[key] = (route, next(messages, ""))
         return known[1]
 
     def _chosen(

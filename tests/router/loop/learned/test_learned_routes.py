@@ -271,7 +271,7 @@ async def predicted(parts, text, **more):
     return await parts.predictor.predict(
         "chat",
         more.pop("route", route),
-        {"messages": msgspec.Raw(json.dumps(messages).encode())},
+        {"messages": msgspec.Raw(json.dumps(messages).encode())} | more.pop("fields", {}),
         conversation=more.pop("conversation", ""),
         candidates=more.pop("candidates", [Target("up", "cheap"), Target("up", "dear")]),
     )
@@ -585,3 +585,13 @@ async def test_without_its_file_a_model_is_left_out_and_deletions_end(folder, ho
         assert (after.artifact, after.rows) == ("", 0)
         assert after.error
         assert not file.exists()
+
+
+async def test_what_is_not_to_be_stored_is_not_sent_to_others(folder, host):
+    """The provider of the embeddings answers no request of the route: only its name lets it see."""
+    async with services(folder, host) as parts:
+        fields = {"store": msgspec.Raw(b"false")}
+        assert (await predicted(parts, f"{EASY} today", fields=fields)).reason == "unshared"
+        assert host.texts == []
+        fields = {"store": msgspec.Raw(b"true")}
+        assert (await predicted(parts, f"{EASY} today", fields=fields)).target == "up/cheap"

@@ -134,3 +134,17 @@ def test_nothing_is_said_of_no_requests():
 def test_weights_of_units_add_up_before_they_are_squared():
     assert effective_units(np.array([1.0, 1.0, 2.0]), np.array([0, 0, 1])) == 2
     assert effective_units(np.zeros(3), np.arange(3)) == 0
+
+
+def test_the_model_that_scores_a_unit_has_not_seen_it():
+    """One request alone in its context: by its outcome no prediction for it may change."""
+    choices = drawn(4000, share=0.5)
+    alone = int(np.flatnonzero(choices.actions == 1)[0])
+    choices.contexts[alone] = 1
+    outcomes = np.random.default_rng(1).random(4000)
+    policy = np.array([[0.0, 1.0], [0.0, 1.0]])
+    before = off_policy_value(outcomes, choices, policy).doubly_robust.estimate
+    outcomes[alone] += 100.0
+    after = off_policy_value(outcomes, choices, policy).doubly_robust.estimate
+    # Its weight is 2; with a model that has seen it, it would count as 1.91.
+    assert after - before == pytest.approx(2 * 100.0 / 4000, rel=0.01)

@@ -344,7 +344,7 @@ FULL = {
     "keep": "full",
     "request": b'{"messages":[],"api_key":"very-secret"}',
     "response": answer(),
-    "trace": Trace("00-", 0xABC, 1, None, True),
+    "trace": Trace(0xABC, 1),
     "unit": "00ff",
     "first": Target("openai", "gpt-4o"),
     "odds": Odds({Target("openai", "gpt-4o"): 0.75, Target("openai", "gpt-4o-mini"): 0.25}),
@@ -428,7 +428,7 @@ async def test_one_that_cannot_be_counted_does_not_stop_the_others(store, prices
 
     async with traffic(store, prices, count=count, trace=lambda one: 1 / 0) as made:
         for name in "abc":
-            made.add(record(answer(), id=name, trace=Trace("", 1, 1, None, True)))
+            made.add(record(answer(), id=name, trace=Trace(1, 1)))
     assert counted == ["b", "c"]
     assert len(await store.traffic(TrafficFilter())) == 3
     assert "request a could not be counted" in caplog.text

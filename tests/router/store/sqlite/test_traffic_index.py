@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from contextlib import closing
 
 import pytest
 from sqlite_utils import Database
 from stores import sqlite_store
 
+from router.store.sqlite.connection import SqliteConnection
 from router.store.sqlite.migrations import migrate
 from router.store.sqlite.traffic_index import index_block, numbers_of
 from router.store.traffic import TrafficFilter
@@ -73,7 +75,7 @@ def test_a_page_reads_little_however_few_requests_match(db, chosen, number):
 
     db.conn.set_progress_handler(count, 100)
     try:
-        found = numbers_of(db, TrafficFilter(**chosen), limit=51)
+        found = numbers_of(SqliteConnection(db, time.time), TrafficFilter(**chosen), limit=51)
     finally:
         db.conn.set_progress_handler(None, 0)
     assert len(found) == number

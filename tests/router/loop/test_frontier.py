@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from click.testing import CliRunner
@@ -147,3 +148,44 @@ def test_trade_offs_and_unknown_options_dominate_nothing():
         lambda *_: interval(1, 2),
     )
     assert result == dict.fromkeys(means, ())
+
+
+SHADOWED = """
+server: {{port: 0}}
+storage: {{database: "sqlite:///{folder}/s.db", artifacts: "{folder}/artifacts"}}
+providers:
+  live: {{kind: scripted, script: {{dear: [{{answer: "one two three"}}]}}}}
+  other: {{kind: scripted, script: {{cheap: [{{answer: "one"}}]}}}}
+prices: {{live/dear: {{input: 9, output: 9}}, other/cheap: {{input: 1, output: 1}}}}
+routes:
+  chat: {{targets: [{{model: live/dear}}], record: full, share_bodies_with: [other],
+    shadow: {{targets: [other/cheap], sample: 1, metrics: [{{name: regex, pattern: one}}],
+      limits: {{rps: 1000, usd_per_day: 5}}}}}}
+"""
+
+
+def test_a_shadow_has_candidates_beside_what_clients_got(http, tmp_path):
+    with gateway(SHADOWED.format(folder=tmp_path)) as url:
+        while not http.get(f"{url}/shadows").json()["data"]:
+            time.sleep(0.02)
+        for n in range(12):
+            body = {"model": "chat", "messages": [{"role": "user", "content": f"count {n}"}]}
+            assert http.post(f"{url}/v1/chat/completions", json=body).status_code == 200
+        while http.get(f"{url}/routes/chat/shadow").json()["funnel"]["scored"] < 12:
+            time.sleep(0.05)
+        query = {"route": "chat", "quality": "shadow:regex"}
+        report = http.get(f"{url}/frontier", params=query).json()
+        policy = {"policy": {"weights": {"live/dear": 1}}, "route": "chat"}
+        what_if = http.post(f"{url}/what-if", json={**policy, "value": "shadow:regex"}).json()
+        unknown = http.post(f"{url}/what-if", json={**policy, "value": "shadow:rege"})
+    assert report["source"] == "shadow"
+    by_name = {target["target"]: target for target in report["targets"]}
+    assert set(by_name) == {"dataset/answer", "other/cheap"}
+    assert by_name["dataset/answer"]["quality"]["estimate"] == 1.0
+    assert (
+        by_name["other/cheap"]["cost_usd"]["estimate"]
+        < by_name["dataset/answer"]["cost_usd"]["estimate"]
+    )
+    [value] = [each["value"] for each in what_if["measures"] if each["name"] == "value"]
+    assert (value["requests"], value["observed"]["estimate"]) == (12, 1.0)
+    assert "Did you mean 'regex'?" in unknown.json()["error"]["message"]

@@ -77,7 +77,7 @@ async def download_evidence(
     name = f"{bundle.subject}.evidence.zip"
     return Stream(
         body(),
-        media_type="application/zip",
+        media_type="application/octet-stream",
         headers={
             "content-disposition": f'attachment; filename="{name}"',
             "content-length": str(bundle.size),

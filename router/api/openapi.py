@@ -79,9 +79,22 @@ class SchemaDocument:
         # Defaults are objects of their own kinds.
         described: dict[str, Any] = msgspec.to_builtins(document.to_schema())
         add_bodies(described)
+        _drop_object_defaults(described["components"]["schemas"])
         _describe_errors(described)
         _describe_streams(described)
         return described
+
+
+def _drop_object_defaults(schema: Any) -> None:
+    """Leave out defaults that are objects where null is a value too: generators refuse them."""
+    if isinstance(schema, dict):
+        if "oneOf" in schema and isinstance(schema.get("default"), dict):
+            del schema["default"]
+        for inner in schema.values():
+            _drop_object_defaults(inner)
+    elif isinstance(schema, list):
+        for inner in schema:
+            _drop_object_defaults(inner)
 
 
 _ERROR = {
@@ -125,7 +138,7 @@ _STREAMS = {
     "GET /eval/{run_id}/rows.parquet": "application/octet-stream",
     "GET /eval/{run_id}/export/{name}": "application/octet-stream",
     "GET /datasets/{name}/content": "application/octet-stream",
-    "GET /evidence/{bundle_id}": "application/zip",
+    "GET /evidence/{bundle_id}": "application/octet-stream",
     "GET /metrics": "text/plain",
     "GET /eval/{run_id}/events": "text/event-stream",
     "POST /datasets/from-traffic": "text/event-stream",

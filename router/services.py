@@ -23,6 +23,7 @@ from providers.errors import ConfigError
 from providers.http.transport import Transport
 from providers.kinds import make
 from providers.masking import Masks
+from router.config.documents import read_yaml
 from router.config.environment import ADMIN_KEY
 from router.config.schema import Config
 from router.config.telemetry import Telemetry
@@ -690,7 +691,11 @@ def check_schedules(config: Config, source: Path | None) -> None:
     if config.schedules:
         # Nothing is sent, so no collector of traces need be connected to.
         config = msgspec.structs.replace(config, telemetry=Telemetry())
-        asyncio.run(Services(config, source).schedules.check())
+        written = None
+        if source is not None:
+            text = source.read_text(encoding="utf-8")
+            written, _ = read_yaml(text, str(source), error=ConfigError)
+        asyncio.run(Services(config, source).schedules.check(written))
 
 
 def create_first_key(config: Config, address: str) -> None:

@@ -18,6 +18,7 @@ import httpx
 import msgspec
 import pytest
 import yaml
+from click.testing import CliRunner
 from router_process import ForkedProcess, router_command
 from servers import reserved_port
 
@@ -26,6 +27,7 @@ from evaluators.metrics import registry
 from evaluators.tasks.registry import fill
 from providers.errors import MissingExtraError
 from providers.kinds import KINDS
+from router.cli import main
 from router.config.loading import parse
 from router.config.schema import Config
 from router.config.section import Section
@@ -236,6 +238,26 @@ def test_yaml_is_a_config_a_run_document_or_a_policy(text):
     else:
         # What `evalrouter config check` does.
         parse(text, "the page", dummies(text))
+
+
+def test_the_schedule_that_a_page_shows_passes_its_gates_on_equal_answers(tmp_path, monkeypatch):
+    text = (ROOT / "docs/how-to/schedules.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for block in blocks(text):
+        if shown := re.fullmatch(r"`([\w-]+\.yaml)`:", block.before):
+            Path(shown[1]).write_text(block.text, encoding="utf-8")
+
+    def command(*args):
+        done = CliRunner().invoke(main, args)
+        assert done.exit_code == 0, done.output
+
+    command("config", "check")
+    config = Path("evalrouter.yaml")
+    written = config.read_text(encoding="utf-8")
+    config.write_text(written.replace("openai/gpt-4o-mini", "baseline/lead-3"), encoding="utf-8")
+    # The first one is accepted, and the second compared with it.
+    command("schedule", "run", "nightly")
+    command("schedule", "run", "nightly")
 
 
 def test_links_lead_somewhere():

@@ -28,6 +28,7 @@ import msgspec
 import numpy as np
 
 from evaluators.base import Output
+from evaluators.metrics.output_names import not_produced
 from evaluators.reports.accumulator import ScoreAccumulator
 from evaluators.reports.headlines import headline_score, headlines
 from evaluators.reports.report import Report, RouteReport, runs_in_words
@@ -40,7 +41,7 @@ from evaluators.stats.comparison import (
     units_within,
 )
 from evaluators.stats.sequential import ASYMPTOTIC_MINIMUM
-from providers.errors import RunDocumentError, closest
+from providers.errors import RunDocumentError
 
 _NAME = r"[\w.:-]+"
 _GATE = re.compile(
@@ -182,6 +183,14 @@ def parse(
     return Gate(text=text, kind="score", output=output, sign=sign, bound=bound, last=last)
 
 
+def margin_kind(text: str) -> Literal["non_inferior", "equivalent"] | None:
+    """Return the kind of a gate on a margin, by its text; None for other gates."""
+    match = _MARGIN.fullmatch(text)
+    if match is None:
+        return None
+    return "non_inferior" if match["kind"] == "non_inferior" else "equivalent"
+
+
 def _check_reference(word: str, has_baseline: bool, has_last: bool, param: str) -> None:
     if word == "baseline" and not has_baseline:
         raise RunDocumentError(f"{param}: the run names no baseline", param=param)
@@ -194,9 +203,7 @@ def _check_reference(word: str, has_baseline: bool, has_last: bool, param: str) 
 
 def _margin_gate(match: re.Match[str], outputs: Sequence[Output], *, param: str) -> Gate:
     output = _output(match["output"], outputs, param)
-    kind: Literal["non_inferior", "equivalent"] = (
-        "non_inferior" if match["kind"] == "non_inferior" else "equivalent"
-    )
+    kind = margin_kind(match[0]) or "equivalent"
     if kind == "non_inferior" and output.higher_is_better is None:
         raise RunDocumentError(
             f"{param}: neither direction of {output.name} is better, so nothing is inferior; "
@@ -222,8 +229,7 @@ def _output(name: str, outputs: Sequence[Output], param: str) -> Output:
     meant = [output for output in outputs if output.name.startswith(f"{name}_")]
     if len(meant) == 1:
         return meant[0]
-    near = closest(name, known)
-    raise RunDocumentError(f"{param}: no metric of this run produces {name!r}.{near}", param=param)
+    raise RunDocumentError(f"{param}: {not_produced(name, known)}", param=param)
 
 
 def _number(text: str, otherwise: str, param: str) -> float:

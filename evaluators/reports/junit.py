@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from xml.etree import ElementTree as Xml
 
 from evaluators.judge.graded import CORRECTED
-from evaluators.reports.gates import GateResult
+from evaluators.reports.gates import GateResult, margin_kind
 
 
 def to_junit(
@@ -58,11 +58,16 @@ def to_junit(
 def in_words(gate: GateResult) -> str:
     """Put a gate's outcome in words: `0.184 against 0.2`, and the reason if it is another.
 
-    A judge's corrected score is called by its name, a raw one where others are corrected raw.
+    A judge's corrected score is called by its name, a raw one where others are corrected raw. The
+    number of a margin is no score, and may lie outside the interval beside it, so it is explained.
     """
     number = "no score" if gate.found is None else f"{gate.found:.4g}"
     bound = "no score" if gate.bound is None else f"{gate.bound:.4g}"
     name = f"{gate.output} " if gate.output.endswith(CORRECTED) else ""
+    kind = margin_kind(gate.gate)
+    if kind is not None and gate.found is not None:
+        rare = "losses" if kind == "non_inferior" else "differences"
+        number = f"difference of {number} at worst, with room for rare {rare},"
     reasons = [reason for reason in (gate.why, gate.note) if reason]
     return "; ".join([f"{name}{number} against {bound}", *reasons])
 

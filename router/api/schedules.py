@@ -123,7 +123,8 @@ async def accept_scheduled_run(
 ) -> ScheduleView:
     """Compare the next runs with this one: gates that name `last` are about it from now on.
 
-    `run` is a run of the schedule that has completed; without it, the last one is accepted.
+    `run` is a run of the schedule that has completed; without it, the last one is accepted,
+    if it passed its gates.
     """
     requested = await body_as(request, ScheduleAcceptance, default=b"{}")
     return await services.schedules.accept(name, requested, actor=caller.actor)

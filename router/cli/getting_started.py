@@ -81,7 +81,11 @@ def config_check(path: Path | None) -> None:
         out.print(f"  {name}: {targets}{then}", highlight=False)
     for name, schedule in checked.schedules.items():
         off = "" if schedule.enabled else " (not enabled)"
-        out.print(f"  {name}: {schedule.line}{off}", highlight=False)
+        out.print(f"  schedule {name}: {schedule.line}{off}", highlight=False)
+    for name, watch in checked.watches.items():
+        out.print(f"  watch {name}: {watch.target}, {watch.cron} {watch.timezone}", highlight=False)
+    for name, rule in checked.alerts.rules.items():
+        out.print(f"  alert {name}: {rule.subject}", highlight=False)
 
 
 @click.group(cls=Commands)

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 import click
 from rich.table import Column, Table
@@ -21,7 +23,6 @@ from router.cli.commands import (
     err,
     escape,
     json_option,
-    local_time,
     out,
     print_json,
     print_table,
@@ -63,7 +64,10 @@ def schedule() -> None:
 @config_option
 @json_option
 def schedule_list(config_path: Path | None, *, as_json: bool) -> None:
-    """List schedules, when each is due next, and what came of the last time."""
+    """List schedules, when each is due next, and what came of the last time.
+
+    Times are in the time zone of each schedule.
+    """
 
     async def read(services: Services) -> list[ScheduleView]:
         return await services.schedules.views()
@@ -72,17 +76,15 @@ def schedule_list(config_path: Path | None, *, as_json: bool) -> None:
     if as_json:
         print_json(views)
         return
-    table = Table(Column("schedule", no_wrap=True), "cron", "next", "last", "state", "gate", "run")
+    table = Table("schedule", "cron", "next", "last", "outcome")
     for view in views:
         last = view.last
         table.add_row(
             escape(view.name),
             escape(f"{view.cron} {view.timezone}"),
             _next(view),
-            "" if last is None else local_time(last.due),
-            "" if last is None else _state(last),
-            "" if last is None else _gate(last),
-            "" if last is None else last.run_id,
+            "" if last is None else _zoned(last.due, view.timezone),
+            "" if last is None else _outcome(last),
         )
     print_table(table, empty="The config has no schedules.")
 
@@ -192,18 +194,33 @@ def schedule_resume(name: str, reason: str, config_path: Path | None, *, as_json
 @schedule.command("accept")
 @click.argument("name")
 @click.argument("reason")
-@click.option("--run", "run_id", help="A run of the schedule. Default: the last that completed.")
+@click.option(
+    "--run",
+    "run_id",
+    help="A run of the schedule. Default: the last that completed, if it passed its gates.",
+)
 @config_option
 @json_option
 def schedule_accept(
     name: str, reason: str, run_id: str | None, config_path: Path | None, *, as_json: bool
 ) -> None:
-    """Compare the next runs of the schedule NAME with this one, for a REASON."""
+    """Compare the next runs of the schedule NAME with this one, for a REASON.
+
+    A run that did not pass its gates is accepted only if --run names it.
+    """
     request = ScheduleAcceptance(reason=reason, run=run_id)
+
+    def text(view: ScheduleView) -> str:
+        accepted = "" if view.accepted is None else view.accepted.run_id
+        return (
+            f"{accepted} is the last accepted run of {name}: gates that name `last` are about it "
+            "from now on"
+        )
+
     _change(
         config_path,
         lambda services: services.schedules.accept(name, request, actor=actor()),
-        f"a run of {name} is accepted: gates that name `last` are about it from now on",
+        text,
         as_json=as_json,
     )
 
@@ -211,7 +228,7 @@ def schedule_accept(
 def _change(
     config_path: Path | None,
     change: Callable[[Services], Awaitable[ScheduleView]],
-    text: str,
+    text: str | Callable[[ScheduleView], str],
     *,
     as_json: bool,
 ) -> None:
@@ -219,7 +236,8 @@ def _change(
     if as_json:
         print_json(view)
     else:
-        out.print(escape(text), highlight=False)
+        message = text if isinstance(text, str) else text(view)
+        out.print(escape(message), highlight=False, soft_wrap=True)
 
 
 # what `show` and `list` print
@@ -229,38 +247,52 @@ def _state(row: ScheduledRun) -> str:
     return f"[{_STATES[row.state]}]{row.state}[/]"
 
 
-def _gate(row: ScheduledRun) -> str:
+def _outcome(row: ScheduledRun) -> str:
+    """Return the state, and whether the gates were passed where there are any."""
     outcome = "none" if row.result is None else row.result.gate
     colour = {"passed": "green", "failed": "red"}.get(outcome)
-    return "" if colour is None else f"[{colour}]{outcome}[/]"
+    gate = "" if colour is None else f", gate [{colour}]{outcome}[/]"
+    return f"{_state(row)}{gate}"
+
+
+def _zoned(seconds: float, timezone: str) -> str:
+    """Return a time in the time zone of a schedule."""
+    return f"{datetime.fromtimestamp(seconds, ZoneInfo(timezone)):%Y-%m-%d %H:%M}"
 
 
 def _next(view: ScheduleView) -> str:
     if not view.enabled:
         return "not enabled"
-    return "paused" if view.paused is not None else local_time(view.next_due)
+    if view.paused is not None or view.next_due is None:
+        return "paused"
+    return _zoned(view.next_due, view.timezone)
 
 
 def _print(report: ScheduleReport) -> None:
     view = report.schedule
     lines = [f"[bold]{escape(view.name)}[/]: {escape(view.cron)} {escape(view.timezone)}"]
     lines.append(f"  next: {_next(view)}")
+    lines.append(f"  times are in the schedule's time zone, {escape(view.timezone)}")
     if view.paused is not None:
-        who = f"{view.paused.actor}, {local_time(view.paused.at)}: {view.paused.reason}"
+        who = f"{view.paused.actor}, {_zoned(view.paused.at, view.timezone)}: {view.paused.reason}"
         lines.append(f"  paused by {escape(who)}")
     if view.accepted is not None:
         accepted = view.accepted
-        who = f"{accepted.actor}, {local_time(accepted.at)}: {accepted.reason}"
+        who = f"{accepted.actor}, {_zoned(accepted.at, view.timezone)}: {accepted.reason}"
         lines.append(f"  last accepted run: {escape(accepted.run_id)} (by {escape(who)})")
     lines += [f"  gate: {escape(gate)}" for gate in view.gates]
     if report.error:
         lines.append(f"  [red]its document cannot be read now:[/] {escape(report.error)}")
     for line in [*lines, *_chart(report.history)]:
         out.print(line, highlight=False, soft_wrap=True)
-    table = Table("due", "state", "gate", Column("cost", justify="right"), "run", "")
+    table = Table("due", "outcome", Column("cost", justify="right"), "run", "note")
     for row in report.history:
         table.add_row(
-            local_time(row.due), _state(row), _gate(row), _cost(row), row.run_id, escape(_note(row))
+            _zoned(row.due, view.timezone),
+            _outcome(row),
+            _cost(row),
+            row.run_id,
+            escape(_note(row)),
         )
     print_table(table, empty="It has not been due yet.")
 
@@ -273,16 +305,14 @@ def _cost(row: ScheduledRun) -> str:
 
 
 def _note(row: ScheduledRun) -> str:
-    """Return what there is to say of a time in a line."""
-    if row.result is not None and row.result.error:
-        return row.result.error
+    """Return what there is to say of a time: what went wrong, and why a person wanted it."""
+    error = "" if row.result is None else row.result.error
     failed: dict[str, list[str]] = {}
     for gate in () if row.result is None else row.result.gates:
         if not gate.passed:
             failed.setdefault(gate.gate, []).append(gate.route)
-    if failed:
-        return "; ".join(f"{gate} ({', '.join(routes)})" for gate, routes in failed.items())
-    return row.reason
+    gates = [f"{gate} ({', '.join(routes)})" for gate, routes in failed.items()]
+    return "; ".join(text for text in (error, *gates, row.reason) if text)
 
 
 def _chart(history: Sequence[ScheduledRun]) -> Iterator[str]:

@@ -1490,7 +1490,7 @@ class AsyncSchedules:
         Args:
             name: the schedule's name.
             reason: why, for the record.
-            run: the run's id; None for the last one that completed.
+            run: the run's id; None for the last one that completed, if it passed its gates.
         """
         return cast("Schedule", await self._post(name, "accept", {"reason": reason, "run": run}))
 

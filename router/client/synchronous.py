@@ -1472,7 +1472,7 @@ class Schedules:
         Args:
             name: the schedule's name.
             reason: why, for the record.
-            run: the run's id; None for the last one that completed.
+            run: the run's id; None for the last one that completed, if it passed its gates.
         """
         return cast("Schedule", self._post(name, "accept", {"reason": reason, "run": run}))
 

@@ -18,6 +18,7 @@ from evaluators.data.template import RESERVED_PARAMETERS
 from evaluators.document import RunDocument
 from evaluators.judge.graded import Graded, raw_name
 from evaluators.metrics import registry
+from evaluators.metrics.output_names import not_produced
 from evaluators.metrics.registry import routes_of
 from evaluators.reports import gates as gate_rules
 from evaluators.reports.gates import Gate
@@ -181,9 +182,7 @@ def check_primary(document: RunDocument, metrics: Sequence[Declared]) -> None:
     output = outputs.get(document.primary)
     if output is None:
         raise RunDocumentError(
-            f"primary: no metric of this run produces {document.primary!r}."
-            f"{closest(document.primary, outputs)}",
-            param="primary",
+            f"primary: {not_produced(document.primary, outputs)}", param="primary"
         )
     if output.higher_is_better is None:
         raise RunDocumentError(
@@ -199,10 +198,7 @@ def check_margins(document: RunDocument, metrics: Sequence[Declared]) -> None:
     names = [output.name for output in decidable(metrics)]
     for name in document.margins:
         if name not in names:
-            raise RunDocumentError(
-                f"margins: no metric of this run produces {name!r}.{closest(name, names)}",
-                param=f"margins.{name}",
-            )
+            raise RunDocumentError(f"margins: {not_produced(name, names)}", param=f"margins.{name}")
 
 
 def check_stop_when(document: RunDocument, metrics: Sequence[Declared]) -> None:

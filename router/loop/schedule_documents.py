@@ -11,6 +11,7 @@ run, and does not use the run cache.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -21,7 +22,7 @@ from evaluators.document import RunDocument
 from evaluators.reports import gates as gate_rules
 from evaluators.reports.gates import Gate
 from providers.errors import ConfigError, EvalrouterError, NotFoundError, RunDocumentError, closest
-from router.config.documents import Document
+from router.config.documents import Document, DocumentPath
 from router.config.evaluation import Evaluation
 from router.config.schedules import Schedule
 from router.evals.confinement import confine
@@ -34,6 +35,9 @@ from router.evals.validation import (
     decidable,
     resolve_metrics,
 )
+
+# One of a schedule's own gates; those of its document are `run.gates[...]`.
+_GATE = re.compile(r"gates\[(\d+)\]")
 
 
 class ScheduledDocument(NamedTuple):
@@ -77,8 +81,11 @@ class ScheduleDocuments:
             )
         return self.schedules[name]
 
-    async def check(self) -> None:
+    async def check(self, written: Document | None = None) -> None:
         """Check what can be checked without the datasets, which may come later.
+
+        Args:
+            written: the config file, which says on which lines the schedules are.
 
         Raises:
             ConfigError: what is wrong, of all schedules.
@@ -88,7 +95,8 @@ class ScheduleDocuments:
             try:
                 await self._check(name)
             except EvalrouterError as error:
-                problems.append(f"schedules.{name}: {error.message}")
+                where = "" if written is None else _where(written, name, error.param)
+                problems.append(f"{where}schedules.{name}: {error.message}")
         if problems:
             raise ConfigError("\n".join(problems), param="schedules")
 
@@ -146,6 +154,17 @@ class ScheduleDocuments:
         else:
             written, base = Document(schedule.run, "", {}), Path()
         return complete_run(written, base=base, within=self._allowed.roots), base
+
+
+def _where(written: Document, name: str, param: str | None) -> str:
+    """Return the file and the line of what is wrong with a schedule, as far as it is in there."""
+    place: DocumentPath = ("schedules", name)
+    if param and (gate := _GATE.fullmatch(param)):
+        place = (*place, "gates", int(gate[1]))
+    elif param:
+        place = (*place, "run", param.removeprefix("run.").partition("[")[0])
+    line = written.line(place)
+    return f"{written.source}:{line}: " if line else f"{written.source}: "
 
 
 def tag_of(name: str) -> str:

@@ -14,6 +14,7 @@ import msgspec
 
 from providers.errors import ConflictError, EvalrouterError, NotFoundError
 from providers.names import check_name
+from router.config.documents import Document
 from router.config.schedules import Schedule
 from router.loop.schedule_controller import KIND, ScheduleController
 from router.loop.schedule_documents import ScheduleDocuments
@@ -51,7 +52,7 @@ class ScheduleAcceptance(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
 
     Attributes:
         reason: why, for the record.
-        run: the run's id; None for the last one that completed.
+        run: the run's id; None for the last one that completed, if it passed its gates.
     """
 
     reason: _Reason
@@ -126,9 +127,16 @@ class Schedules:
         self.documents = documents
         self._controller = controller
 
-    async def check(self) -> None:
-        """Check the schedules' documents. Raises ConfigError."""
-        await self.documents.check()
+    async def check(self, written: Document | None = None) -> None:
+        """Check the schedules' documents.
+
+        Args:
+            written: the config file, which says on which lines they are.
+
+        Raises:
+            ConfigError: naming everything that is wrong.
+        """
+        await self.documents.check(written)
 
     async def views(self) -> list[ScheduleView]:
         """Return all schedules, in the order of the config."""
@@ -251,10 +259,13 @@ class Schedules:
     async def accept(self, name: str, request: ScheduleAcceptance, *, actor: str) -> ScheduleView:
         """Compare the next runs of a schedule with a run of it, whatever that showed.
 
+        One that did not pass its gates has to be named.
+
         Raises:
             RequestError: `run` cannot be the id of a run.
             NotFoundError: no such schedule, or it has no such run.
-            ConflictError: the run did not complete, or none has yet.
+            ConflictError: the run did not complete, or none has yet; or none is named, and the last
+                one did not pass its gates.
         """
         if request.run is not None:
             check_name(request.run, "run")
@@ -264,13 +275,14 @@ class Schedules:
         return await self.view(name)
 
     async def _completed(self, name: str, run_id: str | None) -> str:
-        """Return the id of a run that can be accepted."""
+        """Return the id of a run that can be accepted: the one named, or the last."""
         before: float | None = None
         while rows := await self._store.occurrences(
             KIND, name, before=before, limit=_PAGE, running=False
         ):
             for row in rows:
                 if run_id is None and row.state == "completed":
+                    _check_passed(scheduled_run(row))
                     return row.run_id
                 if run_id is not None and row.run_id == run_id:
                     if row.state != "completed":
@@ -301,4 +313,15 @@ class Schedules:
                 actor=actor,
                 reason=reason,
             )
+        )
+
+
+def _check_passed(run: ScheduledRun) -> None:
+    """Refuse a run that nobody has named and that did not pass its gates. Raises ConflictError."""
+    if run.result is not None and run.result.gate == "failed":
+        gates = dict.fromkeys(gate.gate for gate in run.result.gates if not gate.passed)
+        raise ConflictError(
+            f"{run.run_id}, the last run of {run.schedule} that completed, does not pass "
+            f"{', '.join(gates)}; to accept it all the same, or an earlier one, name the run",
+            code="gate_failed",
         )

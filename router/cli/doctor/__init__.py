@@ -96,6 +96,8 @@ def _examined(path: Path | None, limit_s: float) -> Results:
         PlannedCheck("artifacts", lambda: storage.artifacts(config.storage)),
         PlannedCheck("port", lambda: machine.port(config.server)),
     ]
+    if config.schedules:
+        checks.append(PlannedCheck("schedules", lambda: _schedules(config, source)))
     if config.telemetry.otlp_endpoint:
         checks.append(PlannedCheck("traces", lambda: traces(config.telemetry, limit_s)))
     if config.models:
@@ -135,6 +137,20 @@ def _described(source: Path | None, config: Config) -> Finding:
         message = f"no {DEFAULT_FILE} here; the embedded default has the providers {providers}"
         return Finding("config", "note", message, "evalrouter init writes one")
     return Finding("config", "ok", f"{source} has the providers {providers}")
+
+
+def _schedules(config: Config, source: Path | None) -> list[Finding]:
+    """Check the schedules' run documents and gates, which a server refuses to start with."""
+    from router.services import check_schedules  # noqa: PLC0415  # takes a while to import
+
+    try:
+        check_schedules(config, source)
+    except ConfigError as error:
+        remedy = "correct it, and check with evalrouter config check"
+        return [
+            Finding("schedules", "failure", line, remedy) for line in error.message.splitlines()
+        ]
+    return [Finding("schedules", "ok", f"can be executed: {', '.join(config.schedules)}")]
 
 
 def _variables(source: Path | None, config: Config) -> dict[str, str]:

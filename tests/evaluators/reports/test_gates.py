@@ -12,7 +12,7 @@ import pytest
 from evaluators.base import Answer, Cell, Output, Score
 from evaluators.reports.accumulator import ScoreAccumulator
 from evaluators.reports.gates import Gate, GateResult, check, parse
-from evaluators.reports.junit import to_junit
+from evaluators.reports.junit import in_words, to_junit
 from evaluators.reports.report import summarise
 from providers.errors import RunDocumentError
 
@@ -418,6 +418,18 @@ def test_junit_has_a_case_for_the_run_and_one_for_each_gate():
     assert cases["run_1 completed"] is None
     assert cases["rougeL >= 0.2"] is None
     assert cases["rougeL >= 0.8"].attrib["message"] == "0.5 against 0.8"
+
+
+@pytest.mark.parametrize(
+    ("gate", "words"),
+    [
+        ("rougeL non_inferior baseline by 0.01", "at worst, with room for rare losses, against"),
+        ("rougeL equivalent baseline by 0.01", "at worst, with room for rare differences, against"),
+    ],
+)
+def test_the_number_of_a_margin_is_said_to_be_the_worst_case(gate, words):
+    [result] = results(gate, new=lambda k: k / 100)
+    assert f"difference of {result.found:.4g} {words} {result.bound:.4g}" in in_words(result)
 
 
 def test_junit_tells_why_a_run_did_not_complete():

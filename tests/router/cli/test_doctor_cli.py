@@ -67,6 +67,26 @@ def test_every_mistake_of_a_broken_config_is_a_failure_and_the_machine_is_checke
     assert {"versions", "extras", "disk"} <= set(areas)
 
 
+def test_a_schedule_that_a_server_refuses_is_a_failure_with_its_line():
+    text = """schedules:
+  s:
+    run: {dataset: d, routes: [baseline/lead-3], metrics: [rouge]}
+    cron: "0 2 * * *"
+    gates:
+      - rougeL >= 0.2
+      - p95(latency_s) < 8
+"""
+    [finding] = doctor(text, code=1)["schedules"]
+    assert finding["status"] == "failure"
+    # The first line is the helper's.
+    assert finding["message"] == (
+        "evalrouter.yaml:8: schedules.s: gates[1]: no metric of this run produces 'latency_s'. "
+        "Add the metric 'latency'."
+    )
+    areas = doctor(text.replace("[rouge]", "[rouge, latency]"), code=0)
+    assert one(areas, "schedules") == ("ok", "can be executed: s")
+
+
 @pytest.mark.parametrize("text", ["a: [", "\x00", "- 1"])
 def test_a_config_that_is_no_config_is_a_failure(text):
     assert doctor(text, code=1)["config"][0]["status"] == "failure"

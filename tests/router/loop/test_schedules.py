@@ -165,6 +165,12 @@ async def test_a_gate_fails_when_answers_get_worse_and_people_may_accept_that(st
     # The first one stays what others are compared with, until a person says otherwise.
     third, *_ = await ended(parts, at=NIGHT + 2 * DAY)
     assert (third.result.last, third.result.gate) == (first.run_id, "failed")
+    # Which has to name it.
+    with pytest.raises(ConflictError) as error:
+        await parts.schedules.accept("nightly", ScheduleAcceptance(reason="as good"), actor="me")
+    assert f"{third.run_id}, the last run of nightly" in error.value.message
+    assert "does not pass exact_match >= last" in error.value.message
+    assert (await parts.schedules.view("nightly")).accepted.run_id == first.run_id
     accepted = ScheduleAcceptance(reason="as good", run=third.run_id)
     view = await parts.schedules.accept("nightly", accepted, actor="me")
     assert (view.accepted.run_id, view.accepted.actor) == (third.run_id, "me")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 
 import pytest
@@ -74,7 +75,9 @@ def test_a_schedule_is_run_compared_accepted_and_paused(http, url):
     # A page before that one.
     before = client.schedules.show("nightly", before=second["due"], limit=1)
     assert [each["run_id"] for each in before["history"]] == [row["run_id"]]
-    view = client.schedules.accept("nightly", "a new prompt")
+    with pytest.raises(ConflictError, match="does not pass exact_match >= last"):
+        client.schedules.accept("nightly", "a new prompt")
+    view = client.schedules.accept("nightly", "a new prompt", run=second["run_id"])
     assert view["accepted"]["run_id"] == second["run_id"]
     assert (
         client.schedules.accept("nightly", "or not", run=row["run_id"])["accepted"]["run_id"]
@@ -142,19 +145,24 @@ def test_a_command_runs_a_schedule_and_shows_its_history(command, tmp_path):
     assert "up/m exact_match  1 [" in command("run", "nightly", "--reason", "the first")
     path = tmp_path / "evalrouter.yaml"
     path.write_text(path.read_text().replace('answer: "yes"', 'answer: "no"'))
-    text = command("run", "nightly", code=1)
+    text = command("run", "nightly", "--reason", "to see it fail", code=1)
     assert "gate exact_match >= last: up/m failed (0 against 1)" in text
     text = command("show", "nightly")
     assert "█▁" in text
     assert "✗" in text
-    assert "exact_match >= last (up/m)" in text
+    assert re.search(r"exact_match >= last \(up/m\); command line.*: to see it fail", text)
+    assert re.search(r"next: \d+-02-29 02:30\n", text)
+    assert "times are in the schedule's time zone, Europe/Berlin" in text
     assert "is paused" in command("pause", "nightly", "a holiday")
     assert "paused by command line" in command("show", "nightly")
     command("pause", "nightly", "again", code=2)
     command("resume", "nightly", "back")
-    accepted = json.loads(command("accept", "nightly", "as good", "--json"))
+    assert "-02-29 02:30" in command("list")
     report = json.loads(command("show", "nightly", "--json"))
-    assert report["history"][0]["run_id"] == accepted["accepted"]["run_id"]
+    run_id = report["history"][0]["run_id"]
+    command("accept", "nightly", "as good", code=2)
+    text = command("accept", "nightly", "as good", "--run", run_id)
+    assert text.startswith(f"{run_id} is the last accepted run of nightly")
     [view] = json.loads(command("list", "--json"))
     assert view["last"]["state"] == "completed"
     assert json.loads(command("run", "nightly", "--json"))["result"]["gate"] == "passed"

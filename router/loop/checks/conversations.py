@@ -2,7 +2,8 @@
 
 Texts are in `content`, in its parts, in names, ids and calls of tools, and in what hosts add. The
 arguments of a call are JSON in a string: their strings and numbers are masked one by one, so that
-they stay JSON. Images, sound and files are not searched; they are replaced as a whole.
+they stay JSON. Images, sound and files are not searched; they are replaced as a whole. Ids that
+evalrouter made and numbers with a fraction, such as times, stay what they are.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import Any
 import msgspec
 
 from router.loop.checks.findings import CheckFinding
+from router.loop.checks.own_ids import is_own_id
 from router.loop.checks.placeholders import placeholder
-from router.loop.checks.texts import TextMasking
+from router.loop.checks.texts import MaskedText, TextMasking
 
 # Their values are words of OpenAI's.
 _WORDS = frozenset(["role", "type", "detail", "format"])
@@ -56,6 +58,8 @@ class ConversationMasking:
     def text(self, text: str, place: str, *, name: str = "") -> str:
         """Return a text without its personal data; `name` is what it is called there."""
         masked = self._texts.mask(text, place, name=name)
+        if is_own_id(text) and not _is_secret(masked):
+            return text
         self.findings += masked.findings
         return masked.text
 
@@ -117,11 +121,16 @@ class ConversationMasking:
     def _number(self, value: Any, place: str, name: str) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return value
-        text = str(value)
+        is_whole = isinstance(value, int) or value.is_integer()
+        text = str(int(value) if is_whole else value)
         if len(text) < _FEWEST_DIGITS:
             return value
-        masked = self.text(text, place, name=name)
-        return value if masked == text else masked
+        masked = self._texts.mask(text, place, name=name)
+        # A time or a cost: its digits are those of no card and no telephone.
+        if not is_whole and not _is_secret(masked):
+            return value
+        self.findings += masked.findings
+        return value if masked.text == text else masked.text
 
     def _part(self, kind: str, part: Mapping[str, Any], place: str) -> Any:
         """Return a part of a content that is no text, or the text that stands for it."""
@@ -135,3 +144,8 @@ class ConversationMasking:
             value = placeholder(kind, encoded if action == "placeholder" else None, self._texts.key)
         self.findings.append(CheckFinding(kind="media", action=action, place=place, detail=kind))
         return value
+
+
+def _is_secret(masked: MaskedText) -> bool:
+    """Return whether a secret was in a text: what its name says counts, whatever it looks like."""
+    return any(finding.kind == "secret" for finding in masked.findings)

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 import zipfile
+from uuid import UUID
 
 import pytest
 from bundled_runs import DOCUMENT, config_of, exported
 from click.testing import CliRunner
 
+from evaluators.base import Sample
 from evaluators.document import RunDocument
 from evaluators.metrics.registry import METRICS
 from providers.errors import ConflictError, EvidenceError
 from router.cli import main
 from router.config.loading import parse
+from router.config.review import PersonalData
 from router.config.storage import Storage
+from router.evals.run_spans import TRACE_FIELD
+from router.loop.bundles.bodies import bodies_of
 from router.loop.bundles.export import BundleOptions, export_bundle
+from router.loop.bundles.run_rows import sample_row
 from router.loop.bundles.signatures import fingerprint, read_key
 from router.loop.bundles.verification import verify
+from router.loop.checks.texts import TextMasking
 from router.services import Services
 from router.store.copying import copy
 from router.store.selection import open_store
@@ -85,6 +93,35 @@ async def test_personal_data_is_masked_and_the_numbers_are_the_same(evidence, tm
     assert any(text.startswith("90 answers are there with") for text in found.not_recomputed)
     # A hash of a request could be guessed from what the mask leaves.
     assert {row["result"]["request_hash"][:8] for row in changed} == {"request "}
+
+
+def test_what_evalrouter_wrote_itself_is_not_masked():
+    rng = random.Random(3)
+    texts = bodies_of("masked", PersonalData())
+    masking = TextMasking(PersonalData(), b"")
+    found = 0
+    for _ in range(100):
+        own = {
+            "id": f"req_{rng.getrandbits(128):032x}",
+            "at": 1.79e9 + rng.random() * 1e7,
+            "cost_usd": rng.random() / 1e3,
+            "cluster": "abcd" + f"{rng.getrandbits(48):012x}",
+            TRACE_FIELD: f"{rng.getrandbits(128):032x}",
+            "review": {
+                "request": f"req_{rng.getrandbits(128):032x}",
+                "feedback": [str(UUID(int=rng.getrandbits(128)))],
+                "decided_at": 1.79e9 + rng.random() * 1e7,
+            },
+        }
+        found += len(masking.mask(str(own), "").findings)
+        sample = Sample(id=own["id"], messages=(), fields=own)
+        row = sample_row(sample, texts)
+        assert (row.sample, row.changed) == (sample, False)
+    # What looks like a telephone number in them is not rare.
+    assert found > 20
+    written = texts.value({"n": 4111111111111111, "x": 4111111111111111.0, "password": 12345.678})
+    assert written == {"n": "[CARD]", "x": "[CARD]", "password": "[SECRET]"}
+    assert texts.value(["be68539007547034", "req_1 0171 2345678"]) == ["[IBAN]", "req_1 [PHONE]"]
 
 
 async def test_with_hashes_only_numbers_without_texts_are_recomputed(evidence, tmp_path):

@@ -39,7 +39,7 @@ async def list_alerts(
 
 @get("/alerts/{alert_id:str}", tags=["alerts"], summary="Show an alert")
 async def show_alert(services: Injected, alert_id: FromPath[str]) -> AlertReport:
-    """Show an alert with its messages, and the times before when it was there."""
+    """Show an alert with its messages, and the other times when it was there."""
     return await services.alerts.report(alert_id)
 
 

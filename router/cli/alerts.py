@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 import click
+from rich.console import Console
+from rich.padding import Padding
 from rich.table import Column, Table
 
 from router.cli.commands import (
@@ -65,8 +68,20 @@ def alerts_list(
     for rule in page.rules:
         if rule.problem:
             out.print(f"[yellow]the rule {escape(rule.name)}: {escape(rule.problem)}[/]")
+    print_alerts(page.data)
+
+
+def print_alerts(listed: Sequence[AlertView], console: Console = out) -> None:
+    """Print alerts: a line for each, but in a terminal what is wrong is below it, and wrapped."""
+    if console.is_terminal and listed:
+        for alert in listed:
+            began = local_time(alert.fired_at or alert.since)
+            line = f"{escape(alert.id)}  {escape(alert.rule)}  {_state(alert)}  {began}"
+            console.print(line, highlight=False, soft_wrap=True)
+            console.print(Padding(escape(alert.summary), (0, 0, 0, 4)), highlight=False)
+        return
     table = Table(Column("alert", no_wrap=True), "rule", "state", "since", "what", box=None)
-    for alert in page.data:
+    for alert in listed:
         table.add_row(
             escape(alert.id),
             escape(alert.rule),
@@ -74,7 +89,7 @@ def alerts_list(
             local_time(alert.fired_at or alert.since),
             escape(alert.summary),
         )
-    print_table(table, empty="No alerts.")
+    print_table(table, empty="No alerts.", console=console)
 
 
 @alerts.command("show")
@@ -82,7 +97,7 @@ def alerts_list(
 @config_option
 @json_option
 def alerts_show(alert_id: str, config_path: Path | None, *, as_json: bool) -> None:
-    """Show an alert, the messages about it, and the times before when it was there."""
+    """Show an alert, the messages about it, and the other times when it was there."""
 
     async def read(services: Services) -> AlertReport:
         return await services.alerts.report(alert_id)
@@ -90,14 +105,24 @@ def alerts_show(alert_id: str, config_path: Path | None, *, as_json: bool) -> No
     report: AlertReport = with_services(load(config_path), read)
     if as_json:
         print_json(report)
-        return
+    else:
+        print_alert(report)
+
+
+def print_alert(report: AlertReport, console: Console = out) -> None:
+    """Print an alert, with the messages about it and the other times when it was there."""
+
+    def say(text: str) -> None:
+        console.print(escape(text), highlight=False, soft_wrap=True)
+
     alert = report.alert
-    out.print(f"[bold]{escape(alert.id)}[/] {escape(alert.rule)}: {_state(alert)}", highlight=False)
-    _print(f"  {alert.summary}")
+    title = f"[bold]{escape(alert.id)}[/] {escape(alert.rule)}: {_state(alert)}"
+    console.print(title, highlight=False)
+    say(f"  {alert.summary}")
     for name, value in alert.labels.items():
-        _print(f"  {name}: {value}")
+        say(f"  {name}: {value}")
     if alert.url or alert.link:
-        _print(f"  see {alert.url or alert.link}")
+        say(f"  see {alert.url or alert.link}")
     for words, at in (
         ("seen first", alert.since),
         ("fires since", alert.fired_at),
@@ -105,17 +130,19 @@ def alerts_show(alert_id: str, config_path: Path | None, *, as_json: bool) -> No
         ("nothing known since", alert.unknown_since),
     ):
         if at is not None:
-            _print(f"  {words} {local_time(at)}")
+            say(f"  {words} {local_time(at)}")
     if alert.note:
-        _print(f"  {alert.note}")
+        say(f"  {alert.note}")
     if alert.silenced_until is not None:
         until = local_time(alert.silenced_until)
-        _print(f"  silenced until {until} by {alert.silenced_by}: {alert.silence}")
+        say(f"  silenced until {until} by {alert.silenced_by}: {alert.silence}")
     for delivery in alert.deliveries:
-        _print(f"  {local_time(delivery.created_at)}  {_described(delivery)}")
-    for earlier in report.history:
-        began = local_time(earlier.fired_at or earlier.since)
-        _print(f"  before: {began} to {local_time(earlier.resolved_at)} ({earlier.id})")
+        say(f"  {local_time(delivery.created_at)}  {_described(delivery)}")
+    for other in report.history:
+        began = local_time(other.fired_at or other.since)
+        ended = local_time(other.resolved_at)
+        when = f"{began} to {ended}" if ended else f"since {began}, {other.state}"
+        say(f"  {'before' if other.since < alert.since else 'later'}: {when} ({other.id})")
 
 
 @alerts.command("silence")

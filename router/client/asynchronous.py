@@ -1520,7 +1520,7 @@ class AsyncAlerts:
         return Rows(answer["data"])
 
     async def show(self, alert_id: str) -> AlertReport:
-        """Return an alert, and the times before when it was there."""
+        """Return an alert, and the other times when it was there."""
         call = ApiCall("GET", f"/alerts/{calls.quoted(alert_id)}")
         return cast("AlertReport", await self._connection.request(call))
 

@@ -1502,7 +1502,7 @@ class Alerts:
         return Rows(answer["data"])
 
     def show(self, alert_id: str) -> AlertReport:
-        """Return an alert, and the times before when it was there."""
+        """Return an alert, and the other times when it was there."""
         call = ApiCall("GET", f"/alerts/{calls.quoted(alert_id)}")
         return cast("AlertReport", self._connection.request(call))
 

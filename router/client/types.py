@@ -718,7 +718,7 @@ class AlertView(TypedDict):
 
 
 class AlertReport(TypedDict):
-    """An alert, and the times before when it was there, newest first."""
+    """An alert, and the other times when it was there, newest first."""
 
     alert: AlertView
     history: list[AlertView]

@@ -101,7 +101,7 @@ class AlertView(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AlertReport(msgspec.Struct, frozen=True, kw_only=True):
-    """An alert, and the times before when it was there with the same labels, newest first."""
+    """An alert, and the other times when it was there with the same labels, newest first."""
 
     alert: AlertView
     history: list[AlertView]
@@ -200,7 +200,7 @@ class AlertAdministration:
         )
 
     async def report(self, alert_id: str) -> AlertReport:
-        """Return an alert with the earlier ones of the same rule and labels.
+        """Return an alert with the others of the same rule and labels, before it and later.
 
         Raises:
             NotFoundError: no such alert.

@@ -34,6 +34,7 @@ MAX_SLACK_CHARACTERS = 2900
 MAX_TEXT = 500
 # An Alertmanager takes an alert for over after so long without hearing of it.
 ALERTMANAGER_FORGETS_S = 20 * 60.0
+_TEST_ID = "al_test"
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 _LABEL_NAME = re.compile(r"[^a-zA-Z0-9_]")
@@ -64,7 +65,7 @@ def rendered(
 def body_of_test(kind: ReceiverKind, name: str, public_url: str, now: float) -> str:
     """Return the body of a message that tests whether a receiver can be reached."""
     alert = Alert(
-        id="al_test",
+        id=_TEST_ID,
         fingerprint="test",
         rule="test",
         subject="errors",
@@ -128,7 +129,10 @@ def _webhook(
                     "started_at": _time(alert.fired_at),
                     "ended_at": _time(alert.resolved_at),
                     "url": url_of(public_url, alert.link),
-                    "alert_url": url_of(public_url, f"/alerts/{alert.id}"),
+                    # A test is nobody's to look up.
+                    "alert_url": url_of(
+                        public_url, alert.link if alert.id == _TEST_ID else f"/alerts/{alert.id}"
+                    ),
                 }
                 for alert in alerts
             ],

@@ -32,7 +32,7 @@ class AlertCondition(msgspec.Struct, frozen=True, kw_only=True):
             `watch`; names to values. They stay the same as long as it holds.
         summary: what is wrong, in a sentence; names from outside are welcome in it.
         severity: of alerts whose rule gives none.
-        link: a path of this server that shows more, such as `/eval/run_1`; "" for none.
+        link: a path of this server that shows more, such as `/schedules/nightly`; "" for none.
         since: when it began, seconds since the epoch; None for when it was first seen.
         value: the number that is compared with the rule's threshold; None where there is none.
         rule: the name of the one rule that it was looked at for; "" for every rule with that

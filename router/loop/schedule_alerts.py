@@ -59,6 +59,7 @@ def _condition(last: ScheduledRun, problem: str, summary: str) -> AlertCondition
         subject="schedule",
         labels={"schedule": last.schedule, "problem": problem},
         summary=summary,
-        link=f"/eval/{last.run_id}" if last.run_id else f"/schedules/{last.schedule}",
+        # Its history has the gates of each run, which a run by itself does not.
+        link=f"/schedules/{last.schedule}",
         since=last.finished_at,
     )

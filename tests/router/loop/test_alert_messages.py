@@ -120,6 +120,12 @@ def test_a_test_says_that_it_is_one(kind):
     assert "Nothing is wrong" in body_of_test(kind, "ops", "", NOW)
 
 
+def test_a_test_links_to_what_there_is():
+    body = json.loads(body_of_test("webhook", "ops", "https://router.example.com", NOW))
+    [alert] = body["data"]["alerts"]
+    assert alert["alert_url"] == alert["url"] == "https://router.example.com/alerts"
+
+
 def test_the_signature_is_that_of_the_standard():
     """The example of standardwebhooks.com, as its reference implementation signs it."""
     headers = signature_headers(

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 
 import pytest
 from alert_receiver import SECRET, alert_receiver
 from click.testing import CliRunner
+from msgspec.structs import asdict
+from rich.console import Console
 from server_process import wait_for
 from servers import gateway
 
 from providers.errors import NotFoundError
 from router.cli import main
+from router.cli.alerts import print_alert, print_alerts
 from router.client import Client
+from router.loop.alert_administration import AlertReport, AlertView
+from router.store.alerts import Alert
 
 CONFIG = """
 server: {{port: 0, public_url: "https://router.example.com"}}
@@ -171,3 +178,52 @@ def test_a_silence_needs_a_reason_and_an_end(http, silenced_url, body):
     answer = http.post(silenced_url, content=body)
     assert answer.status_code == 400
     assert answer.json()["error"]["type"] == "invalid_request_error"
+
+
+def an_alert(number, **fields):
+    return Alert(
+        id=f"al_{number}",
+        fingerprint="f",
+        rule="failing",
+        subject="errors",
+        labels={"route": "r"},
+        severity="critical",
+        summary=f"{number} of 3 requests failed: " + "many, " * 30 + "all",
+        link="",
+        updated_at=1.0,
+        **fields,
+    )
+
+
+def view_of(alert):
+    known = AlertView.__struct_fields__
+    fields = {name: value for name, value in asdict(alert).items() if name in known}
+    silence = {"silenced_until": None, "silence": "", "silenced_by": ""}
+    return AlertView(**fields, **silence, url="", deliveries=[])
+
+
+EARLIER = view_of(an_alert(1, state="resolved", since=1e6, fired_at=1e6, resolved_at=1e6 + 60))
+LATER = view_of(an_alert(2, state="firing", since=2e6, fired_at=2e6))
+
+
+def printed(show, *args, **options):
+    console = Console(file=io.StringIO(), emoji=False, **options)
+    show(*args, console=console)
+    return console.file.getvalue()
+
+
+def test_an_alert_says_which_others_were_before_and_which_later():
+    of_earlier = printed(print_alert, AlertReport(alert=EARLIER, history=[LATER]))
+    assert of_earlier.splitlines()[-1].endswith(", firing (al_2)")
+    assert of_earlier.splitlines()[-1].startswith("  later: since 1970-01-2")
+    of_later = printed(print_alert, AlertReport(alert=LATER, history=[EARLIER]))
+    assert of_later.splitlines()[-1].startswith("  before: 1970-01-1")
+    assert " to 1970-01-1" in of_later.splitlines()[-1]
+
+
+def test_a_list_of_alerts_is_as_wide_as_a_terminal_and_whole_in_a_file():
+    terminal = printed(print_alerts, [LATER, EARLIER], force_terminal=True, width=80)
+    assert max(map(len, re.sub(r"\x1b\[[0-9;]*m", "", terminal).splitlines())) <= 80
+    assert " ".join(terminal.split()).count("many, " * 30 + "all") == 2
+    whole = printed(print_alerts, [LATER, EARLIER], width=80)
+    assert [line.count("many, ") for line in whole.splitlines()] == [0, 30, 30]

@@ -619,7 +619,7 @@ async def test_alerts_are_about_the_last_time_until_one_goes_well(start, clock):
     [condition] = await alerts.conditions()
     assert condition.labels == {"schedule": "nightly", "problem": "gate"}
     assert condition.summary == "the run of the schedule nightly does not pass exact_match >= 0.5"
-    assert (condition.link, condition.since) == (f"/eval/{row.run_id}", row.finished_at)
+    assert (condition.link, condition.since) == ("/schedules/nightly", row.finished_at)
     await ended(parts, at=NIGHT + DAY)
     assert await alerts.conditions() == []
     (parts.config.schedules["nightly"].run)["metrics"] = ["nope"]

@@ -449,9 +449,11 @@ def _interval(decision: Mapping[str, Any]) -> str:
         return ""
     first = decision["signal"].partition(", ")[0]
     scales = {signal["signal"]: signal["scale"] for signal in decision["seen"]["signals"]}
+    # The e-value of harm is about the whole rollout, so the interval of one step may be too wide to
+    # show it.
     if scales[first] == "ratio":
-        return f", {decision['low']:.3g} to {decision['high']:.3g} times the control's"
-    return f", difference {decision['low']:+.3f} to {decision['high']:+.3f}"
+        return f"; in this step {decision['low']:.3g} to {decision['high']:.3g} times the control's"
+    return f"; difference in this step {decision['low']:+.3f} to {decision['high']:+.3f}"
 
 
 def _reference(row: Mapping[str, Any]) -> str:

@@ -285,7 +285,9 @@ def _print(report: ScheduleReport) -> None:
         lines.append(f"  [red]its document cannot be read now:[/] {escape(report.error)}")
     for line in [*lines, *_chart(report.history)]:
         out.print(line, highlight=False, soft_wrap=True)
-    table = Table("due", "outcome", Column("cost", justify="right"), "run", "note")
+    # Half an id cannot be copied.
+    run = Column("run", no_wrap=True)
+    table = Table("due", "outcome", Column("cost", justify="right"), run, "note")
     for row in report.history:
         table.add_row(
             _zoned(row.due, view.timezone),

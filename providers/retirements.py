@@ -1,7 +1,8 @@
 """Retirements of models that hosts have announced on pages, and not in their lists of models.
 
-Only what a host's own page said on the day when it was read. A host's list of models, where it has
-dates, stands before this.
+Anthropic's dates are of its own page. OpenAI's were read in articles that quote OpenAI's page, not
+on the page; `source` names the page, so that a reader can look there. A host's list of models,
+where it has dates, stands before this.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ class KnownRetirement(NamedTuple):
 
     Attributes:
         date: the day, UTC.
-        source: the page that says so, read on `READ_ON`.
+        source: the host's page about it. `READ_ON` is the day on which it, or for OpenAI articles
+            that quote it, was read.
     """
 
     date: str

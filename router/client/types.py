@@ -449,6 +449,7 @@ class RetiringModel(TypedDict):
     watches: list[str]
     last_at: float | None
     migrations: list[dict[str, Any]]
+    notes: list[str]
 
 
 class WatchProbe(TypedDict):

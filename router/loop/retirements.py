@@ -10,6 +10,7 @@ has to show that the candidate is not worse, and a rollout. Only people carry it
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import shlex
@@ -55,8 +56,9 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True):
             holds only if it is shown not to be worse.
         run_yaml: the same as text, to be saved.
         run_command: executes it.
-        rollout: the body of `POST /routes/{name}/rollout`.
-        rollout_command: starts that, for when the run has passed.
+        rollout: the body of `POST /routes/{name}/rollout`; None where no rollout can be.
+        rollout_command: starts that, for when the run has passed; "" where no rollout can be.
+        route_change: what to change in the route's definition then; "" with a rollout.
         notes: what to see to.
     """
 
@@ -67,8 +69,9 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True):
     run: dict[str, Any]
     run_yaml: str
     run_command: str
-    rollout: dict[str, Any]
+    rollout: dict[str, Any] | None
     rollout_command: str
+    route_change: str
     notes: list[str]
 
 
@@ -85,6 +88,7 @@ class RetiringModel(msgspec.Struct, frozen=True, kw_only=True):
         watches: the watches of it.
         last_at: when it last answered, seconds since the epoch; None where it never did.
         migrations: what is proposed, for each of the routes that a candidate is known for.
+        notes: of the other routes, how to get a proposal.
     """
 
     target: str
@@ -96,6 +100,7 @@ class RetiringModel(msgspec.Struct, frozen=True, kw_only=True):
     watches: list[str] = []
     last_at: float | None = None
     migrations: list[Migration] = []
+    notes: list[str] = []
 
 
 class Retirements:
@@ -223,10 +228,16 @@ class Retirements:
     ) -> RetiringModel:
         replacement = f"{target.partition('/')[0]}/{end.replacement}" if end.replacement else ""
         migrations = []
+        notes = []
         for name in routes:
             candidate, reason = self._candidate(target, name, replacement)
             if candidate:
                 migrations.append(self._migration(target, name, candidate, reason, end))
+            else:
+                notes.append(
+                    f"{name} names no other model: pass --target {target} --candidate "
+                    "PROVIDER/MODEL (over HTTP: target and candidate)"
+                )
         return RetiringModel(
             target=target,
             date=end.date,
@@ -239,6 +250,7 @@ class Retirements:
             ],
             last_at=last_at,
             migrations=migrations,
+            notes=notes,
         )
 
     def _candidate(self, target: str, route_name: str, replacement: str) -> tuple[str, str]:
@@ -270,7 +282,7 @@ class Retirements:
             self._migration(target, name, candidate, "it was asked for", end)
             for name in used[target]
         ]
-        return msgspec.structs.replace(view, migrations=migrations)
+        return msgspec.structs.replace(view, migrations=migrations, notes=[])
 
     def _migration(
         self, target: str, route_name: str, candidate: str, reason: str, end: Retirement
@@ -283,12 +295,25 @@ class Retirements:
                 f"The route {route_name} stores no bodies; set `record: full` for a while, or name "
                 "a dataset of your own in the run document."
             )
-        weights = [each for each in route.targets if each.weight]
-        if len(weights) > 1 or (weights and weights[0].model != target):
+        weighted = [each.model for each in route.targets if each.weight]
+        change = _route_change(route_name, weighted, target, candidate)
+        if not change and len(weighted) > 1:
             notes.append(
-                f"{route_name} has other targets; its rollout compares the candidate with all of "
-                "them together."
+                f"{route_name} has other targets: its rollout compares the candidate with all of "
+                f"them together, and a promotion takes their shares too. To keep them, put "
+                f"{candidate} in the place of {target} in the route's definition instead."
             )
+        if target not in weighted:
+            notes.append(
+                f"{target} is no target with a weight of {route_name}, so the dataset has the "
+                "answers of its targets."
+            )
+        # Answers of other targets would be compared with the candidate as well.
+        selected = (
+            ("--where", f"target == {json.dumps(target, ensure_ascii=False)}")
+            if len(weighted) > 1 and target in weighted
+            else ()
+        )
         run = {
             "name": f"{route_name}: {candidate} in place of {target}",
             "dataset": dataset,
@@ -309,12 +334,18 @@ class Retirements:
             dataset_command=_command(
                 f"dataset from-traffic {dataset} --route {route_name} --since 30d --sample 500",
                 "--dedupe",
+                *selected,
             ),
             run=run,
             run_yaml=yaml.safe_dump(run, sort_keys=False),
             run_command=_command(f"eval run {dataset}.yaml"),
-            rollout={"candidate": candidate, "reason": why},
-            rollout_command=_command(f"rollout start {route_name}", candidate, "--reason", why),
+            rollout=None if change else {"candidate": candidate, "reason": why},
+            rollout_command=(
+                ""
+                if change
+                else _command(f"rollout start {route_name}", candidate, "--reason", why)
+            ),
+            route_change=change,
             notes=notes,
         )
 
@@ -368,6 +399,18 @@ class RetirementSource:
             for model in known
             if model.days_left <= WARNED_DAYS
         ]
+
+
+def _route_change(name: str, weighted: Sequence[str], target: str, candidate: str) -> str:
+    """Return what to change in a route's definition where a rollout cannot be; "" where it can.
+
+    A rollout replaces targets with a weight, by a candidate that has none.
+    """
+    if candidate in weighted:
+        return f"take {target} out of the definition of {name}: {candidate} has a share there"
+    if target not in weighted:
+        return f"put {candidate} in the place of {target} wherever the definition of {name} has it"
+    return ""
 
 
 def _command(words: str, *more: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -22,6 +23,7 @@ from router.cli import main
 from router.client import Client
 from router.config.documents import Document
 from router.config.loading import parse
+from router.loop.conditions import parse_condition
 from router.loop.retirements import RetirementSource
 from router.loop.traffic_dataset import TrafficSelection
 from router.services import Services
@@ -129,6 +131,13 @@ async def test_a_model_that_ends_is_warned_about_with_a_migration_that_is_ready(
         assert migration.candidate == "up/new"
         assert any("stores no bodies" in note for note in migration.notes)
         assert migration.rollout_command.startswith("evalrouter rollout start chat up/new --reason")
+        assert "--where" not in migration.dataset_command
+        [note] = spare.notes
+        assert note.startswith("other names no other model: pass --target up/spare --candidate")
+        # A fallback has no share that a rollout could give to a candidate.
+        [migration] = spare.migrations
+        assert (migration.rollout, migration.rollout_command) == (None, "")
+        assert migration.route_change.startswith("take up/spare out of the definition of chat")
 
         conditions = await RetirementSource(parts.retirements).conditions()
         assert [(each.labels["target"], each.severity) for each in conditions] == [
@@ -155,11 +164,37 @@ async def test_the_documents_of_a_migration_can_be_used(tmp_path):
         assert {"route", "sample", "dedupe", "since"} <= set(TrafficSelection.__struct_fields__)
 
 
+async def test_a_route_with_several_targets_gets_a_migration_that_works(tmp_path):
+    with raw_host([READ, *answer(LISTED)]) as host:
+        text = config_of(host.url, tmp_path).replace("up/new, weight: 0", "up/new")
+        async with Services(parse(text, "c.yaml", {})) as parts:
+            [old, _] = await parts.retirements.views()
+            [migration] = old.migrations
+            words = shlex.split(migration.dataset_command)
+            where = words[words.index("--where") + 1]
+            assert where == 'target == "up/old"'
+            parse_condition(where)
+            # The candidate has a share, which a rollout refuses.
+            refused = Document({"candidate": "up/new"}, "", {})
+            request = parts.rollouts.request_of("chat", refused)
+            with pytest.raises(RequestError, match="has a share"):
+                await parts.rollouts.start("chat", request, actor="ann")
+            assert (migration.rollout, migration.rollout_command) == (None, "")
+            assert migration.route_change.startswith("take up/old out of the definition of chat")
+            # Another candidate may have a rollout, which is of all targets.
+            named = await parts.retirements.propose("up/old", "baseline/echo")
+            [migration] = named.migrations
+            assert migration.rollout is not None
+            assert any("takes their shares too" in note for note in migration.notes)
+
+
 async def test_a_person_may_name_the_candidate(tmp_path):
     async with services(tmp_path) as parts:
         view = await parts.retirements.propose("up/spare", "baseline/echo")
         assert [each.route for each in view.migrations] == ["chat", "other"]
         assert {each.candidate for each in view.migrations} == {"baseline/echo"}
+        assert "in the place of up/spare" in view.migrations[0].route_change
+        assert (view.migrations[1].route_change, view.notes) == ("", [])
         with pytest.raises(NotFoundError):
             await parts.retirements.propose("up/new", "up/spare")
         for candidate in ("nobody/x", "x", "up/spare"):
@@ -209,6 +244,9 @@ def test_over_http_and_on_the_command_line(tmp_path):
         shown = run()
         assert "1. evalrouter dataset from-traffic chat-before-" in shown
         assert "win_rate non_inferior baseline by 0.05" in shown
+        assert "3. evalrouter rollout start chat up/new" in shown
+        assert "3. take up/spare out of the definition of chat" in shown
+        assert "other names no other model: pass --target up/spare --candidate" in shown
         assert json.loads(run("--json"))[0]["target"] == "up/old"
         named = json.loads(run("--target", "up/old", "--candidate", "baseline/echo", "--json"))
         assert named[0]["migrations"][0]["candidate"] == "baseline/echo"

@@ -191,7 +191,8 @@ def held_out_report(
             report,
             reason=(
                 f"{report.rows} prompts of {report.units} users or conversations can be tested; "
-                f"{FEWEST_ROWS} of {FEWEST_UNITS} are needed at least"
+                f"at least {FEWEST_ROWS} prompts of {FEWEST_UNITS} users or conversations are "
+                "needed"
             ),
         )
     return _decided(report, tested, always, shares, min_saving)

@@ -458,6 +458,15 @@ class LearnedRoutes(DeletionStep):
         active = self._predictor.active.get(name)
         model = active.row if active else next((m for m in models if m.state != "learning"), None)
         state, explanation = self._state(route, learned, active, learning, model)
+        if state == "no_model":
+            explanation += f". Learn it: evalrouter route learn {name}"
+        recent = await self._recent(name)
+        if state == "applied" and (left := recent.requests - recent.applied):
+            reasons = ", ".join(f"{n:,} {reason}" for reason, n in recent.by_reason.items())
+            explanation += (
+                f". It chose for {recent.applied:,} of the last {recent.requests:,} requests, and "
+                f"not for {left:,} ({reasons})"
+            )
         return LearnedReport(
             route=name,
             state=state,
@@ -466,7 +475,7 @@ class LearnedRoutes(DeletionStep):
             model=model,
             learning=learning,
             test=None if active is None else active.report,
-            recent=await self._recent(name),
+            recent=recent,
         )
 
     def _state(
@@ -482,7 +491,7 @@ class LearnedRoutes(DeletionStep):
             if learning is not None:
                 return "learning", f"its first model is being made; {other}"
             why = f" ({model.error})" if model is not None and model.error else ""
-            return "no_model", f"it has no model{why}; {other}. Learn it: evalrouter route learn"
+            return "no_model", f"it has no model{why}; {other}"
         match self._predictor.why_unusable(active, route):
             case "outdated":
                 return "outdated", f"its settings have changed; {other} until it is learned again"

@@ -211,10 +211,16 @@ def test_a_learned_route_takes_the_cheap_target_where_it_is_good_enough(learned,
         assert report["model"]["made_of"]["prompts"] == 160
         assert report["recent"]["by_reason"] == {"cheapest": 3}
         assert report["recent"]["applied"] == 3
-        client.close()
+        assert "of the last" not in report["explanation"]
         metrics = httpx.get(f"{url}/metrics").text
         assert 'evalrouter_learned_choices_total{reason="cheapest",route="chat"} 3.0' in metrics
         assert 'evalrouter_learned_saving{route="chat"}' in metrics
+
+        # What it did not choose is told beside.
+        choice_of(url, ask(url, ""))
+        told = client.routes.learned("chat")["explanation"]
+        assert "chose for 3 of the last 4 requests, and not for 1 (3 cheapest, 1 no_text)" in told
+        client.close()
 
 
 def test_observe_predicts_and_leaves_the_choice_to_the_other_strategy(folder, host):
@@ -420,6 +426,7 @@ def test_feedback_teaches_and_what_is_deleted_leaves_the_model(tmp_path, host):
         report = client.routes.learned("chat")
         assert report["state"] == "no_model"
         assert "all its requests were deleted" in report["explanation"]
+        assert "evalrouter route learn chat" in report["explanation"]
         assert not list(files.rglob("*.model"))
         client.close()
 

@@ -147,7 +147,7 @@ def test_the_always_target_is_the_cheapest_that_is_good_enough_on_average():
 def test_too_little_is_not_tested():
     report = held_out_report(examples(FEWEST_ROWS - 1), WITHIN, neighbours=20, margin=0.02)
     assert report.decision == "untested"
-    assert f"{FEWEST_ROWS} of 20 are needed" in report.reason
+    assert f"at least {FEWEST_ROWS} prompts of 20 users" in report.reason
     one_user = examples()._replace(units=np.zeros(200, dtype=np.int64))
     assert held_out_report(one_user, WITHIN, neighbours=20, margin=0.02).decision == "untested"
 

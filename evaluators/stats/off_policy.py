@@ -251,8 +251,8 @@ def _refused(weights: Floats, units: NDArray[np.intp], effective: float) -> str:
     """Return why no interval can be given; "" where one can."""
     if effective < FEWEST_EFFECTIVE:
         return (
-            f"too few requests were answered as the policy would: they count as {effective:,.0f} "
-            f"users or requests, and {FEWEST_EFFECTIVE:,.0f} are needed"
+            f"too few requests speak for it: they count as {effective:,.0f} users or requests, "
+            f"and {FEWEST_EFFECTIVE:,.0f} are needed"
         )
     error, _ = clustered_error(weights, units.tolist())
     if abs(float(weights.mean()) - 1) > _WEIGHT_ERRORS * error + 1e-9:

@@ -19,7 +19,7 @@ from router.cli.commands import (
     print_table,
     with_services,
 )
-from router.cli.what_if import shown
+from router.cli.what_if import PER_THOUSAND, per_thousand, shown, shown_number
 from router.config.loading import load
 from router.loop.frontier import Frontier, FrontierRequest, FrontierTarget
 
@@ -66,22 +66,26 @@ def frontier(
 def _print(report: Frontier) -> None:
     source = f"{report.source} {report.run}".strip()
     out.print(f"{escape(report.route)}: {escape(report.quality)} of {source}", highlight=False)
-    names = (report.quality, "US dollars", "seconds", "samples")
+    names = (report.quality, PER_THOUSAND, "seconds", "samples")
     table = Table("", "target", *(Column(escape(name), justify="right") for name in names))
     for number, target in enumerate(report.targets):
         table.add_row(
             _letter(number),
             escape(target.target if target.configured else f"{target.target} (not in the route)"),
             shown(target.quality),
-            shown(target.cost_usd),
+            shown(target.cost_usd, number=per_thousand),
             shown(target.seconds),
             f"{target.samples:,}",
         )
     print_table(table, empty="No target has a number yet.")
+    if any(target.quality.low is not None for target in report.targets):
+        out.print("In parentheses: 95% intervals.", highlight=False)
     for line in _plot(report):
         out.print(line, highlight=False, markup=False)
+    is_alone = sum(target.on_frontier is not None for target in report.targets) == 1
     for number, target in enumerate(report.targets):
-        out.print(f"{_letter(number)}  {escape(_verdict(target))}", highlight=False)
+        verdict = _verdict(target, is_alone=is_alone)
+        out.print(f"{_letter(number)}  {escape(verdict)}", highlight=False)
     for warning in report.warnings:
         out.print(f"• {escape(warning)}", highlight=False)
 
@@ -90,11 +94,13 @@ def _letter(number: int) -> str:
     return chr(ord("A") + number)
 
 
-def _verdict(target: FrontierTarget) -> str:
+def _verdict(target: FrontierTarget, *, is_alone: bool) -> str:
     if target.refused:
         return f"{target.target}: {target.refused}"
     if target.on_frontier is None:
         return f"{target.target}: not all is known of it"
+    if is_alone:
+        return f"{target.target}: no other could be judged, so there is nothing to compare it with"
     if target.on_frontier:
         return f"{target.target}: no other is better in all respects"
     established = [each.by for each in target.dominated_by if each.established]
@@ -121,10 +127,12 @@ def _plot(report: Frontier) -> list[str]:
         cell = grid[_HEIGHT - 1 - row][column]
         grid[_HEIGHT - 1 - row][column] = _letter(number) if cell == " " else "*"
     qualities, costs = [y for _, _, y in known], [x for _, x, _ in known]
-    lines = [f"{report.quality}: {min(qualities):.4g} to {max(qualities):.4g}, upwards"]
+    low, high = shown_number(min(qualities)), shown_number(max(qualities))
+    lines = [f"{report.quality}: {low} to {high}, upwards"]
     lines += ["|" + "".join(row).rstrip() for row in grid]
     lines.append("+" + "-" * _WIDTH)
-    lines.append(f" US dollars: {min(costs):.4g} to {max(costs):.4g}, to the right")
+    low, high = per_thousand(min(costs)), per_thousand(max(costs))
+    lines.append(f" {PER_THOUSAND}: {low} to {high}, to the right")
     return lines
 
 

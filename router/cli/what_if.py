@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,10 +26,13 @@ from router.cli.commands import (
 from router.config.documents import convert, read_document
 from router.config.loading import load
 from router.loop.policies import RoutingPolicy
-from router.loop.what_if import WhatIf, WhatIfRequest
+from router.loop.what_if import WhatIf, WhatIfMeasure, WhatIfRequest
 
 if TYPE_CHECKING:  # see `commands.with_services`
     from router.services import Services
+
+
+PER_THOUSAND = "US dollars per 1,000 requests"
 
 
 @click.command("what-if")
@@ -103,29 +108,50 @@ def _print_targets(report: WhatIf) -> None:
 def _print_measures(report: WhatIf) -> None:
     names = ("served", "policy", "difference", "counts as")
     table = Table("per request", *(Column(name, justify="right") for name in names))
-    refusals = []
+    # Measures are often refused for the same reason, which is said once.
+    refusals: dict[str, list[WhatIfMeasure]] = {}
     for measure in report.measures:
         value = measure.value
+        is_cost = measure.name == "cost_usd"
+        number = per_thousand if is_cost else shown_number
         if value.refused:
-            refusals.append((measure.description, value.refused, value.requests_needed))
+            refusals.setdefault(value.refused, []).append(measure)
         table.add_row(
-            escape(measure.description),
-            shown(value.observed, ends=False),
-            "not enough" if value.refused else shown(value.doubly_robust),
-            "" if value.refused else shown(value.difference),
+            escape(PER_THOUSAND if is_cost else measure.description),
+            shown(value.observed, ends=False, number=number),
+            "not enough" if value.refused else shown(value.doubly_robust, number=number),
+            "" if value.refused else shown(value.difference, number=number),
             f"{value.effective_units:,.0f}",
         )
     print_table(table)
-    for description, refused, needed in refusals:
+    if any(not measure.value.refused for measure in report.measures):
+        out.print("In parentheses: 95% intervals.", highlight=False)
+    for refused, measures in refusals.items():
+        needed = max(measure.value.requests_needed or 0 for measure in measures)
         enough = f"; about {needed:,} requests like these would do" if needed else ""
-        out.print(f"• {escape(description)}: {escape(refused)}{enough}", highlight=False)
+        described = ", ".join(measure.description for measure in measures)
+        what = "" if len(measures) == len(report.measures) else f"{described}: "
+        out.print(f"• {escape(f'{what}{refused}{enough}')}", highlight=False)
 
 
-def shown(interval: Interval, *, ends: bool = True) -> str:
-    """Return an estimate with its interval."""
+def shown(
+    interval: Interval, *, ends: bool = True, number: Callable[[float], str] | None = None
+) -> str:
+    """Return an estimate with its interval, each number as `shown_number` does or as given."""
+    as_text = number or shown_number
     if interval.estimate is None:
         return ""
-    text = f"{interval.estimate:.4g}"
+    text = as_text(interval.estimate)
     if not ends or interval.low is None or interval.high is None:
         return text
-    return f"{text} ({interval.low:.4g} to {interval.high:.4g})"
+    return f"{text} ({as_text(interval.low)} to {as_text(interval.high)})"
+
+
+def shown_number(value: float) -> str:
+    """Return a number with four digits, never as a power of ten."""
+    return f"{Decimal(f'{value:.4g}'):,f}"
+
+
+def per_thousand(value: float) -> str:
+    """Return what one request costs as what a thousand do."""
+    return shown_number(value * 1000)

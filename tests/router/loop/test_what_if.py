@@ -280,6 +280,8 @@ def test_on_the_command_line(folder):
     assert "feedback:good" in result.stdout
     assert "left out: answers of the response cache" in result.stdout
     assert "up/gone (not in the route now)" in result.stdout
+    [cost] = [line for line in result.stdout.splitlines() if "US dollars per 1,000" in line]
+    assert " 4 (4 to 4) " in cost
     shown = json.loads(run(folder, "route: chat\nweights: {up/b: 1}", "--json").stdout)
     assert shown["requests"] > USERS
     refused = run(folder, "route: busy\nweights: {up/b: 1}")
@@ -287,7 +289,10 @@ def test_on_the_command_line(folder):
     assert "no estimate: up/b had no chance" in refused.stdout
     few = run(folder, "route: chat\nweights: {up/b: 1}", "--since", "5m")
     assert few.exit_code == 1
-    assert "requests like these would do" in few.stdout
+    assert few.stdout.count("requests like these would do") < 4
+    assert "too few requests speak for it" in few.stdout
+    assert "In parentheses: 95% intervals." in result.stdout
+    assert "In parentheses" not in few.stdout
 
 
 @pytest.mark.parametrize(
@@ -387,6 +392,7 @@ def test_the_frontier_on_the_command_line(folder, url):
     text = CliRunner().invoke(main, command).stdout
     assert "up/a: no other is better in all respects" in text
     assert "up/b: up/a is better in all respects, as is shown" in text
+    assert "US dollars per 1,000 requests: 1 to 4" in text
     with closing(Client(url)) as client:
         report = client.routes.frontier("chat", since="30d")
     assert report["targets"][0]["target"] == "up/a"

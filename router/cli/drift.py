@@ -170,16 +170,19 @@ def drift_retirements(
     for model in models:
         for migration in model.migrations:
             _print_migration(model.target, migration)
+        for note in model.notes:
+            out.print(escape(note), highlight=False, soft_wrap=True)
 
 
 def _print_migration(target: str, migration: Migration) -> None:
+    last = migration.rollout_command or migration.route_change
     lines = [
         "",
         f"{migration.route}: from {target} to {migration.candidate} ({migration.reason})",
         f"  1. {migration.dataset_command}",
         f"  2. {migration.run_command}    # with this document:",
         *(f"       {line}" for line in migration.run_yaml.splitlines()),
-        f"  3. {migration.rollout_command}    # where its gate has held",
+        f"  3. {last}    # where its gate has held",
         *(f"  • {note}" for note in migration.notes),
     ]
     for line in lines:
@@ -196,7 +199,8 @@ def _line(probe: WatchProbe) -> str:
 
 
 def _print(report: WatchReport) -> None:
-    why = f": {report.why}" if report.why else ""
+    joined = ", " if report.state == "quiet" else ": "
+    why = f"{joined}{report.why}" if report.why else ""
     out.print(escape(f"{report.name} ({report.target}): {report.state}{why}"), highlight=False)
     reference = report.reference
     if reference is not None:

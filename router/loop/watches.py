@@ -129,7 +129,8 @@ class WatchView(msgspec.Struct, frozen=True, kw_only=True):
         state: `learning` until the reference is complete, `drift` once something was found to have
             changed, until a person pins another reference; `no_data` where the last probe is not
             complete, which says nothing; else `quiet`.
-        why: what is missing, or what was found.
+        why: what is missing, or what was found; of a quiet watch, that the host names another
+            model.
         threshold: the e-value from which on a change is reported: so that the chance of ever doing
             so while nothing changes is at most `alpha` over all signals and references.
         reference: the present one, without its answers; None before the first probe.
@@ -596,6 +597,8 @@ class Watches:
             changes = _changes(reference.pinned_at, versions)
         # A target has that many when the store counts no further ones apart.
         is_unstable = len(changes) > _MAX_CHANGES or any(v.model == OTHERS for v in versions)
+        if state == "quiet" and not is_unstable and any(each.what == "model" for each in changes):
+            why = "but the host names another model"
         if reference is not None:
             reference = msgspec.structs.replace(reference, anchor={})
         return WatchView(

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 from drifting_hosts import body, noisy
 
 from evaluators.stats.drift import MAX_TOKENS
 from providers.errors import ConfigError, ConflictError, DatasetError, NotFoundError, RequestError
 from providers.offline.scripted import Script, ScriptedServer
+from router.cli import main
 from router.config.loading import parse
 from router.evals.lease import this_owner
 from router.evals.requests import EvalRequester
@@ -172,6 +175,29 @@ async def test_giant_lists_of_log_probabilities_are_bounded(tmp_path):
         assert "impossible" not in anchor["tokens"]
         again = await probe(parts, 6)
         assert {each.distance for each in again} == {0.0}
+
+
+async def test_a_quiet_watch_says_that_the_host_names_another_model(tmp_path):
+    rules = [*noisy(12), *noisy(6, seed=3, model="a-2")]
+    async with watched(tmp_path, rules) as parts:
+        await probe(parts, 9)
+        view = await parts.watches.view("nightly")
+        assert (view.state, view.why) == ("quiet", "")
+        await parts.traffic.close()
+        await parts.answer_counts.flush()
+        counts = AnswerCounts(parts.store)
+        later = await parts.store.now() + 1
+        record = Record(id="1", at=later, target=Target("up", "a"), status=200, model="a-2")
+        counts.add(record)
+        await counts.flush()
+        view = await parts.watches.view("nightly")
+        assert (view.state, view.why) == ("quiet", "but the host names another model")
+    config = tmp_path / "c.yaml"
+    config.write_text(CONFIG.format(url="http://127.0.0.1:9", folder=tmp_path, watch=QUICK + "}"))
+    command = ["drift", "report", "nightly", "--config", str(config)]
+    shown = await asyncio.to_thread(CliRunner().invoke, main, command)
+    assert shown.exit_code == 0, shown.output
+    assert "quiet, but the host names another model" in shown.output
 
 
 async def test_a_host_that_names_another_model_each_time_is_bounded(tmp_path):

@@ -45,6 +45,7 @@ class Rounds:
         every: the seconds between two rounds, or a function that returns them after each.
         name: the task's name.
         failing: what messages begin with, such as "old requests could not be sealed".
+        first: the seconds before the first round.
         sleep: waits between rounds.
     """
 
@@ -55,12 +56,14 @@ class Rounds:
         every: float | Callable[[], float],
         name: str,
         failing: str,
+        first: float = 0.0,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._action = action
         self._every = every
         self._name = name
         self._failing = failing
+        self._first = first
         self._sleep = sleep
         self._log = ErrorLog()
         self._task: asyncio.Task[None] | None = None
@@ -78,6 +81,8 @@ class Rounds:
             self._task = None
 
     async def _repeat(self) -> None:
+        if self._first:
+            await self._sleep(self._first)
         while True:
             try:
                 await self._action()

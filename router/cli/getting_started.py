@@ -74,7 +74,8 @@ def config_check(path: Path | None) -> None:
     for answer in answered_variables(path):
         err.print(f"[cyan]note:[/] {escape(answer)}", soft_wrap=True, highlight=False)
     source = source_of(path) or "the embedded default"
-    out.print(f"{source}: good. Providers: {', '.join(checked.providers)}.", highlight=False)
+    good = f"{source}: good. Providers: {', '.join(checked.providers)}."
+    out.print(good, soft_wrap=True, highlight=False)
     for name, route in checked.routes.items():
         targets = ", ".join(f"{target.model} ({target.weight:g})" for target in route.targets)
         then = f", then {', '.join(route.fallback)}" if route.fallback else ""

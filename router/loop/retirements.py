@@ -139,6 +139,7 @@ class Retirements:
             every=lambda: EVERY_S if self._is_complete else SOON_S,
             name="evalrouter-retirements",
             failing="retirements of models could not be read",
+            first=SOON_S,
         )
 
     async def open(self) -> None:

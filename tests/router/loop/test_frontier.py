@@ -168,11 +168,10 @@ def test_a_shadow_has_candidates_beside_what_clients_got(http, tmp_path):
     with gateway(SHADOWED.format(folder=tmp_path)) as url:
         while not http.get(f"{url}/shadows").json()["data"]:
             time.sleep(0.02)
-        for n in range(12):
-            body = {"model": "chat", "messages": [{"role": "user", "content": f"count {n}"}]}
-            assert http.post(f"{url}/v1/chat/completions", json=body).status_code == 200
+        # The shadow may not follow the first ones yet.
         while http.get(f"{url}/routes/chat/shadow").json()["funnel"]["scored"] < 12:
-            time.sleep(0.05)
+            body = {"model": "chat", "messages": [{"role": "user", "content": "count"}]}
+            assert http.post(f"{url}/v1/chat/completions", json=body).status_code == 200
         query = {"route": "chat", "quality": "shadow:regex"}
         report = http.get(f"{url}/frontier", params=query).json()
         policy = {"policy": {"weights": {"live/dear": 1}}, "route": "chat"}
@@ -187,5 +186,6 @@ def test_a_shadow_has_candidates_beside_what_clients_got(http, tmp_path):
         < by_name["dataset/answer"]["cost_usd"]["estimate"]
     )
     [value] = [each["value"] for each in what_if["measures"] if each["name"] == "value"]
-    assert (value["requests"], value["observed"]["estimate"]) == (12, 1.0)
+    assert value["requests"] >= 12
+    assert value["observed"]["estimate"] == 1.0
     assert "Did you mean 'regex'?" in unknown.json()["error"]["message"]

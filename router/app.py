@@ -11,8 +11,10 @@ needed, to Litestar: the lists below are all there is, `api/access.py` says who 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Protocol
 
 from litestar import Litestar
 from litestar.di import Provide
@@ -63,6 +65,35 @@ from router.api.origins import Hosts, Origins
 from router.evals.plugins import report
 from router.services import Services
 
+log = logging.getLogger("evalrouter")
+
+
+class _Part(Protocol):
+    """What a server does beside answering requests."""
+
+    async def open(self) -> None:
+        """Begin."""
+        ...
+
+    async def close(self) -> None:
+        """Stop."""
+        ...
+
+
+# Seconds. What cannot be written by then, such as that a lease is free, is not needed: leases end.
+CLOSING_S = 3.0
+
+
+async def _close_all(parts: Sequence[_Part]) -> None:
+    """Close parts at the same time, and leave those that a database in trouble holds up."""
+    closing = [asyncio.create_task(part.close()) for part in parts]
+    _, late = await asyncio.wait(closing, timeout=CLOSING_S)
+    for task in late:
+        task.cancel()
+    for result in await asyncio.gather(*closing, return_exceptions=True):
+        if isinstance(result, Exception):
+            log.error("a part of the server could not be closed: %s", result)
+
 
 def create_app(services: Services) -> ASGIApp:
     """Return the ASGI app over a process's parts, which its lifespan opens and closes."""
@@ -72,7 +103,7 @@ def create_app(services: Services) -> ASGIApp:
     downloads = export.Downloads()
 
     # What a server does beside answering requests, and can stop at any time.
-    background = (
+    background: tuple[_Part, ...] = (
         services.review,
         services.feedback_review,
         services.rollout_judging,
@@ -105,8 +136,7 @@ def create_app(services: Services) -> ASGIApp:
                     await part.open()
                 yield
             finally:
-                for part in reversed(background):
-                    await part.close()
+                await _close_all(background)
                 services.shadows.drain()
                 await services.jobs.close()
                 await services.shadows.close()

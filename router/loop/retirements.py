@@ -36,8 +36,8 @@ log = logging.getLogger("evalrouter")
 
 DAY_S = 86400.0
 EVERY_S = 3600.0
-# Where no list has come yet.
-SOON_S = 15.0
+# After the start, and where no list has come yet.
+SOON_S = 300.0
 # From so many days before on it is warned about, and urgent from so many on.
 WARNED_DAYS, URGENT_DAYS = 90.0, 14.0
 # How much worse a candidate's win rate may be than one half.

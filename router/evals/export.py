@@ -31,6 +31,7 @@ import msgspec
 from evaluators.base import Cell, Sample
 from providers.errors import ArtifactError, ConflictError
 from router.datasets.artifacts import Artifacts, StoredFile, file_chunks, temporary_folder
+from router.evals.judges.judged_samples import whole_samples
 from router.evals.judges.label_plans import answer_hash
 from router.evals.judges.run_export import (
     JUDGEMENT_TYPES,
@@ -55,7 +56,7 @@ _TABLES: tuple[Literal["csv", "parquet"], ...] = ("csv", "parquet")
 
 _Row = TypeVar("_Row", bound=msgspec.Struct)
 
-# What is flushed together: rows to a file, and rows to a parquet row group.
+# Rows that are read from a file together: a row group of parquet.
 _BATCH = 500
 
 _encode = msgspec.json.Encoder().encode
@@ -281,7 +282,8 @@ async def _exported(
     labels: dict[Cell, list[PeopleLabel]] = {}
     for label in await store.labels(run_id):
         labels.setdefault(label.cell, []).append(label)
-    async with aclosing(_batches(_rows(store, run_id))) as batches:
+    rows = _rows(store, run_id)
+    async with aclosing(whole_samples(rows, lambda row: row.sample.id)) as batches:
         async for plain in batches:
             batch = plain
             others: list[ExportedJudgement] = []
@@ -365,19 +367,6 @@ async def _rows(store: ResultStore, run_id: str) -> AsyncGenerator[ExportedRow]:
                 while sample is None or sample.id != result.cell.sample_id:
                     sample = await anext(samples)
                 yield ExportedRow(sample=sample, result=result)
-
-
-async def _batches(rows: AsyncGenerator[ExportedRow]) -> AsyncGenerator[list[ExportedRow]]:
-    """Yield the rows in batches, all rows of a sample in one of them."""
-    batch: list[ExportedRow] = []
-    async with aclosing(rows):
-        async for row in rows:
-            if len(batch) >= _BATCH and row.sample.id != batch[-1].sample.id:
-                yield batch
-                batch = []
-            batch.append(row)
-    if batch:
-        yield batch
 
 
 # Tables

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import msgspec
 
 from evaluators.base import Cell, Verdict
+from router.evals.judges.judged_samples import StoredJudgements, judgements_about, key_of
 from router.evals.judges.judgement_fields import judgement_fields
 from router.store.judgements import JudgementRow, JudgementStore
 from router.store.results import ScoredAnswer
@@ -82,8 +83,6 @@ JUDGEMENT_TYPES = dict.fromkeys(ExportedJudgement.__struct_fields__, "string") |
     "at": "float64",
 }
 
-_Key = tuple[str, int, int]
-
 
 class RunJudgements(NamedTuple):
     """The judgements of some cells.
@@ -101,42 +100,23 @@ async def judgements_of_run(
     store: JudgementStore, run_id: str, results: Sequence[ScoredAnswer]
 ) -> RunJudgements:
     """Return the judgements of cells; they must be all cells of their samples."""
-    verdicts = _verdicts(results)
-    sample_ids = {result.cell.sample_id for result in results}
-    hashes = {verdict.request_hash for of_cell in verdicts for _, verdict in of_cell}
-    stored = await store.judgements_of(run_id, sample_ids=sample_ids, request_hashes=hashes)
-    return await asyncio.to_thread(_joined, results, verdicts, stored)
+    stored = await judgements_about(store, run_id, results)
+    return await asyncio.to_thread(_exported_judgements, results, stored)
 
 
-_Verdicts = list[list[tuple[str, Verdict]]]
-
-
-def _verdicts(results: Sequence[ScoredAnswer]) -> _Verdicts:
-    """Return the verdicts of each cell, with the outputs that they are part of."""
-    return [
-        [(score.output, verdict) for score in result.scores for verdict in score.verdicts]
-        for result in results
-    ]
-
-
-def _joined(
-    results: Sequence[ScoredAnswer], verdicts: _Verdicts, stored: Sequence[JudgementRow]
+def _exported_judgements(
+    results: Sequence[ScoredAnswer], stored: StoredJudgements
 ) -> RunJudgements:
-    by_key = {_key(row): row for row in stored}
     of_cells = [
         [
-            _of_cell(row, verdict, result.cell, output)
-            for output, verdict in of_cell
-            if (row := by_key.get(_key(verdict))) is not None
+            _of_cell(row, verdict, result.cell, score.output)
+            for score in result.scores
+            for verdict in score.verdicts
+            if (row := stored.by_key.get(key_of(verdict))) is not None
         ]
-        for result, of_cell in zip(results, verdicts, strict=True)
+        for result in results
     ]
-    used = {_key(verdict) for of_cell in verdicts for _, verdict in of_cell}
-    sample_ids = {result.cell.sample_id for result in results}
-    others = [
-        _exported(row) for row in stored if row.sample_id in sample_ids and _key(row) not in used
-    ]
-    return RunJudgements(of_cells, others)
+    return RunJudgements(of_cells, list(map(_exported, stored.others)))
 
 
 def _of_cell(row: JudgementRow, verdict: Verdict, cell: Cell, output: str) -> ExportedJudgement:
@@ -150,10 +130,6 @@ def _of_cell(row: JudgementRow, verdict: Verdict, cell: Cell, output: str) -> Ex
         # A failed request was not read at all; `error` says why.
         unparsed="" if row.judgement.answer.error else verdict.why,
     )
-
-
-def _key(row: JudgementRow | Verdict) -> _Key:
-    return row.request_hash, row.repeat, row.attempt
 
 
 def _exported(row: JudgementRow) -> ExportedJudgement:

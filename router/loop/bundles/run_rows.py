@@ -12,6 +12,12 @@ import msgspec
 from evaluators.base import Answer, AnyMetric, Cell, Judgement, JudgeMetric, Sample, Score, Verdict
 from evaluators.judge.calibration import Item
 from evaluators.judge.graded import Graded
+from router.evals.judges.judged_samples import (
+    StoredJudgements,
+    judgements_about,
+    key_of,
+    whole_samples,
+)
 from router.evals.judges.label_plans import answer_hash
 from router.evals.judges.report import newest_calibration
 from router.loop.bundles.bodies import BundledTexts
@@ -30,7 +36,6 @@ from router.store.results import ScoredAnswer
 from router.store.runs import Run
 from router.store.studies import Study
 
-_AT_ONCE = 500
 # What people write into a run document that may have personal data.
 _WRITTEN = ("messages", "name", "notes", "parameters", "prompt")
 
@@ -210,9 +215,6 @@ def _verdict(verdict: Verdict, texts: BundledTexts) -> Verdict:
     )
 
 
-_Key = tuple[str, int, int]
-
-
 class JudgedResults(NamedTuple):
     """Results of some samples, with what judges answered about them.
 
@@ -235,51 +237,21 @@ async def judged_results(
         run_id: the run's id.
         judged: whether the run has judges at all.
     """
-    async with aclosing(_whole_samples(store, run_id)) as batches:
+    results = store.results(run_id)
+    async with aclosing(whole_samples(results, lambda row: row.cell.sample_id)) as batches:
         async for batch in batches:
             if not judged:
                 yield JudgedResults([(result, []) for result in batch], [])
                 continue
-            stored = await store.judgements_of(
-                run_id,
-                sample_ids={result.cell.sample_id for result in batch},
-                request_hashes={
-                    verdict.request_hash
-                    for result in batch
-                    for score in result.scores
-                    for verdict in score.verdicts
-                },
+            stored = await judgements_about(store, run_id, batch)
+            yield JudgedResults(
+                [(result, _judgements_of(result, stored)) for result in batch], stored.others
             )
-            yield _joined(batch, stored)
 
 
-async def _whole_samples(store: Store, run_id: str) -> AsyncGenerator[list[ScoredAnswer]]:
-    batch: list[ScoredAnswer] = []
-    async with aclosing(store.results(run_id)) as results:
-        async for result in results:
-            if len(batch) >= _AT_ONCE and result.cell.sample_id != batch[-1].cell.sample_id:
-                yield batch
-                batch = []
-            batch.append(result)
-    if batch:
-        yield batch
-
-
-def _joined(batch: Sequence[ScoredAnswer], stored: Sequence[JudgementRow]) -> JudgedResults:
-    by_key = {_key(row): row for row in stored}
-    used: set[_Key] = set()
-    results = []
-    for result in batch:
-        keys = dict.fromkeys(_key(verdict) for score in result.scores for verdict in score.verdicts)
-        used.update(keys)
-        results.append((result, [by_key[key] for key in keys if key in by_key]))
-    samples = {result.cell.sample_id for result in batch}
-    others = [row for row in stored if row.sample_id in samples and _key(row) not in used]
-    return JudgedResults(results, others)
-
-
-def _key(row: JudgementRow | Verdict) -> _Key:
-    return row.request_hash, row.repeat, row.attempt
+def _judgements_of(result: ScoredAnswer, stored: StoredJudgements) -> list[JudgementRow]:
+    keys = dict.fromkeys(key_of(verdict) for score in result.scores for verdict in score.verdicts)
+    return [stored.by_key[key] for key in keys if key in stored.by_key]
 
 
 def judgement_row(row: JudgementRow, texts: BundledTexts) -> JudgementRow:

@@ -45,12 +45,8 @@ def _conditions(last: ScheduledRun) -> Sequence[AlertCondition]:
         why = "" if result is None else result.error
         return [_condition(last, "run", f"the run of the schedule {name} failed: {why}")]
     if result is not None and result.gate == "failed":
-        gates = dict.fromkeys(gate.gate for gate in result.gates if not gate.passed)
-        return [
-            _condition(
-                last, "gate", f"the run of the schedule {name} does not pass {', '.join(gates)}"
-            )
-        ]
+        failed = result.failed_gates()
+        return [_condition(last, "gate", f"the run of the schedule {name} does not pass {failed}")]
     return []
 
 

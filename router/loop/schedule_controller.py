@@ -221,11 +221,8 @@ class ScheduleController:
                 "end, or cancel it",
                 code="schedule_running",
             )
-        self._spawn(row, self._create(row))
-        task = self._tasks.get((name, due))
-        if task is not None:
-            # Whoever goes away must not take it along.
-            await asyncio.shield(task)
+        # A client that goes away must not take it along.
+        await asyncio.shield(self._spawn(row, self._create(row)))
         return await self._store.occurrence(KIND, name, due) or row
 
     async def follow(self, name: str, due: float) -> Occurrence:
@@ -280,11 +277,12 @@ class ScheduleController:
         elif run.state in ENDED:
             self._spawn(row, self._finish(row, run))
 
-    def _spawn(self, row: Occurrence, step: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, row: Occurrence, step: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         key = (row.name, row.due)
         task = asyncio.create_task(self._guarded(row, step), name=f"schedule {row.name}")
         self._tasks[key] = task
         task.add_done_callback(lambda _: self._tasks.pop(key, None))
+        return task
 
     async def _guarded(self, row: Occurrence, step: Coroutine[Any, Any, None]) -> None:
         """Do one step of an occurrence; what the database refuses is tried again next time."""
@@ -365,8 +363,8 @@ class ScheduleController:
             return
         self.counts[row.name, "completed" if completed else "failed", result.gate] += 1
         if result.gate == "failed":
-            texts = dict.fromkeys(gate.gate for gate in result.gates if not gate.passed)
-            log.info("the schedule %s: %s does not pass %s", row.name, run.id, ", ".join(texts))
+            failed = result.failed_gates()
+            log.info("the schedule %s: %s does not pass %s", row.name, run.id, failed)
         await self._delete_old(row.name)
 
     async def _result(self, name: str, run: Run) -> ScheduleResult:
@@ -422,7 +420,6 @@ class ScheduleController:
     ) -> LastComparison:
         """Compare a run with the last accepted one; where that cannot be, its gates fail."""
         gates = () if scheduled is None else scheduled.gates
-        document = stored_document(run)
         try:
             return await compare_with_last(self._runs, self._store, run.id, last, gates)
         except StoreError:
@@ -432,6 +429,7 @@ class ScheduleController:
                 why = f"{last}, the last accepted run, was deleted; accept another one"
             else:
                 why = f"{last}, the last accepted run, cannot be compared with: {error.message}"
+            document = stored_document(run)
             routes = [name for name in document.routes if name != document.baseline]
             return LastComparison.impossible(routes, gates, why)
 

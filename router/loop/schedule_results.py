@@ -84,6 +84,10 @@ class ScheduleResult(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
     error: str = ""
 
+    def failed_gates(self) -> str:
+        """Return the texts of the gates that were not passed, in a list to be read."""
+        return ", ".join(dict.fromkeys(gate.gate for gate in self.gates if not gate.passed))
+
 
 class ScheduledRun(msgspec.Struct, frozen=True, kw_only=True):
     """One time at which a schedule was due, or a person wanted it.

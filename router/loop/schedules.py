@@ -319,9 +319,8 @@ class Schedules:
 def _check_passed(run: ScheduledRun) -> None:
     """Refuse a run that nobody has named and that did not pass its gates. Raises ConflictError."""
     if run.result is not None and run.result.gate == "failed":
-        gates = dict.fromkeys(gate.gate for gate in run.result.gates if not gate.passed)
         raise ConflictError(
             f"{run.run_id}, the last run of {run.schedule} that completed, does not pass "
-            f"{', '.join(gates)}; to accept it all the same, or an earlier one, name the run",
+            f"{run.result.failed_gates()}; to accept it all the same, or an earlier one, name the run",
             code="gate_failed",
         )

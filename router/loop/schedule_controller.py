@@ -40,7 +40,7 @@ from router.evals.stored_runs import stored_document
 from router.evals.worker import Jobs
 from router.loop.schedule_documents import ScheduledDocument, ScheduleDocuments, tag_of
 from router.loop.schedule_results import ScheduleResult, detail_of, scores_of
-from router.loop.timetable import due_between
+from router.loop.timetable import dues_of
 from router.rounds import ErrorLog, Rounds
 from router.store.occurrences import Cause, Occurrence
 from router.store.protocol import Store
@@ -154,11 +154,9 @@ class ScheduleController:
         if name in self.next_due and now < self.next_due[name]:
             return
         line = schedule.line
-        since = await self._store.timetable_since(KIND, name, str(line))
+        # Before the pause is looked at: a line is followed while its schedule is paused, too.
+        dues = await dues_of(self._store, KIND, name, line, now=now, catch_up=schedule.catch_up)
         if not await self.is_paused(name):
-            last = await self._store.last_due(KIND, name, now)
-            after = since if last is None else max(since, last)
-            dues = due_between(line, after=after, now=now, catch_up=schedule.catch_up)
             if dues.missed:
                 reason = "no server was running, or the clock was put forward"
                 reason += "; so were others before, which are not listed" if dues.unlisted else ""

@@ -321,6 +321,7 @@ def _check_passed(run: ScheduledRun) -> None:
     if run.result is not None and run.result.gate == "failed":
         raise ConflictError(
             f"{run.run_id}, the last run of {run.schedule} that completed, does not pass "
-            f"{run.result.failed_gates()}; to accept it all the same, or an earlier one, name the run",
+            f"{run.result.failed_gates()}; to accept it all the same, or an earlier one, name the "
+            "run",
             code="gate_failed",
         )

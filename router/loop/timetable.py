@@ -1,7 +1,7 @@
 """What was due, and what becomes of times that were missed.
 
 line = CronLine("30 2 * * *", "Europe/Berlin")
-dues = due_between(line, after=last, now=now, catch_up=True)
+dues = await dues_of(store, "schedule", "nightly", line, now=now, catch_up=True)
 dues.run                                               # what is to be done now, or None
 dues.missed                                            # what is too late
 """
@@ -12,6 +12,7 @@ from collections import deque
 from typing import NamedTuple
 
 from router.config.cron import CronLine
+from router.store.occurrences import OccurrenceKind, OccurrenceStore
 
 # What is found at most so many seconds after it was due is on time.
 ON_TIME_S = 60.0
@@ -33,6 +34,28 @@ class Dues(NamedTuple):
     late: bool
     missed: tuple[float, ...]
     unlisted: bool
+
+
+async def dues_of(
+    store: OccurrenceStore,
+    kind: OccurrenceKind,
+    name: str,
+    line: CronLine,
+    *,
+    now: float,
+    catch_up: bool,
+) -> Dues:
+    """Return what is due by a line since it is followed and since its last occurrence.
+
+    See `due_between` for `now` and `catch_up`.
+
+    Raises:
+        StoreError: the database does not work.
+    """
+    since = await store.timetable_since(kind, name, str(line))
+    last = await store.last_due(kind, name, now)
+    after = since if last is None else max(since, last)
+    return due_between(line, after=after, now=now, catch_up=catch_up)
 
 
 def due_between(line: CronLine, *, after: float, now: float, catch_up: bool) -> Dues:

@@ -41,7 +41,7 @@ from router.config.watches import (
 from router.datasets.registry import DatasetRegistry
 from router.evals.requests import EvalRequester
 from router.gateway.route_table import Routes
-from router.loop.timetable import due_between
+from router.loop.timetable import dues_of
 from router.loop.watch_comparison import (
     ReferenceComparison,
     anchors_of,
@@ -280,10 +280,7 @@ class Watches:
             if await self._claim(name, running.due, running.cause):
                 self._begin(name, watch, running.due)
             return
-        since = await self._store.timetable_since("watch", name, str(line))
-        last = await self._store.last_due("watch", name, now)
-        after = max(since, last if last is not None else since)
-        dues = due_between(line, after=after, now=now, catch_up=True)
+        dues = await dues_of(self._store, "watch", name, line, now=now, catch_up=True)
         if dues.missed:
             await self._store.note_occurrences("watch", name, dues.missed, state="missed")
         self._check_at[name] = min(line.next_after(now), now + 60.0)

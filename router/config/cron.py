@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 from cronsim import CronSim, CronSimError
 
 from providers.errors import InputError, closest
+from router.config.documents import Document, DocumentPath, Problem
 
 MAX_LINE = 200
 
@@ -76,6 +77,16 @@ class CronLine:
             if (at := due.timestamp()) > last:
                 yield at
                 last = at
+
+
+def cron_problems(
+    document: Document, place: DocumentPath, cron: str, timezone: str
+) -> Iterator[Problem]:
+    """Yield why `cron` and `timezone` of a section are no line."""
+    try:
+        CronLine(cron, timezone)
+    except InputError as error:
+        yield document.problem((*place, error.param or "cron"), error.message)
 
 
 def _zone(name: str) -> ZoneInfo:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -381,7 +381,7 @@ def _target_problems(
         yield document.problem(place, problem)
 
 
-def target_problem(model: str, providers: Providers) -> str:
+def target_problem(model: str, providers: Collection[str]) -> str:
     """Return why a model cannot be a target of routes; "" where it can."""
     provider, slash, rest = model.partition("/")
     if not slash or not rest:

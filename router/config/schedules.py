@@ -8,8 +8,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from providers.errors import InputError
-from router.config.cron import CronLine
+from router.config.cron import CronLine, cron_problems
 from router.config.documents import Problem, convert_or_collect
 from router.config.section import Section, SectionReader
 
@@ -49,7 +48,7 @@ class Schedule(Section, frozen=True, kw_only=True):
 
     @property
     def line(self) -> CronLine:
-        """When it is due. Raises InputError where that cannot be read."""
+        """When it is due."""
         return CronLine(self.cron, self.timezone)
 
 
@@ -70,10 +69,7 @@ def schedule_problems(
                 "a schedule's name has letters, digits, '.', '_' and '-' only, 64 at most, and "
                 "begins with a letter or digit",
             )
-        try:
-            schedule.line  # noqa: B018  # reading it is the check
-        except InputError as error:
-            yield document.problem((*place, error.param or "cron"), error.message)
+        yield from cron_problems(document, place, schedule.cron, schedule.timezone)
         if isinstance(schedule.run, str):
             if not schedule.run:
                 yield document.problem((*place, "run"), "name the run document, or write it here")

@@ -9,8 +9,8 @@ import msgspec
 
 from evaluators.metrics.registry import build
 from providers.base import Positive
-from providers.errors import EvalrouterError, InputError, closest
-from router.config.cron import CronLine
+from providers.errors import EvalrouterError, closest
+from router.config.cron import CronLine, cron_problems
 from router.config.documents import Document, DocumentPath, Problem
 from router.config.providers import Providers
 from router.config.routes import Route, target_problem
@@ -101,6 +101,11 @@ class WatchSettings(Section, frozen=True, kw_only=True):
     live: LiveWatch | None = LiveWatch()
 
     @property
+    def line(self) -> CronLine:
+        """When probes are sent."""
+        return CronLine(self.cron, self.timezone)
+
+    @property
     def compares(self) -> Literal["logprobs", "text"]:
         """What is compared."""
         return self.compare or ("logprobs" if self.dataset is None else "text")
@@ -122,33 +127,33 @@ def watch_problems(
         place: DocumentPath = ("watches", name)
         if not NAME.fullmatch(name):
             yield document.problem(place, "a watch's name has letters, digits and . _ : - only")
-        if providers is not None and (why := watched_problem(watch.target, providers, routes)):
+        if providers is not None and (why := _watched_problem(watch.target, providers, routes)):
             yield document.problem((*place, "target"), why)
         if watch.dataset is not None and watch.prompts is not None:
             yield document.problem((*place, "prompts"), "name a dataset or prompts, not both")
         if why := _similarity_problem(watch):
             yield document.problem((*place, "similarity"), why)
-        try:
-            CronLine(watch.cron, watch.timezone)
-        except InputError as error:
-            yield document.problem((*place, error.param or "cron"), error.message)
+        yield from cron_problems(document, place, watch.cron, watch.timezone)
         if watch.live is not None and len(set(watch.live.signals)) < len(watch.live.signals):
             yield document.problem((*place, "live", "signals"), "a signal is named twice")
 
 
-def watched_problem(
-    target: str, providers: Collection[str] | Providers, routes: Mapping[str, Route]
-) -> str:
+def _watched_problem(target: str, providers: Collection[str], routes: Mapping[str, Route]) -> str:
     """Return why a name cannot be watched; "" where it can."""
     route = routes.get(target)
     if route is None:
         if "/" in target:
-            return target_problem(target, providers)  # type: ignore[arg-type]  # its keys are read
+            return target_problem(target, providers)
         return f"{target!r} is neither a route nor provider/model.{closest(target, routes)}"
+    return watched_route_problem(target, route)
+
+
+def watched_route_problem(name: str, route: Route) -> str:
+    """Return why a route cannot be watched; "" where all its requests go to one target."""
     models = {each.model for each in route.targets if each.weight}
     if len(models) > 1:
         names = ", ".join(sorted(models))
-        return f"the route {target} has several targets ({names}); watch each by its own name"
+        return f"the route {name} has several targets ({names}); watch each by its own name"
     return ""
 
 

@@ -30,13 +30,12 @@ from providers.errors import (
     StoreError,
     closest,
 )
-from router.config.cron import CronLine
 from router.config.watches import (
     LIVE_SIGNALS,
     LiveSignal,
     LiveWatch,
     WatchSettings,
-    watched_problem,
+    watched_route_problem,
 )
 from router.datasets.registry import DatasetRegistry
 from router.evals.requests import EvalRequester
@@ -207,9 +206,7 @@ class Watches:
         self._routes = routes
         self._configured = configured
         self._owner = owner
-        self._lines = {
-            name: CronLine(watch.cron, watch.timezone) for name, watch in configured.items()
-        }
+        self._lines = {name: watch.line for name, watch in configured.items()}
         self._rounds = Rounds(
             self.run_once, every=TICK_S, name="evalrouter-watches", failing="watches wait"
         )
@@ -461,10 +458,8 @@ class Watches:
         """Return the `provider/model` that is watched. Raises RequestError where none can be."""
         table = self._routes.table
         route = table.routes.get(watch.target)
-        if route is not None:
-            providers = {target.model.partition("/")[0] for target in route.targets}
-            if why := watched_problem(watch.target, providers, table.routes):
-                raise RequestError(why)
+        if route is not None and (why := watched_route_problem(watch.target, route)):
+            raise RequestError(why)
         self._requester.check_route(watch.target)
         return str(table.plan(watch.target, 0.0).targets[0])
 

@@ -13,6 +13,7 @@ from providers.base import NotNegative, Positive, Secret
 from providers.errors import closest
 from router.config.documents import Document, DocumentPath, Problem
 from router.config.providers import Providers, header_problems, wrong_with_address
+from router.config.routes import target_problem
 from router.config.section import NAME, Section
 
 # What a rule may be about. Those of MEASURED are compared with a threshold.
@@ -153,17 +154,20 @@ class AlertRule(Section, frozen=True, kw_only=True):
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         """Return whether the rule is about a condition with these labels."""
-        named = (("route", self.routes), ("target", self.targets), ("key", self.keys))
         return (
-            all(label in labels for label, names in named if names)
+            all(label in labels for label, names in self._filters() if names)
             and self.allows(labels)
             and all(labels.get(name) == value for name, value in self.labels.items())
         )
 
     def allows(self, labels: Mapping[str, str]) -> bool:
         """Return whether none of these labels has a value that the rule is not about."""
-        named = (("route", self.routes), ("target", self.targets), ("key", self.keys))
-        return all(not names or labels.get(label, names[0]) in names for label, names in named)
+        return all(
+            not names or labels.get(label, names[0]) in names for label, names in self._filters()
+        )
+
+    def _filters(self) -> tuple[tuple[GroupLabel, tuple[str, ...]], ...]:
+        return ("route", self.routes), ("target", self.targets), ("key", self.keys)
 
 
 class Alerts(Section, frozen=True, kw_only=True):
@@ -247,19 +251,14 @@ def _filter_problems(
     routes: Collection[str],
 ) -> Iterator[Problem]:
     for n, route in enumerate(rule.routes):
-        if route not in routes and not _is_target(route, providers):
+        if route not in routes and target_problem(route, providers):
             near = closest(route, routes)
             yield document.problem((*place, "routes", n), f"no route {route!r}.{near}")
     for n, target in enumerate(rule.targets):
-        if not _is_target(target, providers):
+        if target_problem(target, providers):
             yield document.problem(
                 (*place, "targets", n), f"{target!r} is no model of a provider of the config"
             )
-
-
-def _is_target(name: str, providers: Providers) -> bool:
-    provider, slash, model = name.partition("/")
-    return bool(slash and model) and provider in providers
 
 
 def _receiver_problems(

@@ -12,12 +12,8 @@ a change of a known size is found. It fails where a share is outside of what is 
 
 from __future__ import annotations
 
-import argparse
 import math
-import multiprocessing
-import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -26,8 +22,8 @@ import numpy as np
 from evaluators.base import Sample
 from evaluators.stats.drift import SPREAD_FLOOR, DriftTest
 from evidence.cells import Floats
-from evidence.rollouts import table
-from evidence.table import record
+from evidence.simulation import Simulation
+from evidence.table import table
 from router.config.watches import WatchSettings
 from router.loop.watch_comparison import anchors_of, threshold_of
 from router.loop.watch_probes import WatchRequests, anchor_of, measure
@@ -247,48 +243,33 @@ def _probes(late: Sequence[float], share: float) -> str:
     return f"{value:g}" if math.isfinite(value) else f"over {_AFTER}"
 
 
-def count(job: tuple[int, int, int]) -> tuple[int, tuple[str, ...], list[str], float]:
-    """Return the place of a cell, its columns, broken promises and the CPU seconds it took."""
-    number, watches, seed = job
-    began = time.process_time()
-    cell = CELLS[number]
-    found, common = simulate(cell, watches, seed)
-    return number, row(cell, found, common), cell.faults(found), time.process_time() - began
+class Job(NamedTuple):
+    """A row to be counted by another process; `number` is its place in the table."""
+
+    number: int
+    watches: int
+    seed: int
+
+
+def count(job: Job) -> tuple[tuple[str, ...], list[str]]:
+    """Return the columns of a cell and its broken promises."""
+    cell = CELLS[job.number]
+    found, common = simulate(cell, job.watches, job.seed)
+    return row(cell, found, common), cell.faults(found)
 
 
 def main() -> int:
     """Print the table; return 1 where a promise is broken."""
-    parser = argparse.ArgumentParser(
-        prog="python -m evidence.drift", description=(__doc__ or "").splitlines()[0]
-    )
-    parser.add_argument("--watches", type=int, default=WATCHES, help="of each row")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
-    parser.add_argument("--record", action="store_true", help="write a page in evidence/results")
-    options = parser.parse_args()
-    if options.record and options.watches < WATCHES:
-        print(f"only {WATCHES:,} watches or more of each row are recorded", file=sys.stderr)
-        return 2
-    began = time.monotonic()
-    jobs = [(number, options.watches, options.seed) for number in range(len(CELLS))]
-    with multiprocessing.Pool(options.processes) as pool:
-        results = []
-        for result in pool.imap_unordered(count, jobs):
-            results.append(result)
-            print(" | ".join(result[1]), flush=True)
-    results.sort()
-    broken = sum(bool(faults) for _, _, faults, _ in results)
-    seconds = sum(took for _, _, _, took in results)
-    took = (
-        f"{options.watches:,} watches in each of {len(CELLS)} rows, {broken} rows with a broken "
-        f"promise; {seconds:.0f} CPU s in {time.monotonic() - began:,.0f} s with "
-        f"{options.processes} processes"
-    )
-    lines = table(HEAD, [columns for _, columns, _, _ in results])
-    print("\n".join(["", *lines, "", took]))
-    if options.record:
-        record("drift", "python -m evidence.drift", lines, took)
-    return 1 if broken else 0
+    simulation = Simulation("drift", __doc__, units="watches", least=WATCHES, page="drift")
+    jobs = [Job(number, simulation.size, simulation.seed) for number in range(len(CELLS))]
+    rows: dict[int, tuple[str, ...]] = {}
+    broken = 0
+    for job, (columns, faults) in simulation.results(count, jobs):
+        rows[job.number] = columns
+        broken += bool(faults)
+        print(f"{len(rows)} of {len(jobs)}: {' | '.join(columns)}", file=sys.stderr)
+    lines = table(HEAD, [rows[job.number] for job in jobs])
+    return simulation.end(lines, rows=len(jobs), broken=broken)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,18 @@ import msgspec
 from evidence.measures import Counts
 
 ROOT = Path(__file__).parents[1]
-PRINTING = ("__main__.py", "journal.py", "table.py")
+PRINTING = ("__main__.py", "journal.py", "simulation.py", "table.py")
 """The files of this package that no count depends on."""
-LIVE = ("randomised.py", "recent_quantile.py", "rollouts.py")
-"""Statistics of live traffic and their table, which no count of the other table depends on."""
+LIVE = (
+    "drift.py",
+    "learned_route.py",
+    "off_policy.py",
+    "randomised.py",
+    "recent_quantile.py",
+    "rollouts.py",
+    "what_if.py",
+)
+"""Statistics of live traffic and their tables, which no count of this table depends on."""
 
 
 class Draws(NamedTuple):

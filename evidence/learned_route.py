@@ -13,19 +13,15 @@ often it was switched on, and what it saved. It fails where a world breaks its p
 
 from __future__ import annotations
 
-import argparse
-import multiprocessing
-import os
 import sys
-import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from evidence.rollouts import table
-from evidence.table import record
+from evidence.simulation import Simulation
+from evidence.table import table
 from router.loop.learned.examples import Examples, Floats
 from router.loop.learned.held_out import HeldOutReport, always_target, held_out_report
 from router.loop.learned.neighbours import Criterion, NeighbourModel, choose
@@ -244,51 +240,29 @@ class Job(NamedTuple):
     seeds: range
 
 
-def count(job: Job) -> tuple[Job, list[Outcome], float]:
-    """Return what became of some routes of a world, and the CPU seconds they took."""
-    began = time.process_time()
-    outcomes = [simulate(WORLDS[job.number], seed) for seed in job.seeds]
-    return job, outcomes, time.process_time() - began
+def count(job: Job) -> list[Outcome]:
+    """Return what became of some routes of a world."""
+    return [simulate(WORLDS[job.number], seed) for seed in job.seeds]
 
 
 def main() -> int:
     """Print the table; return 1 where a promise is broken."""
-    parser = argparse.ArgumentParser(
-        prog="python -m evidence.learned_route", description=(__doc__ or "").splitlines()[0]
+    simulation = Simulation(
+        "learned_route", __doc__, units="routes", least=ROUTES, page="learned routes"
     )
-    parser.add_argument("--routes", type=int, default=ROUTES, help="of each world")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
-    parser.add_argument("--record", action="store_true", help="write a page in evidence/results")
-    options = parser.parse_args()
-    if options.record and options.routes < ROUTES:
-        print(f"only {ROUTES:,} routes or more of each world are recorded", file=sys.stderr)
-        return 2
-    began = time.monotonic()
+    seed, routes = simulation.seed, simulation.size
     jobs = [
-        Job(number, range(options.seed + start, options.seed + min(start + 20, options.routes)))
+        Job(number, range(seed + start, seed + min(start + 20, routes)))
         for number in range(len(WORLDS))
-        for start in range(0, options.routes, 20)
+        for start in range(0, routes, 20)
     ]
     outcomes: dict[int, list[Outcome]] = {number: [] for number in range(len(WORLDS))}
-    cpu = 0.0
-    with multiprocessing.get_context("fork").Pool(options.processes) as pool:
-        for job, some, seconds in pool.imap_unordered(count, jobs):
-            outcomes[job.number] += some
-            cpu += seconds
+    for job, some in simulation.results(count, jobs):
+        outcomes[job.number] += some
     rows = [row(world, outcomes[number]) for number, world in enumerate(WORLDS)]
-    broken = sum(bool(faults) for _, faults in rows)
     lines = table(HEAD, [columns for columns, _ in rows])
-    print("\n".join(lines))
-    took = (
-        f"{options.routes:,} routes of each of {len(WORLDS)} worlds, {broken} with a broken "
-        f"promise; {cpu:,.0f} CPU s in {time.monotonic() - began:,.0f} s with {options.processes} "
-        "processes"
-    )
-    print(took, file=sys.stderr)
-    if options.record:
-        record("learned routes", "python -m evidence.learned_route", lines, took)
-    return int(broken > 0)
+    broken = sum(bool(faults) for _, faults in rows)
+    return simulation.end(lines, rows=len(rows), broken=broken)
 
 
 if __name__ == "__main__":

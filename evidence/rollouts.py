@@ -15,11 +15,7 @@ with one request each. A test compares them with `RolloutRules`, and the rows of
 
 from __future__ import annotations
 
-import argparse
-import multiprocessing
-import os
 import sys
-import time
 from collections.abc import Sequence
 from statistics import NormalDist
 from typing import NamedTuple
@@ -37,7 +33,8 @@ from evaluators.stats.randomised import (
     ratio_logs,
 )
 from evidence.cells import Floats
-from evidence.table import record
+from evidence.simulation import Simulation
+from evidence.table import table
 from router.loop.rollout_forecast import (
     Expectation,
     RolloutForecast,
@@ -808,12 +805,6 @@ def _median(seconds: Floats) -> str:
     return _hours(middle) if np.isfinite(middle) else ""
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return the lines of a table in Markdown."""
-    lines = [f"| {' | '.join(columns)} |" for columns in (head, *rows)]
-    return [lines[0], f"|{' --- |' * len(head)}", *lines[1:]]
-
-
 class Job(NamedTuple):
     """A row to be counted by another process; `number` is its place among those of its table."""
 
@@ -823,75 +814,53 @@ class Job(NamedTuple):
     seed: int
 
 
-def count(job: Job) -> tuple[Job, tuple[str, ...], list[str], float]:
-    """Return the columns of a row, its broken promises and the CPU seconds it took."""
-    began = time.process_time()
-    faults: list[str] = []
-    if job.name == "rollouts":
-        cell = CELLS[job.number]
-        days = cell.limit_s / DAY * cell.forecasts
-        ends = Rollouts(cell.route, cell.truth, job.rollouts, job.seed).run(days)
-        columns, faults = row(cell, ends), cell.faults(ends)
-    elif job.name == "common rule":
-        columns = common_row(*DAYS[job.number], job.rollouts, job.seed)
-    else:
-        columns, faults = users_row(USER_CELLS[job.number], job.rollouts, job.seed)
-    return job, columns, faults, time.process_time() - began
+def count(job: Job) -> tuple[tuple[str, ...], list[str]]:
+    """Return the columns of a row and its broken promises."""
+    if job.name == "common rule":
+        return common_row(*DAYS[job.number], job.rollouts, job.seed), []
+    if job.name == "users":
+        return users_row(USER_CELLS[job.number], job.rollouts, job.seed)
+    cell = CELLS[job.number]
+    days = cell.limit_s / DAY * cell.forecasts
+    ends = Rollouts(cell.route, cell.truth, job.rollouts, job.seed).run(days)
+    return row(cell, ends), cell.faults(ends)
 
 
 def main() -> int:
     """Print the tables; return 1 where a promise is broken."""
-    parser = argparse.ArgumentParser(
-        prog="python -m evidence.rollouts", description=(__doc__ or "").splitlines()[0]
+    simulation = Simulation(
+        "rollouts",
+        __doc__,
+        units="rollouts",
+        least=ROLLOUTS,
+        page="rollouts",
+        words="only the rows of the first table whose route ends with one",
     )
-    parser.add_argument("--rollouts", type=int, default=ROLLOUTS, help="of each row")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
-    parser.add_argument("--record", action="store_true", help="write a page in evidence/results")
-    parser.add_argument(
-        "words", nargs="*", help="only the rows of the first table whose route ends with one"
-    )
-    options = parser.parse_args()
-    if options.record and (options.words or options.rollouts < ROLLOUTS):
-        print(f"only all rows of {ROLLOUTS:,} rollouts or more are recorded", file=sys.stderr)
-        return 2
-    began = time.monotonic()
     numbers: dict[str, Sequence[int]] = {name: range(size) for name, size in SIZES.items()}
-    if options.words:
+    if simulation.words:
         numbers = {
             "rollouts": [
                 number
                 for number, cell in enumerate(CELLS)
-                if cell.route.name.endswith(tuple(options.words))
+                if cell.route.name.endswith(simulation.words)
             ]
         }
     jobs = [
-        Job(name, number, options.rollouts, options.seed)
+        Job(name, number, simulation.size, simulation.seed)
         for name, chosen in numbers.items()
         for number in chosen
     ]
     rows: dict[tuple[str, int], tuple[str, ...]] = {}
-    broken, cpu = 0, 0.0
-    with multiprocessing.get_context("fork").Pool(options.processes) as pool:
-        for job, columns, faults, seconds in pool.imap_unordered(count, jobs):
-            rows[job.name, job.number] = columns
-            broken += bool(faults)
-            cpu += seconds
-            print(f"{len(rows)} of {len(jobs)}: {' | '.join(columns)}", file=sys.stderr)
+    broken = 0
+    for job, (columns, faults) in simulation.results(count, jobs):
+        rows[job.name, job.number] = columns
+        broken += bool(faults)
+        print(f"{len(rows)} of {len(jobs)}: {' | '.join(columns)}", file=sys.stderr)
     lines: list[str] = []
     heads = {"rollouts": HEAD, "common rule": COMMON_HEAD, "users": USERS_HEAD}
     for name, chosen in numbers.items():
         lines += [*table(heads[name], [rows[name, number] for number in chosen]), ""]
-    print("\n".join(lines))
-    took = (
-        f"{options.rollouts:,} rollouts in each of {len(jobs)} rows, {broken} rows with a broken "
-        f"promise; {cpu:,.0f} CPU s in {time.monotonic() - began:,.0f} s with {options.processes} "
-        "processes"
-    )
-    print(took, file=sys.stderr)
-    if options.record:
-        record("rollouts", "python -m evidence.rollouts", lines[:-1], took)
-    return int(broken > 0)
+    return simulation.end(lines[:-1], rows=len(jobs), broken=broken)
 
 
 if __name__ == "__main__":

@@ -70,6 +70,12 @@ def _remarks(cell: Cell, finding: Finding) -> Iterable[str]:
         yield f"{counts.replications:,} replications"
 
 
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table in Markdown."""
+    lines = [f"| {' | '.join(columns)} |" for columns in (head, *rows)]
+    return [lines[0], f"|{' --- |' * len(head)}", *lines[1:]]
+
+
 def record(name: str, program: str, lines: Sequence[str], took: str) -> None:
     """Write a page in `RESULTS` with a table and what it takes to make it again.
 

@@ -12,12 +12,9 @@ one is given although too few requests speak for the policy, or where wrong prob
 
 from __future__ import annotations
 
-import argparse
-import multiprocessing
-import os
 import sys
-import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -25,7 +22,8 @@ from numpy.typing import NDArray
 
 from evaluators.stats.off_policy import FEWEST_EFFECTIVE, Choices, off_policy_value
 from evidence.cells import Floats
-from evidence.table import record
+from evidence.simulation import Simulation
+from evidence.table import table
 
 LOGS = 2000
 COVERAGE = 0.93
@@ -290,51 +288,29 @@ def columns(row: Row, counts: Counts) -> tuple[str, ...]:
     )
 
 
-def _timed(job: tuple[int, int, int]) -> tuple[int, Counts, float]:
-    began = time.process_time()
-    number, logs, seed = job
-    return number, count(number, logs, seed), time.process_time() - began
-
-
 def main() -> int:
     """Print the table; return 1 where a promise is broken."""
-    parser = argparse.ArgumentParser(
-        prog="python -m evidence.what_if", description=(__doc__ or "").splitlines()[0]
+    simulation = Simulation(
+        "what_if",
+        __doc__,
+        units="logs",
+        least=LOGS,
+        page="what-if",
+        words="only the rows whose log begins so",
     )
-    parser.add_argument("--logs", type=int, default=LOGS, help="of each row")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--processes", type=int, default=os.cpu_count())
-    parser.add_argument("--record", action="store_true", help="write a page in evidence/results")
-    parser.add_argument("words", nargs="*", help="only the rows whose log begins so")
-    options = parser.parse_args()
-    if options.record and (options.words or options.logs < LOGS):
-        print(f"only all rows of {LOGS:,} logs or more are recorded", file=sys.stderr)
-        return 2
-    began = time.monotonic()
-    jobs = [
-        (number, options.logs, options.seed)
+    numbers = [
+        number
         for number, row in enumerate(ROWS)
-        if not options.words or row.name.startswith(tuple(options.words))
+        if not simulation.words or row.name.startswith(simulation.words)
     ]
     counted: dict[int, Counts] = {}
-    cpu = 0.0
-    with multiprocessing.get_context("fork").Pool(options.processes) as pool:
-        for number, counts, seconds in pool.imap_unordered(_timed, jobs):
-            counted[number] = counts
-            cpu += seconds
-            print(f"{len(counted)} of {len(jobs)}: {ROWS[number].name}", file=sys.stderr)
-    lines = [f"| {' | '.join(HEAD)} |", f"|{' --- |' * len(HEAD)}"]
-    lines += [f"| {' | '.join(columns(ROWS[n], counted[n]))} |" for n in sorted(counted)]
-    print("\n".join(lines))
+    counting = partial(count, logs=simulation.size, seed=simulation.seed)
+    for number, counts in simulation.results(counting, numbers):
+        counted[number] = counts
+        print(f"{len(counted)} of {len(numbers)}: {ROWS[number].name}", file=sys.stderr)
+    lines = table(HEAD, [columns(ROWS[number], counted[number]) for number in numbers])
     broken = sum(bool(fault(ROWS[number], counts)) for number, counts in counted.items())
-    took = (
-        f"{options.logs:,} logs in each of {len(jobs)} rows, {broken} rows with a broken promise; "
-        f"{cpu:,.0f} CPU s in {time.monotonic() - began:,.0f} s with {options.processes} processes"
-    )
-    print(took, file=sys.stderr)
-    if options.record:
-        record("what-if", "python -m evidence.what_if", lines, took)
-    return int(broken > 0)
+    return simulation.end(lines, rows=len(numbers), broken=broken)
 
 
 if __name__ == "__main__":

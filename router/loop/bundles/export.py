@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing, suppress
@@ -23,6 +22,7 @@ from uuid import uuid4
 import msgspec
 
 from evaluators.base import AnyMetric
+from evaluators.document import RunDocument
 from providers.errors import ArtifactError, ConflictError, EvidenceError, StoreError
 from router.config.review import PersonalData
 from router.config.routes import Route
@@ -66,6 +66,7 @@ from router.loop.bundles.run_rows import (
     bundled_run,
     calibrations,
     declarations,
+    file_name,
     judged_results,
     judgement_row,
     sample_row,
@@ -140,6 +141,14 @@ class BundleSubject(NamedTuple):
     sources: tuple[NumberSource, ...]
 
 
+class _StoredRun(NamedTuple):
+    """A run with its document, and the metrics of that, built."""
+
+    run: Run
+    document: RunDocument
+    metrics: Sequence[AnyMetric]
+
+
 async def export_bundle(
     store: Store, subject: str, path: Path | None, options: BundleOptions, *, replace: bool = False
 ) -> tuple[Path, ExportedBundle]:
@@ -201,16 +210,18 @@ async def export_run_bundle(
     """
     if run.state in {"queued", "running"}:
         raise ConflictError(f"{run.id} is {run.state}; wait for its end, or pause it")
+    document = stored_document(run)
+    stored = _StoredRun(run, document, build_metrics(document))
     texts = bodies_of(options.bodies, options.personal_data)
     with temporary_folder() as folder:
         try:
             writer = EntryWriter(folder, options.progress)
             try:
-                await _write_run(store, run, texts, writer, options)
+                await _write_run(store, stored, texts, writer, options)
             finally:
                 await asyncio.to_thread(writer.close)
-            numbers = await _numbers(writer, build_metrics(stored_document(run)))
-            await _check_numbers(store, run, numbers)
+            numbers = await _numbers(writer, stored.metrics)
+            await _check_numbers(store, stored, numbers)
             writer.whole(NUMBERS, canonical(numbers))
             return await asyncio.to_thread(
                 complete, path, writer, _subject(run), texts, options.key
@@ -247,10 +258,13 @@ async def export_rollout_bundle(
 
 
 async def _write_run(
-    store: Store, run: Run, texts: BundledTexts, writer: EntryWriter, options: BundleOptions
+    store: Store,
+    stored: _StoredRun,
+    texts: BundledTexts,
+    writer: EntryWriter,
+    options: BundleOptions,
 ) -> None:
-    document = stored_document(run)
-    metrics = build_metrics(document)
+    run, document, metrics = stored
     judges = await store.judge_use(run.id)
     batch = []
     async with aclosing(store.samples(run.id)) as samples:
@@ -306,10 +320,9 @@ async def _numbers(writer: EntryWriter, metrics: Sequence[AnyMetric]) -> RunNumb
     return numbers
 
 
-async def _check_numbers(store: Store, run: Run, made: RunNumbers) -> None:
+async def _check_numbers(store: Store, stored: _StoredRun, made: RunNumbers) -> None:
     """Compare the numbers of a bundle with those of the database. Raises StoreError."""
-    document = stored_document(run)
-    metrics = build_metrics(document)
+    run, document, metrics = stored
     looks = await looks_at(store, run, document)
     reported = await outcome(store, run, document, metrics, looks)
     known = RunNumbers(report=reported.report, gates=reported.gates, judges=reported.judges)
@@ -331,13 +344,12 @@ def _subject(run: Run) -> BundleSubject:
     sample = run.document.get("sample")
     if isinstance(sample, dict) and isinstance(sample.get("seed"), int):
         seeds["sample"] = sample["seed"]
-    written = bundled_run(run, BundledTexts())
     return BundleSubject(
         kind="run",
         id=run.id,
         name=run.name,
         dataset=BundledDataset(
-            name=written.dataset, sha256=run.dataset_hash, rows=run.dataset_rows
+            name=file_name(run.dataset), sha256=run.dataset_hash, rows=run.dataset_rows
         ),
         seeds=seeds,
         versions={f"run.{name}": known for name, known in run.versions.items()},
@@ -438,14 +450,14 @@ def complete(
         (folder / PUBLIC_KEY).write_bytes(key.public_pem)
         order += [SIGNATURE, PUBLIC_KEY]
     order += [name for name in ENTRIES[subject.kind] if name not in order]
-    # Beside its place, because a rename is within one disk, and nobody finds half a bundle.
+    # Beside its place: a rename is within one disk, and no reader finds half a bundle.
     beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
     try:
         write_archive(beside, {name: folder / name for name in order})
         with beside.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = beside.stat().st_size
-        os.replace(beside, path)  # noqa: PTH105  # `path` may be of another flavour in tests
+        beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
     return ExportedBundle(

@@ -45,7 +45,7 @@ from router.store.usage import EmbeddingUse
 MAX_DOCUMENT_BYTES = 64 * 2**20
 
 _T = TypeVar("_T")
-# Of what is decoded, what may go wrong where somebody else has written it.
+# What may go wrong where text that may be forged is decoded.
 _UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError, OverflowError)
 
 

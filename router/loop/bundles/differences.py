@@ -63,7 +63,7 @@ _TEXTS = frozenset({"warnings", "notes", "example", "method", "description", "wh
 
 def differences(stated: Any, recomputed: Any, *, leave_out: Collection[str] = ()) -> Compared:
     """Compare two values of the same type; paths that `leave_out` has are left out."""
-    compared = Compared(shown=[])
+    compared = Compared()
     for path, ours, theirs, is_text in _leaves(
         msgspec.to_builtins(stated), msgspec.to_builtins(recomputed), "", is_text=False
     ):

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from evaluators.base import Answer as _Answer
 from evaluators.base import (
+    Answer,
     AnyMetric,
     AskJudge,
     EmbeddingMetric,
@@ -42,7 +42,7 @@ class RecordedMetric:
         self.needs_reference = declaration.needs_reference
         self.outputs = tuple(map(_output, declaration.outputs))
 
-    def score(self, sample: Sample, answer: _Answer) -> tuple[Score, ...]:
+    def score(self, sample: Sample, answer: Answer) -> tuple[Score, ...]:
         """Refuse. Raises NotImplementedError."""
         raise NotImplementedError(_NEVER)
 

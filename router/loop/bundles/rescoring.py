@@ -86,12 +86,12 @@ async def rescored(bundled: BundledRun, progress: Callable[[int], None]) -> Reco
 
     Args:
         bundled: the run.
-        progress: is told how many answers have been compared.
+        progress: called with how many answers have been compared.
 
     Raises:
         EvidenceError: an answer is of no sample of the bundle.
     """
-    made = RecomputedScores(texts=Compared(shown=[]), judges=Compared(shown=[]))
+    made = RecomputedScores()
     pairs = _pairs(bundled)
     done = 0
     async with AsyncExitStack() as stack:

@@ -20,6 +20,7 @@ from router.evals.judges.judged_samples import (
 )
 from router.evals.judges.label_plans import answer_hash
 from router.evals.judges.report import newest_calibration
+from router.evals.judges.studies import items_of
 from router.loop.bundles.bodies import BundledTexts
 from router.loop.bundles.contents import (
     AnsweredBy,
@@ -293,11 +294,9 @@ async def calibrations(
 
 
 def _study(study: Study, texts: BundledTexts) -> Study:
-    items = study.detail.get("items", [])
+    items: list[Any] = []
     if "calibration" in study.report:
-        items = msgspec.to_builtins([_item(item, texts) for item in _items(items)])
-    else:
-        items = []  # the pairs of answers of another kind of calibration
+        items = msgspec.to_builtins([_item(item, texts) for item in items_of(study)])
     numbers = {name: study.report[name] for name in ("calibration",) if name in study.report}
     return msgspec.structs.replace(
         study,
@@ -309,30 +308,28 @@ def _study(study: Study, texts: BundledTexts) -> Study:
     )
 
 
-def _items(items: Any) -> list[Item]:
-    return msgspec.convert(items, list[Item])
-
-
 def _item(item: Item, texts: BundledTexts) -> Item:
     question = texts.group("question", item.question) if item.question else ""
     return msgspec.structs.replace(item, id=texts.name("item", item.id), question=question)
 
 
-def declarations(metrics: Sequence[AnyMetric], recorded: Mapping[str, str]) -> list[Any]:
+def declarations(
+    metrics: Sequence[AnyMetric], recorded: Mapping[str, str]
+) -> list[MetricDeclaration]:
     """Return a run's metrics as data, with the signatures that they had in the run."""
     return [_declaration(metric, recorded.get(metric.name, "")) for metric in metrics]
 
 
 def _declaration(metric: AnyMetric, signature: str) -> MetricDeclaration:
-    judged = isinstance(metric, JudgeMetric)
+    judge = metric if isinstance(metric, JudgeMetric) else None
     return MetricDeclaration(
         name=metric.name,
         signature=signature,
         source=metric.source,
         needs_reference=metric.needs_reference,
         outputs=tuple(map(OutputDeclaration.of, metric.outputs)),
-        judges=tuple(metric.judges) if isinstance(metric, JudgeMetric) else (),
-        calls=metric.calls if isinstance(metric, JudgeMetric) else 0,
-        grading=metric.grading if isinstance(metric, JudgeMetric) else "",
-        graded=metric.declaration() if judged and isinstance(metric, Graded) else None,
+        judges=() if judge is None else tuple(judge.judges),
+        calls=0 if judge is None else judge.calls,
+        grading="" if judge is None else judge.grading,
+        graded=metric.declaration() if isinstance(metric, Graded) else None,
     )

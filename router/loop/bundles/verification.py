@@ -15,17 +15,18 @@ import asyncio
 import hashlib
 import hmac
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 
-from evaluators.judge.calibration import Calibration, Item, calibrate
+from evaluators.judge.calibration import calibrate
 from evaluators.judge.graded import Graded
 from evaluators.reports.gates import Gate
 from providers.errors import EvalrouterError, EvidenceError
+from router.evals.judges.studies import calibration_of, items_of
 from router.evals.validation import parse_gates
 from router.loop.bundles.archive import Archive, open_archive
 from router.loop.bundles.bundled_run import BundledRun, decoded, numbers_of
@@ -51,7 +52,6 @@ from router.loop.bundles.signatures import (
 )
 from router.store.evidence import Bodies, BundleKind
 from router.store.rollouts import RolloutDecision
-from router.store.studies import Study
 
 MAX_MANIFEST_BYTES = 1 << 20
 
@@ -65,8 +65,8 @@ class Verification(msgspec.Struct, kw_only=True):
     Attributes:
         file: its name.
         manifest: SHA-256 of its manifest, hex: the same for the same evidence.
-        signature: `trusted`, signed by the key that was named; `unnamed`, signed by a key that
-            nobody has named; `none`.
+        signature: `trusted`, signed by the key that was named; `unnamed`, signed by a key where
+            none was named; `none`.
         signed_by: the fingerprint of the key; "" without a signature.
         refused: why it was not read any further: the signature or a hash is wrong. "" otherwise.
         kind, subject, name, bodies: as its manifest has them.
@@ -117,13 +117,13 @@ async def verify(
     Args:
         path: the file.
         trusted: the PEM of the public key that must have signed it; None for any or none.
-        progress: is told what is done.
+        progress: called with what is done, and how far.
 
     Raises:
         EvidenceError: it is no bundle, is damaged, or exceeds a limit.
     """
     with open_archive(path) as archive:
-        result = Verification(file=path.name, differences=[], checked=[], not_recomputed=[])
+        result = Verification(file=path.name)
         encoded = archive.read(MANIFEST, MAX_MANIFEST_BYTES)
         result.manifest = hashlib.sha256(encoded).hexdigest()
         result.refused = _refused_signature(archive, encoded, trusted, result)
@@ -243,7 +243,8 @@ async def _verify_run(
         for numbers in (known, made):
             _leave_out(numbers, bundled.metrics.unknown, gates)
     result.add(differences(known, made))
-    result.add(await asyncio.to_thread(_calibrated, bundled))
+    for compared in await asyncio.to_thread(list, _calibrated(bundled)):
+        result.add(compared)
     scores = await rescored(bundled, lambda done: progress("scores", done))
     result.add(scores.texts)
     result.add(scores.judges)
@@ -352,9 +353,8 @@ def _leave_out(numbers: dict[str, Any], unknown: frozenset[str], gates: list[Gat
     numbers["gates"] = [gate for gate in numbers["gates"] if gate["gate"] not in affected]
 
 
-def _calibrated(bundled: BundledRun) -> Compared:
-    """Make the numbers of the judges' calibrations once more, and compare."""
-    compared = Compared(shown=[])
+def _calibrated(bundled: BundledRun) -> Iterator[Compared]:
+    """Make the numbers of each calibration of a judge once more, and compare."""
     categories = {
         metric.grading: metric.declaration().categories
         for metric in bundled.metrics.metrics
@@ -363,22 +363,14 @@ def _calibrated(bundled: BundledRun) -> Compared:
     for study in bundled.calibrations():
         if "calibration" not in study.report:
             continue
-        stated = msgspec.convert(study.report["calibration"], Calibration)
+        stated = calibration_of(study)
         made = calibrate(
-            _items(study),
+            items_of(study),
             low=stated.low,
             high=stated.high,
             scores=categories.get(study.grading, ()),
         )
-        again = differences({study.id: stated}, {study.id: made})
-        compared.alike += again.alike
-        for difference in again.shown:
-            compared.add(difference)
-    return compared
-
-
-def _items(study: Study) -> list[Item]:
-    return msgspec.convert(study.detail["items"], list[Item])
+        yield differences({study.id: stated}, {study.id: made})
 
 
 def _checked(texts: int, judged: int, only_combined: int) -> list[str]:
@@ -397,7 +389,7 @@ def _checked(texts: int, judged: int, only_combined: int) -> list[str]:
     return sentences
 
 
-def _not_recomputed(bundled: BundledRun, manifest: BundleManifest, replaced: int) -> Any:
+def _not_recomputed(bundled: BundledRun, manifest: BundleManifest, replaced: int) -> Iterator[str]:
     if replaced:
         how = "hashes" if manifest.bodies == "hashes" else "their personal data masked"
         yield (

@@ -126,7 +126,7 @@ def replay(
     Args:
         bundled: the rollout.
         judged: has what its judge did.
-        progress: is told how many batches are done.
+        progress: called with how many batches are done.
 
     Raises:
         EvidenceError: a row is of no batch.
@@ -160,13 +160,14 @@ def replay(
     requests.end()
     values.end()
     progress(number)
+    totals, per_protocol = _totals(bundled, units)
     return Replayed(
         numbers=RolloutNumbers(
             signals=() if decision is None else decision.readings,
             imbalance=None if decision is None else decision.imbalance,
             e_value_limit=len(settings.signals) / settings.alpha,
-            totals=_totals(bundled, None),
-            per_protocol=_totals(bundled, units),
+            totals=totals,
+            per_protocol=per_protocol,
             judged=judged,
         ),
         decisions=decisions,
@@ -205,7 +206,7 @@ class _Batched(Generic[_Row]):
     def end(self) -> None:
         """Check that no row is left."""
         if self._next is not None:
-            raise EvidenceError(f"{self._name}: batch {self._next.batch} is none of {BATCHES}")
+            raise EvidenceError(f"{self._name}: batch {self._next.batch} is not in {BATCHES}")
 
 
 class _Units:
@@ -266,14 +267,21 @@ class _Sums:
         )
 
 
-def _totals(bundled: BundledRollout, units: _Units | None) -> dict[str, ArmTotals]:
-    """Add up the requests by arm; with `units`, those of units that one arm alone has answered."""
-    sums: dict[str, _Sums] = {}
+_Totals = dict[str, ArmTotals]
+
+
+def _totals(bundled: BundledRollout, units: _Units) -> tuple[_Totals, _Totals]:
+    """Add up all requests by arm, and those of units that one arm alone has answered."""
+    every: dict[str, _Sums] = {}
+    per_protocol: dict[str, _Sums] = {}
     for row in bundled.requests():
         request = row.request
-        if units is not None:
-            is_own = (request.arm == "candidate") == (request.target == bundled.rollout.candidate)
-            if len(units.arms(request.unit)) > 1 or not is_own:
-                continue
-        sums.setdefault(request.arm, _Sums()).add(request)
+        every.setdefault(request.arm, _Sums()).add(request)
+        is_own = (request.arm == "candidate") == (request.target == bundled.rollout.candidate)
+        if is_own and len(units.arms(request.unit)) == 1:
+            per_protocol.setdefault(request.arm, _Sums()).add(request)
+    return _by_arm(every), _by_arm(per_protocol)
+
+
+def _by_arm(sums: dict[str, _Sums]) -> _Totals:
     return {arm: of_arm.totals() for arm, of_arm in sums.items()}

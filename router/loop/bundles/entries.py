@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from router.loop.bundles.contents import BundleEntry, canonical
 
@@ -18,29 +18,23 @@ class EntryWriter:
 
     Args:
         folder: an empty folder.
-        progress: is told how many rows an entry has.
+        progress: called with the entry that is written, and how many rows it has so far.
     """
 
     def __init__(self, folder: Path, progress: ProgressCallback) -> None:
         self.folder = folder
         self._progress = progress
-        self._files: dict[str, BinaryIO] = {}
-        self._digests: dict[str, Any] = {}
-        self._rows: dict[str, int] = {}
+        self._in_lines: dict[str, _EntryInLines] = {}
         self.entries: list[BundleEntry] = []
 
     def add(self, name: str, rows: Iterable[Any]) -> None:
         """Write rows to the end of an entry that is in lines. Blocks."""
-        if name not in self._files:
-            self._files[name] = (self.folder / name).open("wb")
-            self._digests[name] = hashlib.sha256()
-            self._rows[name] = 0
+        entry = self._in_lines.get(name)
+        if entry is None:
+            entry = self._in_lines[name] = _EntryInLines(self.folder / name)
         for row in rows:
-            line = canonical(row) + b"\n"
-            self._files[name].write(line)
-            self._digests[name].update(line)
-            self._rows[name] += 1
-        self._progress(name, self._rows[name])
+            entry.write(canonical(row) + b"\n")
+        self._progress(name, entry.rows)
 
     def whole(self, name: str, content: bytes) -> None:
         """Write an entry that is not in lines. Blocks."""
@@ -50,15 +44,29 @@ class EntryWriter:
 
     def close(self) -> None:
         """Complete the entries in lines."""
-        for name, file in self._files.items():
-            size = file.tell()
-            file.close()
-            self.entries.append(
-                BundleEntry(
-                    name=name,
-                    size=size,
-                    sha256=self._digests[name].hexdigest(),
-                    rows=self._rows[name],
-                )
-            )
-        self._files.clear()
+        self.entries += [entry.complete() for entry in self._in_lines.values()]
+        self._in_lines.clear()
+
+
+class _EntryInLines:
+    """An entry in lines while it is written."""
+
+    def __init__(self, path: Path) -> None:
+        self.rows = 0
+        self._path = path
+        self._file = path.open("wb")
+        self._digest = hashlib.sha256()
+
+    def write(self, line: bytes) -> None:
+        """Write a line. Blocks."""
+        self._file.write(line)
+        self._digest.update(line)
+        self.rows += 1
+
+    def complete(self) -> BundleEntry:
+        """Close the file; return what the manifest says of it."""
+        size = self._file.tell()
+        self._file.close()
+        return BundleEntry(
+            name=self._path.name, size=size, sha256=self._digest.hexdigest(), rows=self.rows
+        )

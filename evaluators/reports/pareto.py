@@ -1,4 +1,4 @@
-"""Which of several options nobody need take, because another is better in every respect.
+"""Finds options that need not be considered, because another is better in every respect.
 
     dominated_by(["a", "b"], {"quality": True, "cost": False}, means, differences)
 

@@ -22,7 +22,7 @@ AttributeValue = str | bool | int | float | Sequence[str]
 Attributes = Mapping[str, AttributeValue]
 Annotator = Literal["HUMAN", "LLM", "CODE"]
 
-# Of any text that somebody else chose, as a model's name.
+# Of any text that others chose, such as a model's name.
 MAX_NAME_CHARS = 256
 # Of an explanation, as a comment of feedback.
 MAX_EXPLANATION_CHARS = 4096

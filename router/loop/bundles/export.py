@@ -95,7 +95,7 @@ class BundleOptions(msgspec.Struct, frozen=True, kw_only=True):
         personal_data: what is searched for in texts.
         key: signs the bundle; None for one without a signature.
         routes: the routes as they are defined now.
-        progress: is told the entry that is written, and how many rows it has so far.
+        progress: called with the entry that is written, and how many rows it has so far.
     """
 
     bodies: Bodies = "masked"
@@ -395,7 +395,7 @@ _RUN_SOURCES = (
     NumberSource(
         what="scores by judges",
         how="checked",
-        of="the judges' answers in results.jsonl: nobody can send the same request once more",
+        of="the judges' answers in results.jsonl: the requests cannot be sent once more",
     ),
     NumberSource(
         what="scores by models, by code of the user's own, and by metrics of other versions",

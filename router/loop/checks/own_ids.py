@@ -1,4 +1,4 @@
-"""Ids and hashes that evalrouter makes, whose digits are nobody's: `req_18ecb50db5e9f…`."""
+"""Ids and hashes that evalrouter makes, whose digits are no personal data: `req_18ecb50db5e9f…`."""
 
 from __future__ import annotations
 

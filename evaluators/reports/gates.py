@@ -186,8 +186,10 @@ def parse(
 def margin_kind(text: str) -> Literal["non_inferior", "equivalent"] | None:
     """Return the kind of a gate on a margin, by its text; None for other gates."""
     match = _MARGIN.fullmatch(text)
-    if match is None:
-        return None
+    return None if match is None else _margin_kind(match)
+
+
+def _margin_kind(match: re.Match[str]) -> Literal["non_inferior", "equivalent"]:
     return "non_inferior" if match["kind"] == "non_inferior" else "equivalent"
 
 
@@ -203,7 +205,7 @@ def _check_reference(word: str, has_baseline: bool, has_last: bool, param: str) 
 
 def _margin_gate(match: re.Match[str], outputs: Sequence[Output], *, param: str) -> Gate:
     output = _output(match["output"], outputs, param)
-    kind = margin_kind(match[0]) or "equivalent"
+    kind = _margin_kind(match)
     if kind == "non_inferior" and output.higher_is_better is None:
         raise RunDocumentError(
             f"{param}: neither direction of {output.name} is better, so nothing is inferior; "

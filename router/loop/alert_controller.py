@@ -22,7 +22,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from providers.errors import ConflictError, EvalrouterError
+from providers.errors import ConflictError, EvalrouterError, StoreError
 from router.config.alerts import Alerts, AlertSubject
 from router.loop.alert_messages import ALERTMANAGER_FORGETS_S, rendered
 from router.loop.alert_rules import Notification, Observed, new_id, next_alerts, notifications
@@ -37,6 +37,7 @@ from router.store.alerts import (
     MessageEvent,
     Silence,
 )
+from router.store.leases import Lease
 
 SEND_EVERY_S = 1.0
 LEASE = "tell of alerts"
@@ -129,7 +130,7 @@ class AlertController:
             failing="messages about alerts wait",
         )
         self._log = ErrorLog()
-        self._has_lease = False
+        self._lease = Lease(store, LEASE, owner, max(LEASE_S, 4 * config.every_seconds))
         # By the event loop's clock: the last round, the last pruning, and when each Alertmanager
         # heard last of what goes on.
         self._evaluated_at: float | None = None
@@ -150,10 +151,8 @@ class AlertController:
         """Stop, and leave the lease to another process."""
         await self._evaluating.close()
         await self._sending.close()
-        if self._has_lease:
-            self._has_lease = False
-            with suppress(EvalrouterError):
-                await self._store.release_lease(LEASE, self._owner)
+        with suppress(StoreError):
+            await self._lease.release()
 
     def counts(self) -> list[tuple[tuple[str, str, str], float]]:
         """Return how many alerts there are by rule, severity and state, for metrics.
@@ -175,9 +174,7 @@ class AlertController:
             ConflictError: another process took the lease over meanwhile.
         """
         every = self._config.every_seconds
-        lease_s = max(LEASE_S, 4 * every)
-        self._has_lease = await self._store.claim_lease(LEASE, self._owner, lease_s)
-        if not self._has_lease:
+        if not await self._lease.claim():
             self._open, self._evaluated_at = (), None
             return False
         loop_time = asyncio.get_running_loop().time()
@@ -202,7 +199,7 @@ class AlertController:
                     decided.changes, lease=LEASE, owner=self._owner, max_waiting=MAX_WAITING
                 )
             except ConflictError:
-                self._has_lease = False
+                self._lease.is_held = False
                 raise
         for message in decided.changes.messages:
             self._refreshed[message.receiver] = loop_time
@@ -216,7 +213,7 @@ class AlertController:
         Raises:
             StoreError: the database does not work.
         """
-        if self._has_lease:
+        if self._lease.is_held:
             await self._sender.send_waiting()
 
     async def _observe(self) -> Observed:

@@ -20,7 +20,7 @@ from router.loop.review import ReviewCandidate, ReviewQueue
 from router.rounds import Rounds
 from router.sealing.traffic import RecordedTraffic
 from router.store.feedback import FeedbackFilter, FeedbackRow, FeedbackStore
-from router.store.leases import LeaseStore
+from router.store.leases import Lease, LeaseStore
 from router.store.review import ReviewSource, ReviewStore
 
 log = logging.getLogger("evalrouter")
@@ -53,7 +53,7 @@ class FeedbackReview:
         self._store = store
         self._recorded = recorded
         self._queue = queue
-        self._owner = owner
+        self._lease = Lease(store, LEASE, owner, LEASE_S)
         self._rounds = Rounds(
             self.run_once,
             every=EVERY_S,
@@ -77,14 +77,14 @@ class FeedbackReview:
         """
         position = await self._store.review_position()
         new = await self._new(position)
-        if not new or not await self._store.claim_lease(LEASE, self._owner, LEASE_S):
+        if not new:
             return 0
-        try:
+        async with self._lease.held() as is_held:
+            if not is_held:
+                return 0
             # Another process may have been here.
             position = await self._store.review_position()
             return await self._take([row for row in new if row.number > position])
-        finally:
-            await asyncio.shield(self._store.release_lease(LEASE, self._owner))
 
     async def _new(self, position: int) -> list[FeedbackRow]:
         """Return the feedback behind a position, oldest first."""

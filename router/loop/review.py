@@ -47,7 +47,7 @@ from router.loop.dataset_owners import key_of
 from router.rounds import Rounds
 from router.sealing.deletion import Deletion, DeletionStep, delete_rows
 from router.store.datasets import DatasetRow, DatasetStore
-from router.store.leases import LeaseStore
+from router.store.leases import Lease, LeaseStore
 from router.store.lineage import RowSource
 from router.store.review import (
     NewReviewRow,
@@ -452,13 +452,11 @@ class ReviewQueue:
             DatasetError, ArtifactError, StoreError: it cannot be written; the rows are as before.
         """
         check_dataset_name(name)
-        lease = f"publish {name}"
-        if not await self._store.claim_lease(lease, self._owner, _PUBLISHING_S):
-            raise ConflictError(f"Reviewed rows of {name!r} are being published. Try it again.")
-        try:
+        lease = Lease(self._store, f"publish {name}", self._owner, _PUBLISHING_S)
+        async with lease.held() as is_held:
+            if not is_held:
+                raise ConflictError(f"Reviewed rows of {name!r} are being published. Try it again.")
             return await self._publish(name, reviewer)
-        finally:
-            await asyncio.shield(self._store.release_lease(lease, self._owner))
 
     async def _publish(self, name: str, reviewer: str) -> PublishedRows:
         rows = await self._store.begin_publishing(name)

@@ -22,7 +22,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from providers.errors import ConflictError, EvalrouterError
+from providers.errors import ConflictError, StoreError
 from router.config.rollouts import RolloutSettings
 from router.loop.assignment import Assignments
 from router.loop.rollout_counting import (
@@ -38,6 +38,7 @@ from router.loop.rollout_sample import sample_of
 from router.loop.rollout_statistics import Statistics, statistics_of, text_of
 from router.loop.rollouts import Rollouts, changed
 from router.rounds import Rounds
+from router.store.leases import Lease
 from router.store.rollouts import Rollout, RolloutBatch, RolloutChange, RolloutStore, Uncounted
 
 log = logging.getLogger("evalrouter")
@@ -79,12 +80,12 @@ class RolloutController:
         self._store = store
         self._rollouts = rollouts
         self._assignments = assignments
-        self._owner, self._actor = owner, f"server {owner}"
+        self._actor = f"server {owner}"
         self._clock = clock
         self._rounds = Rounds(
             self.run_once, every=EVERY_S, name="evalrouter-rollouts", failing="rollouts wait"
         )
-        self._has_lease = False
+        self._lease = Lease(store, LEASE, owner, LEASE_S)
         # When each rollout has its next turn, on the event loop's clock.
         self._turns: dict[str, float] = {}
         self._readings: dict[str, Sequence[SignalReading]] = {}
@@ -96,10 +97,8 @@ class RolloutController:
     async def close(self) -> None:
         """Stop, and leave the lease to another process."""
         await self._rounds.close()
-        if self._has_lease:
-            self._has_lease = False
-            with suppress(EvalrouterError):
-                await self._store.release_lease(LEASE, self._owner)
+        with suppress(StoreError):
+            await self._lease.release()
 
     def e_values(self) -> list[tuple[tuple[str, ...], float]]:
         """Return the e-values of the last round for metrics; none in a process without the lease.
@@ -124,8 +123,7 @@ class RolloutController:
         """
         if not self._assignments.active and not self._rollouts.awaits_start():
             return False
-        self._has_lease = await self._store.claim_lease(LEASE, self._owner, LEASE_S)
-        if not self._has_lease:
+        if not await self._lease.claim():
             self._readings.clear()
             return False
         await self._rollouts.start_configured(actor=self._actor)
@@ -164,7 +162,7 @@ class RolloutController:
                 return
             if len(seen.requests) < AT_ONCE and len(seen.scores) < AT_ONCE:
                 return
-            if not await self._store.claim_lease(LEASE, self._owner, LEASE_S):
+            if not await self._lease.claim():
                 return
 
     async def _count(

@@ -61,6 +61,7 @@ from router.loop.sampling import RequestSample
 from router.records import Record, Target
 from router.rounds import ErrorLog, Rounds
 from router.sealing.deletion import Deletion, delete_rows
+from router.store.leases import Lease
 from router.store.protocol import Store
 from router.store.runs import Run
 from router.store.shadows import SHADOW_DATASET, ShadowPair, ShadowRow, ShadowState, TakenPairs
@@ -278,7 +279,7 @@ class Shadows:
         self._requester = requester
         self._routes = routes
         self._allowed = allowed
-        self._owner = owner
+        self._lease = Lease(store, LEASE, owner, LEASE_S)
         self._outdated = outdated
         self._is_busy = is_busy
         self._clock = clock
@@ -341,7 +342,7 @@ class Shadows:
         if self._is_open:
             with suppress(StoreError):
                 await self._flush()
-                await self._store.release_lease(LEASE, self._owner)
+                await self._lease.release()
         self._is_open = False
 
     # the hot path
@@ -472,7 +473,7 @@ class Shadows:
         shadowed = self._shadowed()
         if not shadowed and not await self._store.shadows():
             return
-        if not await self._store.claim_lease(LEASE, self._owner, LEASE_S):
+        if not await self._lease.claim():
             self._funnels = {}
             for step in self._steps.values():
                 step.cancel()

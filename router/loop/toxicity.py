@@ -33,7 +33,7 @@ from router.loop.checks import CheckFinding, texts_of
 from router.loop.checks.findings import Action
 from router.records import new_span_id
 from router.rounds import Rounds
-from router.store.leases import LeaseStore
+from router.store.leases import Lease, LeaseStore
 from router.store.review import ReviewFilter, ReviewRow, ReviewStore, ToxicityProgress
 
 log = logging.getLogger("evalrouter")
@@ -97,7 +97,7 @@ class ToxicityReview:
         self._requester = requester
         self._routes = routes
         self._config = config
-        self._owner = owner
+        self._lease = Lease(store, LEASE, owner, LEASE_S)
         self._traces = traces
         self._clock = clock
         self._failures = 0
@@ -133,15 +133,15 @@ class ToxicityReview:
         while self._config.judge is not None and judged < ROUND:
             progress = await self._store.toxicity_progress()
             rows = await self._next(progress)
-            if not rows or not await self._store.claim_lease(LEASE, self._owner, LEASE_S):
+            if not rows:
                 break
-            try:
+            async with self._lease.held() as is_held:
+                if not is_held:
+                    break
                 # Another process may have been here.
                 progress = await self._store.toxicity_progress()
                 rows = [row for row in rows if row.number > progress.number]
                 some, is_failing = await self._judge(rows, progress)
-            finally:
-                await asyncio.shield(self._store.release_lease(LEASE, self._owner))
             judged += some
             self._failures = self._failures + 1 if is_failing else 0
             if is_failing:

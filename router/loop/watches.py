@@ -49,6 +49,7 @@ from router.loop.watch_comparison import (
 )
 from router.loop.watch_probes import Drawn, ProbeSender, WatchRequests, requests_of
 from router.rounds import ErrorLog, Rounds
+from router.store.leases import Lease
 from router.store.occurrences import Cause
 from router.store.protocol import Store
 from router.store.watches import (
@@ -216,7 +217,7 @@ class Watches:
         self._live_at = 0.0
         self._shown: list[WatchView] | None = None
         self._log = ErrorLog()
-        self._is_open = False
+        self._lease = Lease(store, LEASE, owner, LEASE_S)
 
     @property
     def languages(self) -> frozenset[str]:
@@ -227,8 +228,7 @@ class Watches:
 
     async def open(self) -> None:
         """Begin."""
-        self._is_open = bool(self._configured)
-        if self._is_open:
+        if self._configured:
             self._languages = self._with_languages()
             self._rounds.open()
 
@@ -239,10 +239,8 @@ class Watches:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._is_open:
-            self._is_open = False
-            with suppress(StoreError):
-                await self._store.release_lease(LEASE, self._owner)
+        with suppress(StoreError):
+            await self._lease.release()
 
     async def run_once(self) -> None:
         """Begin the probes that are due, and look at live signals once in a while.
@@ -258,7 +256,7 @@ class Watches:
         if self._shown is None or not 0 <= now - self._live_at < LIVE_EVERY_S:
             self._live_at = now
             self._languages = self._with_languages()
-            if await self._store.claim_lease(LEASE, self._owner, LEASE_S):
+            if await self._lease.claim():
                 for name, watch in self._configured.items():
                     await self._read_live(name, watch, now)
             self._shown = await self.views()

@@ -26,7 +26,7 @@ from providers.errors import ArtifactError, NotFoundError
 from router.rounds import Rounds
 from router.sealing.files import SealedFiles, require_parquet
 from router.sealing.traffic import RecordedTraffic
-from router.store.leases import LeaseStore
+from router.store.leases import Lease, LeaseStore
 from router.store.sealed_traffic import LiveRequest, SealedFile, SealedTrafficStore, UnusedFile
 from router.store.traffic import TrafficFilter
 
@@ -93,7 +93,7 @@ class Sealing:
         self._store = store
         self._files = files
         self._recorded = recorded
-        self._owner = owner
+        self._lease = Lease(store, LEASE, owner, LEASE_S)
         self._days = days
         self._outdated = outdated
         self._clock = clock
@@ -123,7 +123,7 @@ class Sealing:
             StoreError: what was sealed until then stays so.
             ArtifactError: likewise; a file that cannot be read has not kept others from their turn.
         """
-        if not await self._store.claim_lease(LEASE, self._owner, LEASE_S):
+        if not await self._lease.claim():
             return None
         self._renewed()
         files = requests = size = deleted = 0
@@ -145,7 +145,7 @@ class Sealing:
         except _LeaseLostError:
             log.info("another process goes on sealing requests")
         finally:
-            await asyncio.shield(self._store.release_lease(LEASE, self._owner))
+            await asyncio.shield(self._lease.release())
         if failures:
             more = f" (and {len(failures) - 1} more errors)" if len(failures) > 1 else ""
             raise ArtifactError(f"{failures[0]}{more}")
@@ -170,7 +170,7 @@ class Sealing:
 
     async def _renew(self) -> None:
         if asyncio.get_running_loop().time() >= self._renew_at:
-            if not await self._store.claim_lease(LEASE, self._owner, LEASE_S):
+            if not await self._lease.claim():
                 raise _LeaseLostError
             self._renewed()
 

@@ -1,7 +1,19 @@
-"""Leases: work that one process at a time does for all, as long as it gives signs of life."""
+"""Leases: work that one process at a time does for all, as long as it gives signs of life.
+
+lease = Lease(store, "decide about rollouts", owner, seconds=10.0)
+if await lease.claim():         # renews it, too
+    ...
+await lease.release()
+
+async with lease.held() as is_held:
+    ...                         # released at the end
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Protocol
 
 
@@ -15,3 +27,60 @@ class LeaseStore(Protocol):
     async def release_lease(self, name: str, owner: str) -> None:
         """Give a lease up, where the owner has it."""
         ...
+
+
+class Lease:
+    """One lease, for one owner.
+
+    Args:
+        store: has the leases.
+        name: what may be done with it.
+        owner: a name for this part of the process, which no other has.
+        seconds: how long it lasts where it is not renewed.
+
+    Attributes:
+        is_held: whether it was claimed, as far as its owner knows.
+    """
+
+    def __init__(self, store: LeaseStore, name: str, owner: str, seconds: float) -> None:
+        self.is_held = False
+        self._store = store
+        self._name = name
+        self._owner = owner
+        self._seconds = seconds
+
+    async def claim(self) -> bool:
+        """Take the lease, or renew it; return whether the owner has it.
+
+        Raises:
+            StoreError: the database does not work.
+        """
+        try:
+            self.is_held = await self._store.claim_lease(self._name, self._owner, self._seconds)
+        except asyncio.CancelledError:
+            # The store may have given it all the same.
+            self.is_held = True
+            raise
+        return self.is_held
+
+    async def release(self) -> None:
+        """Leave the lease to another owner; does nothing where it is not held.
+
+        Raises:
+            StoreError: the database does not work; the lease ends by itself.
+        """
+        if self.is_held:
+            self.is_held = False
+            await self._store.release_lease(self._name, self._owner)
+
+    @asynccontextmanager
+    async def held(self) -> AsyncGenerator[bool]:
+        """Claim the lease, yield whether the owner has it, and release it, even when cancelled.
+
+        Raises:
+            StoreError: the database does not work.
+        """
+        try:
+            yield await self.claim()
+        finally:
+            await asyncio.shield(self.release())

@@ -47,6 +47,7 @@ from router.rounds import Rounds
 from router.sealing.deletion import Deletion, DeletionStep
 from router.sealing.traffic import RecordedTraffic
 from router.store.learned import LearnedModel
+from router.store.leases import Lease
 from router.store.protocol import Store
 from router.store.traffic import TrafficFilter
 
@@ -151,6 +152,7 @@ class LearnedRoutes(DeletionStep):
         self._predictor = predictor
         self._artifacts = artifacts
         self._owner = owner
+        self._lease = Lease(store, LEASE, owner, LEASE_S)
         self._outdated = outdated
         self._clock = clock
         self._learning: dict[str, asyncio.Task[LearnedModel]] = {}
@@ -382,7 +384,7 @@ class LearnedRoutes(DeletionStep):
             route.learned is not None for route in routes.values()
         ):
             return
-        if not await self._store.claim_lease(LEASE, self._owner, LEASE_S):
+        if not await self._lease.claim():
             return
         for old in self._outdated():
             await self.delete(old)

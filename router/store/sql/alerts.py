@@ -27,7 +27,7 @@ from router.store.columns.alerts import (
     values_of,
 )
 from router.store.columns.values import json_text, readable
-from router.store.sql.connection import Connection, insert, upsert
+from router.store.sql.connection import Connection, add_up, upsert
 from router.store.sql.database import SqlPart
 
 _ALERT = ", ".join(ALERT_COLUMNS)
@@ -36,14 +36,8 @@ _SILENCE = ", ".join(SILENCE_COLUMNS)
 _KEEP_ALERT = upsert("alerts", ALERT_COLUMNS, ("id",))
 _KEEP_MESSAGE = upsert("alert_messages", MESSAGE_COLUMNS, ("id",))
 _KEEP_SILENCE = upsert("alert_silences", SILENCE_COLUMNS, ("fingerprint",))
-_COUNT_COLUMNS = ("counter", "at", "labels", "requests", "exceeded", "usd")
-_ADD_COUNT = f"""
-    {insert("alert_counts", _COUNT_COLUMNS)}
-    ON CONFLICT (counter, at, labels) DO UPDATE SET
-        requests = alert_counts.requests + excluded.requests,
-        exceeded = alert_counts.exceeded + excluded.exceeded,
-        usd = alert_counts.usd + excluded.usd
-"""
+_COUNT_KEY = ("counter", "at", "labels")
+_ADD_COUNT = add_up("alert_counts", (*_COUNT_KEY, "requests", "exceeded", "usd"), _COUNT_KEY)
 # What waited longest is given up, where more wait than may.
 _DROP_OLDEST = """
     UPDATE alert_messages SET state = 'dropped', ended_at = ?, error = 'too many messages waited'

@@ -130,6 +130,14 @@ def upsert(table: str, columns: Sequence[str], key: Sequence[str]) -> str:
     return f"{insert(table, columns)} ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changes}"
 
 
+def add_up(table: str, columns: Sequence[str], key: Sequence[str]) -> str:
+    """Return the statement that inserts a row, or adds its numbers to the one that has its key."""
+    sums = ", ".join(
+        f"{name} = {table}.{name} + excluded.{name}" for name in columns if name not in key
+    )
+    return f"{insert(table, columns)} ON CONFLICT ({', '.join(key)}) DO UPDATE SET {sums}"
+
+
 def insert(table: str, columns: Sequence[str]) -> str:
     """Return the statement that inserts a row."""
     places = ", ".join("?" * len(columns))

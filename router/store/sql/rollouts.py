@@ -40,7 +40,7 @@ from router.store.rollouts import (
     RouteBaseline,
     Uncounted,
 )
-from router.store.sql.connection import Connection, insert
+from router.store.sql.connection import Connection, add_up, insert
 from router.store.sql.database import SqlPart
 from router.store.sql.routes import route_override, set_route
 
@@ -116,17 +116,9 @@ _KEEP_SCORE = (
     " VALUES (?, ?, ?, ?, ?, ?, ?, 0) ON CONFLICT (request, signal, source) DO NOTHING"
 )
 
-_ADD_JUDGED = """
-    INSERT INTO rollout_judging (rollout, day, outcome, requests, usd) VALUES (?, ?, ?, ?, ?)
-    ON CONFLICT (rollout, day, outcome) DO UPDATE SET
-        requests = rollout_judging.requests + excluded.requests,
-        usd = rollout_judging.usd + excluded.usd
-"""
-_ADD_ASSIGNED = """
-    INSERT INTO rollout_assigned (rollout, step, arm, requests) VALUES (?, ?, ?, ?)
-    ON CONFLICT (rollout, step, arm) DO UPDATE SET
-        requests = rollout_assigned.requests + excluded.requests
-"""
+_JUDGED_KEY = ("rollout", "day", "outcome")
+_ADD_JUDGED = add_up("rollout_judging", (*_JUDGED_KEY, "requests", "usd"), _JUDGED_KEY)
+_ADD_ASSIGNED = add_up("rollout_assigned", (*AssignedArm._fields, "requests"), AssignedArm._fields)
 
 
 def _seen(column: str) -> str:

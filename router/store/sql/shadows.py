@@ -21,7 +21,7 @@ from router.store.shadows import (
     ShadowStore,
     TakenPairs,
 )
-from router.store.sql.connection import Connection, in_one_go, insert
+from router.store.sql.connection import Connection, add_up, in_one_go, insert
 from router.store.sql.database import SqlPart
 from router.store.sql.filters import conditions_of
 from router.store.sql.requeue import requeue
@@ -39,10 +39,7 @@ _PAIR_COLUMNS = (
     "taken_at", "content",
 )  # fmt: skip
 _ADD_PAIR = insert("shadow_pairs", _PAIR_COLUMNS) + " ON CONFLICT (run, id) DO NOTHING"
-_COUNT = (
-    "INSERT INTO shadow_counts (run, reason, requests) VALUES (?, ?, ?)"
-    " ON CONFLICT (run, reason) DO UPDATE SET requests = shadow_counts.requests + excluded.requests"
-)
+_COUNT = add_up("shadow_counts", ("run", "reason", "requests"), ("run", "reason"))
 # A candidate answered, but with tool calls alone.
 _NO_TEXT = "no_text"
 # The texts of a request that was deleted while it was in flight.

@@ -7,23 +7,15 @@ from operator import itemgetter
 import msgspec
 
 from router.store.columns.usage import served_of
-from router.store.sql.connection import Connection
+from router.store.sql.connection import Connection, add_up
 from router.store.sql.database import SqlPart
 from router.store.sql.runs import check_owner, run_number
 from router.store.usage import EmbeddingUse, Spending, TargetTime, UsageStore
 
 _EMBEDDING_COLUMNS = ", ".join(EmbeddingUse.__struct_fields__)
-_ADD_EMBEDDINGS = f"""
-    INSERT INTO embeddings (run, {_EMBEDDING_COLUMNS})
-    VALUES (?, {", ".join("?" * len(EmbeddingUse.__struct_fields__))})
-    ON CONFLICT (run, route, target) DO UPDATE SET
-        requests = embeddings.requests + excluded.requests,
-        failed = embeddings.failed + excluded.failed,
-        tokens = embeddings.tokens + excluded.tokens,
-        cost_usd = embeddings.cost_usd + excluded.cost_usd,
-        unpriced = embeddings.unpriced + excluded.unpriced,
-        estimated = embeddings.estimated + excluded.estimated
-"""
+_ADD_EMBEDDINGS = add_up(
+    "embeddings", ("run", *EmbeddingUse.__struct_fields__), ("run", "route", "target")
+)
 _ANSWERED = """
     SELECT target, asked_at, answered_at, coalesce(completion_tokens, 0), cost_usd
     FROM answers

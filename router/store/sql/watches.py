@@ -16,7 +16,7 @@ from router.store.columns.watches import (
     watch_columns,
     watch_row,
 )
-from router.store.sql.connection import Connection, insert
+from router.store.sql.connection import Connection, add_up, insert
 from router.store.sql.database import SqlPart
 from router.store.watches import (
     MAX_VERSIONS,
@@ -42,7 +42,7 @@ _HOUR = tuple(LiveHour.__struct_fields__)
 _COUNTS = "kind IN ('anchor', 'held_out', 'probe')"
 
 _ADD_VERSION = f"""
-    INSERT INTO model_versions ({", ".join(_VERSION)}) VALUES (?, ?, ?, ?, ?, ?)
+    {insert("model_versions", _VERSION)}
     ON CONFLICT (target, model, system_fingerprint) DO UPDATE SET
         first_at = CASE WHEN excluded.first_at < model_versions.first_at
             THEN excluded.first_at ELSE model_versions.first_at END,
@@ -50,16 +50,8 @@ _ADD_VERSION = f"""
             THEN excluded.last_at ELSE model_versions.last_at END,
         requests = model_versions.requests + excluded.requests
 """
-_ADD_HOUR = f"""
-    INSERT INTO live_hours ({", ".join(_HOUR)}) VALUES ({", ".join("?" * len(_HOUR))})
-    ON CONFLICT (target, hour) DO UPDATE SET
-        {", ".join(f"{name} = live_hours.{name} + excluded.{name}" for name in _HOUR[2:])}
-"""
-_ADD_LANGUAGE = """
-    INSERT INTO live_languages (target, hour, language, answers) VALUES (?, ?, ?, ?)
-    ON CONFLICT (target, hour, language) DO UPDATE SET
-        answers = live_languages.answers + excluded.answers
-"""
+_ADD_HOUR = add_up("live_hours", _HOUR, ("target", "hour"))
+_ADD_LANGUAGE = add_up("live_languages", LanguageCount._fields, ("target", "hour", "language"))
 
 
 class SqlWatches(SqlPart, WatchStore):

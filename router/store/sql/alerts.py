@@ -29,6 +29,7 @@ from router.store.columns.alerts import (
 from router.store.columns.values import json_text, readable
 from router.store.sql.connection import Connection, add_up, upsert
 from router.store.sql.database import SqlPart
+from router.store.sql.filters import given
 
 _ALERT = ", ".join(ALERT_COLUMNS)
 _MESSAGE = ", ".join(MESSAGE_COLUMNS)
@@ -70,7 +71,7 @@ class SqlAlerts(SqlPart, AlertStore):
 
     async def open_alerts(self) -> list[Alert]:
         return await self._database.read(
-            "read alerts", _alerts, "resolved_at IS NULL OR notified <> '[]'", ()
+            "read alerts", _alerts, "resolved_at IS NULL OR notified <> '[]'", {}
         )
 
     async def alerts(
@@ -79,12 +80,12 @@ class SqlAlerts(SqlPart, AlertStore):
         return await self._database.read("list alerts", _page, sorted(states), limit, before)
 
     async def alert(self, alert_id: str) -> Alert | None:
-        rows = await self._database.read("read an alert", _alerts, "id = ?", (alert_id,))
+        rows = await self._database.read("read an alert", _alerts, "id = :id", {"id": alert_id})
         return rows[0] if rows else None
 
     async def earlier_alerts(self, fingerprint: str, limit: int) -> list[Alert]:
         return await self._database.read(
-            "read alerts", _alerts, "fingerprint = ?", (fingerprint,), limit
+            "read alerts", _alerts, "fingerprint = :of", {"of": fingerprint}, limit
         )
 
     async def change_alerts(
@@ -189,10 +190,11 @@ def _forget_counts(db: Connection, windows: Mapping[str, float]) -> None:
 
 
 def _alerts(
-    db: Connection, where: str, values: tuple[Any, ...], limit: int = 100_000
+    db: Connection, where: str, values: dict[str, Any], limit: int = 100_000
 ) -> list[Alert]:
     rows = db.execute(
-        f"SELECT {_ALERT} FROM alerts WHERE {where} ORDER BY id DESC LIMIT ?", (*values, limit)
+        f"SELECT {_ALERT} FROM alerts WHERE {where} ORDER BY id DESC LIMIT :limit",
+        values | {"limit": limit},
     )
     return readable(rows, lambda row: row_of(Alert, row), lambda row: f"alert {row[0]}")
 
@@ -200,15 +202,11 @@ def _alerts(
 def _page(
     db: Connection, states: Sequence[AlertState], limit: int, before: str | None
 ) -> list[Alert]:
-    conditions: list[str] = []
-    values: list[Any] = []
+    where, values = given({"id < :before": before})
     if states:
-        conditions.append(db.any_of("state"))
-        values.append(db.array(states))
-    if before is not None:
-        conditions.append("id < ?")
-        values.append(before)
-    return _alerts(db, " AND ".join(conditions) or "1 = 1", tuple(values), limit)
+        where.append(db.any_of("state", ":states"))
+        values["states"] = db.array(states)
+    return _alerts(db, " AND ".join(where) or "TRUE", values, limit)
 
 
 def _change(

@@ -9,6 +9,7 @@ import msgspec
 from router.store.evidence import EvidenceBundle, EvidenceStore
 from router.store.sql.connection import Connection, insert
 from router.store.sql.database import SqlPart
+from router.store.sql.filters import given
 
 _COLUMNS = EvidenceBundle.__struct_fields__
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM evidence_bundles"
@@ -61,24 +62,15 @@ def _list(
     before: str | None,
     limit: int,
 ) -> list[EvidenceBundle]:
-    conditions = ["TRUE"]
+    where, values = given({"key_id = :key_id": key_id, "id < :before": before})
     if subjects is not None:
-        conditions.append(db.any_of("subject", ":subjects"))
-    if key_id is not None:
-        conditions.append("key_id = :key_id")
-    if before is not None:
-        conditions.append("id < :before")
-    values = {
-        "subjects": db.array(subjects or ()),
-        "key_id": key_id,
-        "before": before,
-        "limit": limit,
-    }
-    where = " AND ".join(conditions)
-    return [
-        _of(row)
-        for row in db.execute(f"{_SELECT} WHERE {where} ORDER BY id DESC LIMIT :limit", values)
-    ]
+        where.append(db.any_of("subject", ":subjects"))
+        values["subjects"] = db.array(subjects)
+    rows = db.execute(
+        f"{_SELECT} WHERE {' AND '.join(where) or 'TRUE'} ORDER BY id DESC LIMIT :limit",
+        values | {"limit": limit},
+    )
+    return [_of(row) for row in rows]
 
 
 def _delete(db: Connection, bundle_id: str) -> None:

@@ -18,7 +18,7 @@ from router.store.learned import (
 )
 from router.store.sql.connection import Connection, insert
 from router.store.sql.database import SqlPart
-from router.store.sql.filters import conditions_of
+from router.store.sql.filters import conditions_of, given
 from router.store.traffic import TrafficFilter
 
 _COLUMNS = LearnedModel.__struct_fields__
@@ -166,15 +166,11 @@ def _add_source(db: Connection, model: str, source: LearnedSource) -> None:
 def _models(
     db: Connection, route: str | None, state: LearnedState | None, limit: int
 ) -> list[LearnedModel]:
-    conditions = [
-        text
-        for text, value in (("route = :route", route), ("state = :state", state))
-        if value is not None
-    ]
-    where = f" WHERE {' AND '.join(conditions)}" if conditions else ""
+    where, values = given({"route = :route": route, "state = :state": state})
     rows = db.execute(
-        f"SELECT {', '.join(_COLUMNS)} FROM learned_models{where} ORDER BY id DESC LIMIT :limit",
-        {"route": route, "state": state, "limit": limit},
+        f"SELECT {', '.join(_COLUMNS)} FROM learned_models WHERE {' AND '.join(where) or 'TRUE'}"
+        " ORDER BY id DESC LIMIT :limit",
+        values | {"limit": limit},
     )
     return [_model_of(row) for row in rows]
 

@@ -20,6 +20,7 @@ from router.store.occurrences import (
 )
 from router.store.sql.connection import Connection, insert
 from router.store.sql.database import SqlPart
+from router.store.sql.filters import given
 
 _COLUMNS = ", ".join(OCCURRENCE_COLUMNS)
 # Another one that is running is a conflict, too, see the index `occurrences_running`.
@@ -127,8 +128,8 @@ class SqlOccurrences(SqlPart, OccurrenceStore):
         limit: int = 50,
         running: bool | None = None,
     ) -> list[Occurrence]:
-        values = {"kind": kind, "name": name, "before": before, "limit": limit}
-        return await self._database.read("list occurrences", _occurrences, values, running)
+        matching = {"kind = :kind": kind, "name = :name": name, "due < :before": before}
+        return await self._database.read("list occurrences", _occurrences, matching, limit, running)
 
     async def occurrence_runs(self, kind: OccurrenceKind, name: str) -> frozenset[str]:
         return await self._database.read("list occurrences' runs", _runs, kind, name)
@@ -233,17 +234,17 @@ def _occurrence(db: Connection, kind: str, name: str, due: float) -> Occurrence 
     return None if row is None else occurrence_of(row)
 
 
-def _occurrences(db: Connection, values: dict[str, Any], running: bool | None) -> list[Occurrence]:
-    conditions = ["kind = :kind"]
-    conditions += ["name = :name"] if values["name"] is not None else []
-    conditions += ["due < :before"] if values["before"] is not None else []
+def _occurrences(
+    db: Connection, matching: Mapping[str, Any], limit: int, running: bool | None
+) -> list[Occurrence]:
+    where, values = given(matching)
     if running is not None:
-        conditions.append("state = 'running'" if running else "state <> 'running'")
+        where.append("state = 'running'" if running else "state <> 'running'")
     with db.lenient_text():
         rows = db.execute(
-            f"SELECT {_COLUMNS} FROM occurrences WHERE {' AND '.join(conditions)}"
+            f"SELECT {_COLUMNS} FROM occurrences WHERE {' AND '.join(where)}"
             " ORDER BY due DESC, name LIMIT :limit",
-            values,
+            values | {"limit": limit},
         )
         return readable(
             rows, occurrence_of, lambda row: f"what {row[0]} {row[1]} did at {row[2]:.0f}"

@@ -7,6 +7,7 @@ import msgspec
 from router.store.schedules import ScheduleAction, ScheduleDecision, ScheduleStore
 from router.store.sql.connection import Connection, insert
 from router.store.sql.database import SqlPart
+from router.store.sql.filters import given
 
 _COLUMNS = ScheduleDecision.__struct_fields__
 _ADD = insert("schedule_decisions", ("number", *_COLUMNS))
@@ -41,11 +42,11 @@ def _add(db: Connection, decision: ScheduleDecision) -> None:
 
 
 def _decisions(db: Connection, name: str, action: str | None, limit: int) -> list[ScheduleDecision]:
-    condition = "" if action is None else " AND action = :action"
+    where, values = given({"name = :name": name, "action = :action": action})
     rows = db.execute(
-        f"SELECT {', '.join(_COLUMNS)} FROM schedule_decisions WHERE name = :name{condition}"
+        f"SELECT {', '.join(_COLUMNS)} FROM schedule_decisions WHERE {' AND '.join(where)}"
         " ORDER BY number DESC LIMIT :limit",
-        {"name": name, "action": action, "limit": limit},
+        values | {"limit": limit},
     )
     return [_decision_of(row) for row in rows]
 

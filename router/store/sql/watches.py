@@ -18,6 +18,7 @@ from router.store.columns.watches import (
 )
 from router.store.sql.connection import Connection, add_up, insert
 from router.store.sql.database import SqlPart
+from router.store.sql.filters import given
 from router.store.watches import (
     MAX_VERSIONS,
     OTHERS,
@@ -179,17 +180,13 @@ def _add_probe(db: Connection, probe: WatchProbe, counted: int, changes: Mapping
 def _probes(
     db: Connection, watch: str, signal: str | None, before: int | None, limit: int
 ) -> list[WatchProbe]:
-    conditions, values = ["watch = ?"], [watch]
-    if signal is not None:
-        conditions.append("signal = ?")
-        values.append(signal)
-    if before is not None:
-        conditions.append("number < ?")
-        values.append(before)  # type: ignore[arg-type]  # values of both types
+    where, values = given(
+        {"watch = :watch": watch, "signal = :signal": signal, "number < :before": before}
+    )
     rows = db.execute(
-        f"SELECT {', '.join(_PROBE)} FROM watch_probes WHERE {' AND '.join(conditions)}"
-        " ORDER BY number DESC LIMIT ?",
-        (*values, limit),
+        f"SELECT {', '.join(_PROBE)} FROM watch_probes WHERE {' AND '.join(where)}"
+        " ORDER BY number DESC LIMIT :limit",
+        values | {"limit": limit},
     )
     return readable(
         rows, lambda row: watch_row(WatchProbe, _PROBE, row), lambda row: f"the probe {row[0]}"

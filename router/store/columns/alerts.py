@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from router.store.alerts import Alert, AlertMessage, Silence
-from router.store.columns.values import finite, json_text
+from router.store.columns.values import column_of, fields_of
 
 _Row = TypeVar("_Row", Alert, AlertMessage, Silence)
 
@@ -22,17 +22,9 @@ SILENCE_COLUMNS = Silence.__struct_fields__
 
 def values_of(row: Alert | AlertMessage | Silence) -> tuple[Any, ...]:
     """Return the values of a row's columns, in the order of its fields."""
-    return tuple(_value(name, getattr(row, name)) for name in row.__struct_fields__)
-
-
-def _value(name: str, value: Any) -> Any:
-    return json_text(value) if name in _JSON else finite(value, name)
+    return tuple(column_of(getattr(row, name), name, _JSON) for name in row.__struct_fields__)
 
 
 def row_of(kind: type[_Row], values: Sequence[Any]) -> _Row:
     """Read a row from the values of its columns."""
-    fields = {
-        name: msgspec.json.decode(value) if name in _JSON else value
-        for name, value in zip(kind.__struct_fields__, values, strict=True)
-    }
-    return msgspec.convert(fields, kind)
+    return msgspec.convert(fields_of(kind.__struct_fields__, values, _JSON), kind)

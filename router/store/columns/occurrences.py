@@ -7,12 +7,11 @@ from typing import Any
 
 import msgspec
 
-from router.store.columns.values import json_text
+from router.store.columns.values import column_of, fields_of
 from router.store.occurrences import Occurrence
 
 OCCURRENCE_COLUMNS = Occurrence.__struct_fields__
-
-_detail = msgspec.json.Decoder(dict[str, Any]).decode
+_JSON = frozenset({"detail"})
 
 
 def occurrence_columns(row: Occurrence) -> tuple[Any, ...]:
@@ -21,12 +20,9 @@ def occurrence_columns(row: Occurrence) -> tuple[Any, ...]:
     Raises:
         StoreError: a number in its detail is NaN or infinite.
     """
-    *plain, detail = msgspec.structs.astuple(row)
-    return (*plain, json_text(detail))
+    return tuple(column_of(getattr(row, name), name, _JSON) for name in OCCURRENCE_COLUMNS)
 
 
 def occurrence_of(columns: Sequence[Any]) -> Occurrence:
     """Read an occurrence from OCCURRENCE_COLUMNS."""
-    *plain, detail = columns
-    fields = dict(zip(OCCURRENCE_COLUMNS, (*plain, _detail(detail)), strict=True))
-    return msgspec.convert(fields, Occurrence)
+    return msgspec.convert(fields_of(OCCURRENCE_COLUMNS, columns, _JSON), Occurrence)

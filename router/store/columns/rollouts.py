@@ -9,7 +9,7 @@ import msgspec
 
 from providers.errors import StoreError
 from router.records import Arm, Record
-from router.store.columns.values import finite, json_text
+from router.store.columns.values import column_of, fields_of
 from router.store.rollouts import (
     CountedScore,
     Rollout,
@@ -45,7 +45,7 @@ REQUEST_COLUMNS = (
 
 def rollout_columns(rollout: Rollout) -> dict[str, Any]:
     """Return a rollout's columns."""
-    return {name: _column(name, getattr(rollout, name)) for name in ROLLOUT_FIELDS}
+    return {name: column_of(getattr(rollout, name), name, _JSON) for name in ROLLOUT_FIELDS}
 
 
 def changed_columns(changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,35 +58,24 @@ def changed_columns(changes: Mapping[str, Any]) -> dict[str, Any]:
         if name not in ROLLOUT_FIELDS:
             raise StoreError(f"a rollout has no field {name!r}")
     return {
-        name: _column(name, msgspec.convert(value, ROLLOUT_FIELDS[name]))
+        name: column_of(msgspec.convert(value, ROLLOUT_FIELDS[name]), name, _JSON)
         for name, value in changes.items()
     }
 
 
 def decision_columns(decision: RolloutDecision) -> dict[str, Any]:
     """Return a decision's columns."""
-    return {name: _column(name, getattr(decision, name)) for name in DECISION_FIELDS}
-
-
-def _column(name: str, value: Any) -> Any:
-    return json_text(value) if name in _JSON else finite(value, name)
+    return {name: column_of(getattr(decision, name), name, _JSON) for name in DECISION_FIELDS}
 
 
 def rollout_of(row: Sequence[Any]) -> Rollout:
     """Read a rollout from the columns of ROLLOUT_FIELDS."""
-    return msgspec.convert(_values(ROLLOUT_FIELDS, row), Rollout)
+    return msgspec.convert(fields_of(ROLLOUT_FIELDS, row, _JSON), Rollout)
 
 
 def decision_of(row: Sequence[Any]) -> RolloutDecision:
     """Read a decision from the columns of DECISION_FIELDS."""
-    return msgspec.convert(_values(DECISION_FIELDS, row), RolloutDecision)
-
-
-def _values(fields: Mapping[str, Any], row: Sequence[Any]) -> dict[str, Any]:
-    return {
-        name: msgspec.json.decode(value) if name in _JSON else value
-        for name, value in zip(fields, row, strict=True)
-    }
+    return msgspec.convert(fields_of(DECISION_FIELDS, row, _JSON), RolloutDecision)
 
 
 def request_columns(number: int, record: Record) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from providers.errors import StoreError, closest
-from router.store.columns.values import UNREADABLE, finite, json_text
+from router.store.columns.values import UNREADABLE, column_of
 from router.store.runs import Run, UnreadableRun
 
 RUN_FIELDS = {field.name: field.type for field in msgspec.structs.fields(Run)}
@@ -38,7 +38,7 @@ def _column(name: str, value: Any) -> Any:
         value = msgspec.convert(value, RUN_FIELDS[name])
     except msgspec.ValidationError as error:
         raise StoreError(f"a run's {name!r} cannot be {value!r}: {error}") from error
-    return json_text(value) if name in _JSON else finite(value, name)
+    return column_of(value, name, _JSON)
 
 
 def run_of(row: Mapping[str, Any]) -> Run:

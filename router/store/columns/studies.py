@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from router.store.columns.values import fields_of
 from router.store.studies import Study
 
 STUDY_COLUMNS = Study.__struct_fields__
@@ -23,10 +24,4 @@ def study_columns(study: Study) -> tuple[Any, ...]:
 
 def study_of(row: Sequence[Any]) -> Study:
     """Read a study from STUDY_COLUMNS, the last of which, `detail`, may be left out."""
-    return msgspec.convert(
-        {
-            name: msgspec.json.decode(value) if name in _JSON else value
-            for name, value in zip(STUDY_COLUMNS, row, strict=False)
-        },
-        Study,
-    )
+    return msgspec.convert(fields_of(STUDY_COLUMNS[: len(row)], row, _JSON), Study)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, TypeVar
 
 import msgspec
@@ -46,6 +46,25 @@ def finite(value: Any, name: str) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise StoreError(f"cannot store {value} as {name!r}: it is not a finite number")
     return value
+
+
+def column_of(value: Any, name: str, json: Collection[str]) -> Any:
+    """Return a field's value as its column has it: as JSON text where `json` names the field.
+
+    Raises:
+        StoreError: a number in it is NaN or infinite.
+    """
+    return json_text(value) if name in json else finite(value, name)
+
+
+def fields_of(
+    names: Iterable[str], columns: Iterable[Any], json: Collection[str]
+) -> dict[str, Any]:
+    """Return a row's fields by their names; the columns that `json` names are JSON texts."""
+    return {
+        name: msgspec.json.decode(value) if name in json else value
+        for name, value in zip(names, columns, strict=True)
+    }
 
 
 def readable(

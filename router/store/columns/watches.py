@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from providers.errors import StoreError
-from router.store.columns.values import finite, json_text
+from router.store.columns.values import column_of, fields_of
 from router.store.watches import WatchProbe, WatchReference
 
 _Row = TypeVar("_Row", WatchReference, WatchProbe)
@@ -20,7 +20,7 @@ _JSON = frozenset({"anchor", "detail"})
 
 def watch_columns(row: WatchReference | WatchProbe, names: Sequence[str]) -> tuple[Any, ...]:
     """Return the values of some columns. Raises StoreError for a number that is not finite."""
-    return tuple(_column(name, getattr(row, name)) for name in names)
+    return tuple(column_of(getattr(row, name), name, _JSON) for name in names)
 
 
 def reference_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,19 +33,11 @@ def reference_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
         if name not in REFERENCE_FIELDS:
             raise StoreError(f"a reference has no field {name!r}")
     return {
-        name: _column(name, msgspec.convert(value, REFERENCE_FIELDS[name]))
+        name: column_of(msgspec.convert(value, REFERENCE_FIELDS[name]), name, _JSON)
         for name, value in changes.items()
     }
 
 
-def _column(name: str, value: Any) -> Any:
-    return json_text(value) if name in _JSON else finite(value, name)
-
-
 def watch_row(kind: type[_Row], names: Sequence[str], columns: Sequence[Any]) -> _Row:
     """Read a reference or a probe from some of its columns."""
-    values = {
-        name: msgspec.json.decode(value) if name in _JSON else value
-        for name, value in zip(names, columns, strict=True)
-    }
-    return msgspec.convert(values, kind)
+    return msgspec.convert(fields_of(names, columns, _JSON), kind)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from providers.errors import ConflictError
-from router.store.columns.values import json_text
+from router.store.columns.values import column_of, fields_of
 from router.store.learned import (
     LearnedModel,
     LearnedRows,
@@ -22,7 +22,7 @@ from router.store.sql.filters import conditions_of, given
 from router.store.traffic import TrafficFilter
 
 _COLUMNS = LearnedModel.__struct_fields__
-_JSON = ("settings", "made_of", "report")
+_JSON = frozenset({"settings", "made_of", "report"})
 _ADD = insert("learned_models", _COLUMNS)
 _SOURCE_COLUMNS = (
     "model", "row_number", "id", "at", "key_id", "user_id", "request_id", "response_id",
@@ -43,7 +43,6 @@ _SHADOWED = f"""
     WHERE pairs.run = ? AND pairs.id = ?
 """
 _OF_USER = {"user": "(user_id = :user OR author = :user)"}
-_object = msgspec.json.Decoder(dict[str, Any])
 
 
 class SqlLearned(SqlPart, LearnedStore):
@@ -80,13 +79,11 @@ class SqlLearned(SqlPart, LearnedStore):
 
 
 def _values(model: LearnedModel) -> dict[str, Any]:
-    values = msgspec.structs.asdict(model)
-    return values | {name: json_text(values[name]) for name in _JSON}
+    return {name: column_of(getattr(model, name), name, _JSON) for name in _COLUMNS}
 
 
 def _model_of(row: Sequence[Any]) -> LearnedModel:
-    values = dict(zip(_COLUMNS, row, strict=True))
-    return LearnedModel(**values | {name: _object.decode(values[name]) for name in _JSON})
+    return msgspec.convert(fields_of(_COLUMNS, row, _JSON), LearnedModel)
 
 
 def _add(db: Connection, model: LearnedModel) -> None:
@@ -95,8 +92,7 @@ def _add(db: Connection, model: LearnedModel) -> None:
         " one was begun' WHERE route = ? AND state = 'learning'",
         (model.route,),
     )
-    values = _values(model)
-    db.execute(_ADD, [values[name] for name in _COLUMNS])
+    db.execute(_ADD, list(_values(model).values()))
 
 
 def _fail(db: Connection, model_id: str, error: str) -> None:

@@ -18,6 +18,7 @@ from litestar.types import SSEData
 from providers.errors import EvalrouterError, NotFoundError, RequestError, RunDocumentError
 from router.api.access import Caller, InjectedCaller
 from router.api.bodies import body_as, bounded_document_of, document_of
+from router.api.file_responses import file_response
 from router.api.injection import Injected
 from router.api.multipart import is_form, read_form
 from router.config.documents import Document, convert
@@ -326,23 +327,10 @@ async def download_dataset(
 ) -> Stream:
     """Send the file, byte for byte as it came."""
     row = await _find(services, caller, name)
-    chunks = services.datasets.artifacts.get(row.path)
-    # A missing file must be a 404, which can only be sent before the first byte.
-    first = await anext(chunks, b"")
-
-    async def body() -> AsyncIterator[bytes]:
-        yield first
-        async for chunk in chunks:
-            yield chunk
-
-    return Stream(
-        body(),
-        media_type="application/octet-stream",
-        headers={
-            "content-disposition": f'attachment; filename="{row.name}.{row.format}"',
-            "content-length": str(row.size),
-            "etag": f'"{row.hash}"',
-        },
+    return await file_response(
+        services.datasets.artifacts.get(row.path),
+        f"{row.name}.{row.format}",
+        {"content-length": str(row.size), "etag": f'"{row.hash}"'},
     )
 
 

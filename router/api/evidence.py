@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -13,6 +12,7 @@ from litestar.response import Stream
 
 from router.api.access import InjectedCaller
 from router.api.bodies import body_as
+from router.api.file_responses import file_response
 from router.api.injection import Injected
 from router.api.paging import PageSize
 from router.loop.bundles.exported import EvidenceRequest
@@ -64,25 +64,10 @@ async def download_evidence(
 ) -> Stream:
     """Send the zip file, which `evalrouter verify` reads on any machine."""
     bundle = await services.evidence.find(bundle_id, key_id=caller.only)
-    chunks = services.evidence.content(bundle)
-    # What goes wrong before the first byte is an error with a status of its own.
-    first = await anext(chunks, b"")
-
-    async def body() -> AsyncGenerator[bytes]:
-        async with aclosing(chunks):
-            yield first
-            async for chunk in chunks:
-                yield chunk
-
-    name = f"{bundle.subject}.evidence.zip"
-    return Stream(
-        body(),
-        media_type="application/octet-stream",
-        headers={
-            "content-disposition": f'attachment; filename="{name}"',
-            "content-length": str(bundle.size),
-            "x-content-type-options": "nosniff",
-        },
+    return await file_response(
+        services.evidence.content(bundle),
+        f"{bundle.subject}.evidence.zip",
+        {"content-length": str(bundle.size), "x-content-type-options": "nosniff"},
     )
 
 

@@ -15,6 +15,7 @@ from litestar.response import Stream
 
 from providers.errors import NotFoundError, RateLimitError, RunDocumentError
 from router.api.bodies import check_no_options
+from router.api.file_responses import file_response
 from router.api.injection import Injected
 from router.evals.export import EXPORT_FILES, Manifest, export_run, read_manifest, rows_of
 from router.evals.tables import Format
@@ -139,22 +140,11 @@ async def _rows(services: Services, downloads: Downloads, run_id: str, kind: For
 
 
 async def _download(chunks: AsyncGenerator[bytes], filename: str) -> Stream:
-    # What goes wrong before the first byte is an error with a status of its own.
-    first = await anext(chunks, b"")
-
-    async def body() -> AsyncGenerator[bytes]:
-        async with aclosing(chunks):
-            yield first
-            async for chunk in chunks:
-                yield chunk
-
-    return Stream(
-        body(),
-        media_type=MEDIA_TYPES[filename.rpartition(".")[2]],
-        headers={
-            "content-disposition": f'attachment; filename="{filename}"',
-            "x-content-type-options": "nosniff",
-        },
+    return await file_response(
+        chunks,
+        filename,
+        {"x-content-type-options": "nosniff"},
+        MEDIA_TYPES[filename.rpartition(".")[2]],
     )
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from providers.errors import EvidenceError
 from router.cli.commands import (
@@ -26,6 +25,7 @@ from router.cli.commands import (
     with_services,
 )
 from router.cli.completion import complete_runs
+from router.cli.progress import progress_line
 from router.config.loading import load
 from router.loop.bundles.export import BundleOptions, ExportedBundle, export_bundle
 from router.loop.bundles.exported import PASSPHRASE, configured_key
@@ -262,11 +262,5 @@ def _progress() -> Iterator[Callable[[str], None]]:
 
         yield show_once
         return
-    columns = (TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as progress:
-        line = progress.add_task("", total=None)
-
-        def show(text: str) -> None:
-            progress.update(line, description=escape(text))
-
+    with progress_line() as show:
         yield show

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
-from rich.progress import Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
 from router.cli.commands import (
@@ -21,6 +20,7 @@ from router.cli.commands import (
     out,
     print_json,
 )
+from router.cli.progress import progress_line
 from router.config.loading import load
 from router.config.storage import storage_at
 from router.evals.lease import stale_after
@@ -95,14 +95,8 @@ def _progress() -> Iterator[ProgressCallback]:
     if not err.is_terminal:
         yield _plainly()
         return
-    columns = (TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as progress:
-        line = progress.add_task("", total=None)
-
-        def show(doing: str, table: str, rows: int) -> None:
-            progress.update(line, description=f"{doing} {table}: {counted(rows, 'row')}")
-
-        yield show
+    with progress_line() as show:
+        yield lambda doing, table, rows: show(f"{doing} {table}: {counted(rows, 'row')}")
 
 
 def _plainly() -> ProgressCallback:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
 from router.cli.commands import (
     config_option,
@@ -20,6 +19,7 @@ from router.cli.commands import (
     print_json,
     with_services,
 )
+from router.cli.progress import progress_line
 from router.config.loading import load
 from router.datasets.registry import SHOWN_HASH
 from router.loop.traffic_dataset import (
@@ -126,15 +126,8 @@ def _progress() -> Iterator[Report]:
     if not err.is_terminal:
         yield _plainly()
         return
-    columns = (TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as progress:
-        line = progress.add_task("", total=None)
-
-        def show(news: TrafficDatasetProgress) -> None:
-            text = f"{news.records} requests read, {news.rows} rows written"
-            progress.update(line, description=text)
-
-        yield show
+    with progress_line() as show:
+        yield lambda news: show(f"{news.records} requests read, {news.rows} rows written")
 
 
 def _plainly() -> Report:

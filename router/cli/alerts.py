@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
@@ -21,6 +22,7 @@ from router.cli.commands import (
     out,
     print_json,
     print_table,
+    print_text,
     with_services,
 )
 from router.config.loading import load
@@ -113,7 +115,7 @@ def print_alert(report: AlertReport, console: Console = out) -> None:
     """Print an alert, with the messages about it and the other times when it was there."""
 
     def say(text: str) -> None:
-        console.print(escape(text), highlight=False, soft_wrap=True)
+        print_text(text, console=console)
 
     alert = report.alert
     title = f"[bold]{escape(alert.id)}[/] {escape(alert.rule)}: {_state(alert)}"
@@ -170,9 +172,9 @@ def alerts_silence(
     if as_json:
         print_json(alert)
     elif alert.silenced_until is None:
-        _print(f"{alert.rule} is not silenced")
+        print_text(f"{alert.rule} is not silenced")
     else:
-        _print(f"{alert.rule} is silenced until {local_time(alert.silenced_until)}")
+        print_text(f"{alert.rule} is silenced until {local_time(alert.silenced_until)}")
 
 
 @alerts.command("test")
@@ -189,13 +191,9 @@ def alerts_test(receiver: str, config_path: Path | None, *, as_json: bool) -> No
     if as_json:
         print_json(delivery)
     else:
-        _print(_described(delivery))
+        print_text(_described(delivery))
     if delivery.state != "delivered":
-        raise click.exceptions.Exit(1)
-
-
-def _print(text: str) -> None:
-    out.print(escape(text), highlight=False, soft_wrap=True)
+        sys.exit(1)
 
 
 def _state(alert: AlertView) -> str:

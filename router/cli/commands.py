@@ -161,6 +161,21 @@ def actor() -> str:
         return "command line"
 
 
+def print_text(text: str, *, style: str | None = None, console: Console = out) -> None:
+    """Print a text as it is, each line whole, however narrow the terminal is."""
+    console.print(escape(text), style=style, highlight=False, soft_wrap=True)
+
+
+def print_warning(text: str) -> None:
+    """Print a warning to stderr."""
+    err.print(f"[yellow]warning:[/] {escape(text)}", highlight=False, soft_wrap=True)
+
+
+def four_digits(value: float | None) -> str:
+    """Return a number with four digits; "" for none."""
+    return "" if value is None else f"{value:.4g}"
+
+
 def widen(table: Table) -> None:
     """Give a table the width that its cells need, whatever the terminal's width is."""
     table.width = Measurement.get(out, out.options.update(max_width=sys.maxsize), table).maximum

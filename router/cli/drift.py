@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +14,15 @@ from router.cli.commands import (
     actor,
     config_option,
     counted,
-    err,
     escape,
+    four_digits,
     json_option,
     local_time,
     out,
     print_json,
     print_table,
+    print_text,
+    print_warning,
     with_services,
 )
 from router.config.loading import load
@@ -61,8 +64,8 @@ def drift_list(config_path: Path | None, as_json: bool) -> None:
             view.state,
             escape(view.why),
             f"{probes.of_reference + probes.values:,}",
-            _number(probes.e_value),
-            _number(view.threshold),
+            four_digits(probes.e_value),
+            four_digits(view.threshold),
             local_time(probes.last_at),
         )
     print_table(table, empty="The config has no watches.")
@@ -88,7 +91,7 @@ def drift_report(name: str, limit: int, config_path: Path | None, as_json: bool)
     else:
         _print(report)
     if report.state == "drift":
-        raise SystemExit(1)
+        sys.exit(1)
 
 
 @drift.command("probe")
@@ -105,7 +108,7 @@ def drift_probe(name: str, config_path: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(probe)
         return
-    out.print(escape(_line(probe)), highlight=False, soft_wrap=True)
+    print_text(_line(probe))
 
 
 @drift.command("pin")
@@ -145,11 +148,7 @@ def drift_retirements(
             return [await services.retirements.propose(target, candidate)]
         models = await services.retirements.views()
         for name, why in (await services.retirements.unreachable()).items():
-            err.print(
-                f"[yellow]warning:[/] {escape(name)} does not list its models: {escape(why)}",
-                soft_wrap=True,
-                highlight=False,
-            )
+            print_warning(f"{name} does not list its models: {why}")
         return [model for model in models if target in (None, model.target)]
 
     models: list[RetiringModel] = with_services(load(config_path), read)
@@ -171,7 +170,7 @@ def drift_retirements(
         for migration in model.migrations:
             _print_migration(model.target, migration)
         for note in model.notes:
-            out.print(escape(note), highlight=False, soft_wrap=True)
+            print_text(note)
 
 
 def _print_migration(target: str, migration: Migration) -> None:
@@ -186,14 +185,14 @@ def _print_migration(target: str, migration: Migration) -> None:
         *(f"  • {note}" for note in migration.notes),
     ]
     for line in lines:
-        out.print(escape(line), highlight=False, soft_wrap=True)
+        print_text(line)
 
 
 def _line(probe: WatchProbe) -> str:
     if probe.kind == "missing":
         return f"nothing is known from this probe: {probe.why}"
     what = {"anchor": "of the reference", "held_out": "of the reference", "probe": "compared"}
-    evidence = "" if probe.e_value is None else f", evidence {_number(probe.e_value)}"
+    evidence = "" if probe.e_value is None else f", evidence {four_digits(probe.e_value)}"
     distance = "" if probe.distance is None else f", distance {probe.distance:.4g}"
     return f"{counted(probe.answered, 'answer')}, {what[probe.kind]}{distance}{evidence}"
 
@@ -206,18 +205,12 @@ def _print(report: WatchReport) -> None:
     if reference is not None:
         by = f" by {reference.created_by}" if reference.created_by else ""
         reason = f" ({reference.reason})" if reference.reason else ""
-        out.print(
-            escape(
-                f"reference {reference.number} of {local_time(reference.created_at)}{by}{reason}"
-            ),
-            highlight=False,
-            soft_wrap=True,
+        print_text(
+            f"reference {reference.number} of {local_time(reference.created_at)}{by}{reason}"
         )
-    out.print(
-        f"A change is reported at an evidence of {_number(report.threshold)}: while nothing "
-        f"changes, at most {report.watch.alpha:.2%} of such watches ever do so.",
-        highlight=False,
-        soft_wrap=True,
+    print_text(
+        f"A change is reported at an evidence of {four_digits(report.threshold)}: while nothing "
+        f"changes, at most {report.watch.alpha:.2%} of such watches ever do so."
     )
     signals = Table(
         "signal", *(Column(n, justify="right") for n in ("reference", "later")), "evidence"
@@ -227,18 +220,14 @@ def _print(report: WatchReport) -> None:
             signal.signal,
             f"{signal.of_reference} of {signal.needed}",
             f"{signal.values}",
-            _number(signal.e_value),
+            four_digits(signal.e_value),
         )
     print_table(signals)
     for change in report.changes:
-        out.print(
-            escape(
-                f"the host claims another {change.what.replace('_', ' ')} since "
-                f"{local_time(change.first_at)}: {change.name} "
-                f"({counted(change.requests, 'answer')})"
-            ),
-            highlight=False,
-            soft_wrap=True,
+        print_text(
+            f"the host claims another {change.what.replace('_', ' ')} since "
+            f"{local_time(change.first_at)}: {change.name} "
+            f"({counted(change.requests, 'answer')})"
         )
     if report.unstable:
         out.print("The host names another model all the time, which says nothing.")
@@ -263,15 +252,11 @@ def _print_probes(probes: list[WatchProbe]) -> None:
             local_time(probe.at),
             probe.signal,
             probe.kind,
-            _number(probe.distance),
-            _number(probe.value),
-            _number(probe.p_value),
-            _number(probe.e_value),
+            four_digits(probe.distance),
+            four_digits(probe.value),
+            four_digits(probe.p_value),
+            four_digits(probe.e_value),
             f"{probe.answered} of {probe.requests}",
             escape(probe.why),
         )
     print_table(table, empty="It was not probed yet.")
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from providers.errors import EvidenceError
 from router.cli.commands import (
@@ -22,6 +24,7 @@ from router.cli.commands import (
     json_option,
     out,
     print_json,
+    print_text,
     with_services,
 )
 from router.cli.completion import complete_runs
@@ -168,7 +171,7 @@ def _print_exported(path: Path, exported: ExportedBundle) -> None:
         }[exported.bodies]
     )
     for line in lines:
-        out.print(escape(line), highlight=False, soft_wrap=True)
+        print_text(line)
 
 
 @click.command("verify")
@@ -198,25 +201,22 @@ def verify(file: Path, key_file: Path | None, as_json: bool) -> None:
 
     result = asyncio.run(run())
     if as_json:
-        print_json({"passed": result.passed, **{n: getattr(result, n) for n in _FIELDS}})
+        print_json({"passed": result.passed, **msgspec.structs.asdict(result)})
     else:
         _print_verification(result)
-    click.get_current_context().exit(0 if result.passed else 1)
-
-
-_FIELDS = Verification.__struct_fields__
+    if not result.passed:
+        sys.exit(1)
 
 
 def _print_verification(result: Verification) -> None:
-    def line(text: str, style: str = "") -> None:
-        out.print(escape(text), style=style or None, highlight=False, soft_wrap=True)
-
-    line(f"{result.file}: manifest sha256 {result.manifest}")
+    print_text(f"{result.file}: manifest sha256 {result.manifest}")
     if result.refused:
-        line(f"REFUSED: {result.refused}", "bold red")
+        print_text(f"REFUSED: {result.refused}", style="bold red")
         return
-    line(f"evidence of {result.kind} {result.subject} ({result.name}), texts: {result.bodies}")
-    line(
+    print_text(
+        f"evidence of {result.kind} {result.subject} ({result.name}), texts: {result.bodies}"
+    )
+    print_text(
         {
             "trusted": f"signed by {result.signed_by}, the key that you named",
             "unnamed": f"signed by {result.signed_by}, which you have not named as trusted "
@@ -225,25 +225,25 @@ def _print_verification(result: Verification) -> None:
         }[result.signature]
     )
     for sentence in result.checked:
-        line(sentence)
+        print_text(sentence)
     for sentence in result.not_recomputed:
-        line(f"not recomputed: {sentence}")
+        print_text(f"not recomputed: {sentence}")
     for sentence in result.versions:
-        line(f"note: {sentence}")
+        print_text(f"note: {sentence}")
     for difference in result.differences[:_SHOWN]:
-        line(
+        print_text(
             f"differs: {difference.what}: stated {difference.stated}, recomputed "
             f"{difference.recomputed}",
-            "red",
+            style="red",
         )
     if result.differing > _SHOWN:
-        line(f"and {result.differing - _SHOWN:,} more; --json has more of them")
+        print_text(f"and {result.differing - _SHOWN:,} more; --json has more of them")
     if result.passed:
-        line(f"OK: {result.agree:,} numbers come out as stated", "green")
+        print_text(f"OK: {result.agree:,} numbers come out as stated", style="green")
     else:
-        line(
+        print_text(
             f"DIFFERS: {result.differing:,} numbers do not come out as stated, {result.agree:,} do",
-            "bold red",
+            style="bold red",
         )
 
 

@@ -15,6 +15,7 @@ from router.cli.commands import (
     err,
     escape,
     out,
+    print_warning,
 )
 from router.config.loading import answered_variables, load, source_of, unread_variables
 
@@ -70,7 +71,7 @@ def config_check(path: Path | None) -> None:
 
         check_schedules(checked, source_of(path))
     for warning in unread_variables(path):
-        err.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True, highlight=False)
+        print_warning(warning)
     for answer in answered_variables(path):
         err.print(f"[cyan]note:[/] {escape(answer)}", soft_wrap=True, highlight=False)
     source = source_of(path) or "the embedded default"

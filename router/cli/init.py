@@ -13,7 +13,7 @@ import msgspec
 
 from providers.errors import ConfigError
 from providers.local_servers.discovery import USUAL_PORTS, LocalServer, discover
-from router.cli.commands import err, escape, json_option, out, print_json
+from router.cli.commands import err, escape, json_option, print_json, print_text
 from router.config.loading import DEFAULT_FILE, parse
 from router.config.template import first_config, first_model, key_variable, keys_in
 
@@ -109,17 +109,14 @@ def init(path: Path, host: str, ports: dict[str, int], *, force: bool, as_json: 
 
 
 def _print(written: Written) -> None:
-    def line(text: str) -> None:
-        out.print(escape(text), highlight=False, soft_wrap=True)
-
     for name, variable in written.keys.items():
-        line(f"{name}: key in {variable}")
+        print_text(f"{name}: key in {variable}")
     for server in written.servers:
-        line(f"{server.name}: {_described(server)}")
+        print_text(f"{server.name}: {_described(server)}")
     if not written.keys and not any(server.kind for server in written.servers):
-        line("no key of a provider in the environment, and no model server on this machine:")
-        line("the models baseline/... answer all the same; add others when you have them")
-    line(f"wrote {written.path}; its route `assistant` sends requests to {written.model}")
+        print_text("no key of a provider in the environment, and no model server on this machine:")
+        print_text("the models baseline/... answer all the same; add others when you have them")
+    print_text(f"wrote {written.path}; its route `assistant` sends requests to {written.model}")
     err.print("next:", highlight=False)
     for command in written.next:
         err.print(f"  {escape(command)}", highlight=False, soft_wrap=True)

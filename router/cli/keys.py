@@ -17,11 +17,11 @@ from router.cli.commands import (
     config_option,
     counted,
     err,
-    escape,
     json_option,
     out,
     print_json,
     print_table,
+    print_warning,
     with_services,
     with_store,
 )
@@ -95,7 +95,7 @@ def key_create(
     async def issue(services: Services) -> tuple[str, KeyRow]:
         known = services.routes.table.routes
         for warning in check_routes(routes, known, services.providers):
-            err.print(f"[yellow]warning:[/] {escape(warning)}", soft_wrap=True, highlight=False)
+            print_warning(warning)
         return await create(
             services.store,
             name,

@@ -7,7 +7,7 @@ import sys
 import click
 from rich.padding import Padding
 
-from router.cli.commands import Commands, escape, json_option, out, print_json
+from router.cli.commands import Commands, escape, json_option, out, print_json, print_text
 from router.evals.plugins import MetricEntry, installed
 from router.evals.plugins import metrics as known_metrics
 
@@ -66,6 +66,6 @@ def plugins_list(as_json: bool) -> None:
     else:
         for plugin in listed:
             shown = f"{plugin.group}: {plugin.name} ({plugin.package} {plugin.version})"
-            out.print(escape(plugin.error or shown), highlight=False, soft_wrap=True)
+            print_text(plugin.error or shown)
     if any(plugin.error for plugin in listed):
         sys.exit(1)

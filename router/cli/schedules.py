@@ -26,6 +26,7 @@ from router.cli.commands import (
     out,
     print_json,
     print_table,
+    print_text,
     with_services,
 )
 from router.cli.evals import execute
@@ -236,8 +237,7 @@ def _change(
     if as_json:
         print_json(view)
     else:
-        message = text if isinstance(text, str) else text(view)
-        out.print(escape(message), highlight=False, soft_wrap=True)
+        print_text(text if isinstance(text, str) else text(view))
 
 
 # what `show` and `list` print

@@ -14,6 +14,7 @@ from router.cli.commands import (
     Commands,
     config_option,
     escape,
+    four_digits,
     json_option,
     local_time,
     out,
@@ -166,20 +167,16 @@ def _print_comparisons(report: Report) -> None:
         if compared.difference is not None:
             interval = "no interval yet"
             if compared.low is not None and compared.high is not None:
-                interval = f"{_number(compared.low)} to {_number(compared.high)}"
-            difference = f"{_number(compared.difference)} ({interval})"
+                interval = f"{four_digits(compared.low)} to {four_digits(compared.high)}"
+            difference = f"{four_digits(compared.difference)} ({interval})"
         table.add_row(
             escape(compared.route),
             escape(output),
-            _number(means.get((PRECOMPUTED, output))),
-            _number(means.get((compared.route, output))),
+            four_digits(means.get((PRECOMPUTED, output))),
+            four_digits(means.get((compared.route, output))),
             difference,
             compared.verdict or "",
         )
     print_table(table)
     for warning in report.warnings:
         out.print(f"• {escape(warning)}", highlight=False)
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"

@@ -15,10 +15,11 @@ from router.cli.commands import (
     config_option,
     counted,
     err,
-    escape,
     json_option,
     out,
     print_json,
+    print_text,
+    print_warning,
 )
 from router.cli.progress import progress_line
 from router.config.loading import load
@@ -56,11 +57,9 @@ def store_migrate(source: str, target: str, config_path: Path | None, *, as_json
     with _progress() as callback:
         copied = copy(source_storage, target_storage, callback, stale_after)
     if copied.written_meanwhile:
-        err.print(
-            "[yellow]warning:[/] something was stored in SOURCE after it was read, which is not in "
-            "the copy; was every server stopped?",
-            soft_wrap=True,
-            highlight=False,
+        print_warning(
+            "something was stored in SOURCE after it was read, which is not in the copy; was every "
+            "server stopped?"
         )
     if as_json:
         print_json(copied)
@@ -79,13 +78,9 @@ def _print(copied: Copied) -> None:
     for each in copied.tables:
         table.add_row(each.table, str(each.rows), each.hash)
     out.print(table, highlight=False)
-    out.print(
-        escape(
-            f"{counted(copied.rows, 'row')} copied from {copied.source} to {copied.target} in "
-            f"{copied.copied_s:.1f} s; the same in both (compared in {copied.compared_s:.1f} s)"
-        ),
-        soft_wrap=True,
-        highlight=False,
+    print_text(
+        f"{counted(copied.rows, 'row')} copied from {copied.source} to {copied.target} in "
+        f"{copied.copied_s:.1f} s; the same in both (compared in {copied.compared_s:.1f} s)"
     )
 
 

@@ -13,11 +13,10 @@ from router.cli.commands import (
     Commands,
     config_option,
     counted,
-    err,
-    escape,
     json_option,
     out,
     print_json,
+    print_warning,
     with_services,
 )
 from router.config.loading import load
@@ -94,11 +93,7 @@ def traffic_delete(
     related = f", and {counted(deletion.related, 'row')} about them" if deletion.related else ""
     out.print(f"{counted(deletion.deleted, 'request')} deleted{related}", highlight=False)
     for place in deletion.elsewhere:
-        err.print(
-            f"[yellow]warning:[/] texts of requests may also be in {escape(place)}",
-            soft_wrap=True,
-            highlight=False,
-        )
+        print_warning(f"texts of requests may also be in {place}")
 
 
 @traffic.command("seal")

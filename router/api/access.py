@@ -161,6 +161,7 @@ ACCESS: Mapping[str, RoleAccess] = {
     "POST /routes/{name}/rollout/resume": ADMINS,
     "POST /routes/{name}/rollout/promote": ADMINS,
     "POST /routes/{name}/rollout/rollback": ADMINS,
+    # watches, alerts, evidence
     "GET /models/versions": REVIEWERS,
     "GET /models/retirements": REVIEWERS,
     "GET /watches": REVIEWERS,
@@ -175,6 +176,7 @@ ACCESS: Mapping[str, RoleAccess] = {
     "POST /evidence": ADMINS,
     "GET /evidence/{bundle_id}": OWN_RUNS,
     "DELETE /evidence/{bundle_id}": ADMINS,
+    # plugins and providers
     "GET /plugins": ADMINS,
     "GET /providers": ADMINS,
     "GET /providers/{name}/conformance": ADMINS,

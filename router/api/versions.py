@@ -89,13 +89,7 @@ async def list_retirements(
     if candidate is not None and target is None:
         raise RequestError("candidate: name the target that it is to replace", param="candidate")
     unreachable = await services.retirements.unreachable()
-    if target is not None and candidate is not None:
-        proposed = await services.retirements.propose(target, candidate)
-        return RetirementList([proposed], unreachable)
-    models = await services.retirements.views()
-    return RetirementList(
-        [model for model in models if target in (None, model.target)], unreachable
-    )
+    return RetirementList(await services.retirements.selected(target, candidate), unreachable)
 
 
 def versions_of(rows: list[ModelVersion]) -> list[TargetVersions]:

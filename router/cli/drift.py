@@ -144,12 +144,11 @@ def drift_retirements(
         raise click.UsageError("--candidate needs --target")
 
     async def read(services: Services) -> list[RetiringModel]:
-        if target is not None and candidate is not None:
-            return [await services.retirements.propose(target, candidate)]
-        models = await services.retirements.views()
-        for name, why in (await services.retirements.unreachable()).items():
-            print_warning(f"{name} does not list its models: {why}")
-        return [model for model in models if target in (None, model.target)]
+        models = await services.retirements.selected(target, candidate)
+        if candidate is None:
+            for name, why in (await services.retirements.unreachable()).items():
+                print_warning(f"{name} does not list its models: {why}")
+        return models
 
     models: list[RetiringModel] = with_services(load(config_path), read)
     if as_json:

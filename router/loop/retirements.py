@@ -219,6 +219,16 @@ class Retirements:
                 models.append(self._view(target, routes, end, seen.get(target)))
         return sorted(models, key=lambda model: (model.days_left, model.target))
 
+    async def selected(self, target: str | None, candidate: str | None) -> list[RetiringModel]:
+        """Return `views`, or those of one target, or a target with migrations to a candidate.
+
+        Raises:
+            NotFoundError, RequestError: as `propose` does.
+        """
+        if target is not None and candidate is not None:
+            return [await self.propose(target, candidate)]
+        return [model for model in await self.views() if target in (None, model.target)]
+
     def _end(self, target: str, listings: Mapping[str, Listing]) -> Retirement | None:
         provider, _, model = target.partition("/")
         config = self._config.providers.get(provider)
@@ -433,8 +443,13 @@ def targets_in_use(config: Config) -> dict[str, list[str]]:
 def _sentence(model: RetiringModel) -> str:
     uses = [f"the route {name}" for name in model.routes]
     uses += [f"the watch {name}" for name in model.watches]
-    verb = "was" if model.days_left <= 0 else "will be"
-    return f"{model.target} {verb} shut down on {model.date}; it is used by {', '.join(uses[:5])}"
+    return shutdown_sentence(model.target, model.date, model.days_left, uses[:5])
+
+
+def shutdown_sentence(target: str, date: str, days_left: float, users: Sequence[str]) -> str:
+    """Return in words when a model will be shut down, and what uses it."""
+    verb = "was" if days_left <= 0 else "will be"
+    return f"{target} {verb} shut down on {date}; it is used by {', '.join(users)}"
 
 
 def _targets(route: Route) -> Iterator[str]:

@@ -21,7 +21,7 @@ from router.cli.doctor.findings import Finding
 from router.config.providers import BUILT_IN
 from router.config.schema import Config
 from router.gateway.model_lists import Listing, listing_of, retirement_of
-from router.loop.retirements import DAY_S, WARNED_DAYS, targets_in_use
+from router.loop.retirements import DAY_S, WARNED_DAYS, shutdown_sentence, targets_in_use
 
 _SLOW_S = 3.0
 # A clock that is further off than this is worth a look; S3 refuses requests at 900.
@@ -170,12 +170,10 @@ class ProviderChecks:
             end = retirement_of(config.kind, model, self._listed.get(provider, Listed()).listing)
             days = math.inf if end is None else (end.at - time.time()) / DAY_S
             if end is not None and days <= WARNED_DAYS:
-                verb = "was" if days <= 0 else "will be"
                 yield Finding(
                     "models",
                     "warning",
-                    f"{target} {verb} shut down on {end.date}; it is used by {', '.join(users)}: "
-                    f"{end.source}",
+                    f"{shutdown_sentence(target, end.date, days, users)}: {end.source}",
                     f"see evalrouter drift retirements --target {target}",
                 )
 

@@ -1,4 +1,4 @@
-"""`/alerts`: what is wrong, or was, who was told, and how to silence it."""
+"""`/alerts`: what is wrong or was, the messages about it, and how to silence it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def silence_alert(
     alert_id: FromPath[str],
     request: Request[Any, Any, Any],
 ) -> AlertView:
-    """Tell nobody of an alert for some time, or, with `seconds: 0`, no longer keep it from them.
+    """Silence an alert for some time; `seconds: 0` ends the silence.
 
     The silence holds for the rule and the labels, so also when the alert comes back.
     """

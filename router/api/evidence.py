@@ -73,5 +73,5 @@ async def download_evidence(
 
 @delete("/evidence/{bundle_id:str}", tags=["evidence"], summary="Delete a bundle of evidence")
 async def delete_evidence(services: Injected, bundle_id: FromPath[str]) -> None:
-    """Delete the file from the artifact store; copies of it are beyond anybody's reach."""
+    """Delete the file from the artifact store; copies of it stay where they are."""
     await services.evidence.delete(bundle_id)

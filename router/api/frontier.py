@@ -18,7 +18,7 @@ async def show_frontier(
     since: FromQuery[str | None] = None,
     run: FromQuery[str] = "",
 ) -> Frontier:
-    """Compare the targets of a route by quality, cost and time, and say which none need take.
+    """Compare the targets of a route by quality, cost and time, and say which are worth having.
 
     `quality` is `feedback:NAME`, `errors`, `shadow:OUTPUT`, or the output of a run: of `run`, or of
     the newest one since `since` that has it and two of the targets.

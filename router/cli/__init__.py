@@ -11,7 +11,7 @@ from router.cli.commands import CommandsOnDemand
 COMMANDS = {
     "alerts": (
         "router.cli.alerts:alerts",
-        "Show what is wrong and who was told, silence alerts, and test their receivers.",
+        "Show alerts and the messages about them, silence alerts, and test receivers.",
     ),
     "chat": (
         "router.cli.chat:chat",
@@ -51,7 +51,7 @@ COMMANDS = {
     ),
     "frontier": (
         "router.cli.frontier:frontier",
-        "Compare the targets of ROUTE by quality, cost and time, and say which none need take.",
+        "Compare the targets of ROUTE by quality, cost and time, and say which are worth having.",
     ),
     "init": (
         "router.cli.init:init",

@@ -1,4 +1,4 @@
-"""`evalrouter alerts`: what is wrong, or was, and who was told."""
+"""`evalrouter alerts`: what is wrong or was, and the messages about it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _COLOURS = {"pending": "yellow", "firing": "red", "resolved": "green"}
 
 @click.group(cls=Commands)
 def alerts() -> None:
-    """Show what is wrong and who was told, silence alerts, and test their receivers.
+    """Show alerts and the messages about them, silence alerts, and test receivers.
 
     The rules and receivers are in the config (`alerts:`). A running server looks every few seconds.
     """
@@ -162,7 +162,7 @@ def print_alert(report: AlertReport, console: Console = out) -> None:
 def alerts_silence(
     alert_id: str, reason: str, length: str, config_path: Path | None, *, as_json: bool
 ) -> None:
-    """Tell nobody of ALERT for some time, for a REASON, also when it comes back."""
+    """Silence ALERT for some time, for a REASON, also when it comes back."""
     requested = SilenceRequest(reason=reason, seconds=length_of_time(length, param="--for"))
 
     async def silence(services: Services) -> AlertView:

@@ -221,7 +221,7 @@ def _print_verification(result: Verification) -> None:
             "trusted": f"signed by {result.signed_by}, the key that you named",
             "unnamed": f"signed by {result.signed_by}, which you have not named as trusted "
             "(--public-key)",
-            "none": "not signed: nobody vouches for it",
+            "none": "not signed: where it comes from cannot be checked",
         }[result.signature]
     )
     for sentence in result.checked:

@@ -50,7 +50,7 @@ def frontier(
     config_path: Path | None,
     as_json: bool,
 ) -> None:
-    """Compare the targets of ROUTE by quality, cost and time, and say which none need take."""
+    """Compare the targets of ROUTE by quality, cost and time, and say which are worth having."""
     request = FrontierRequest(route=route, quality=quality, since=since, run=run)
 
     async def read(services: Services) -> Frontier:

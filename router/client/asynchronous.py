@@ -1325,7 +1325,7 @@ class AsyncRoutes:
         since: str | float | None = None,
         run: str = "",
     ) -> Frontier:
-        """Return a route's targets by quality, cost and time, and which none need take.
+        """Return a route's targets by quality, cost and time, and which are worth having.
 
         Args:
             route: the route's name.
@@ -1500,7 +1500,7 @@ class AsyncSchedules:
 
 
 class AsyncAlerts:
-    """`client.alerts`: what is wrong, or was, and who was told."""
+    """`client.alerts`: what is wrong or was, and the messages about it."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
@@ -1525,7 +1525,7 @@ class AsyncAlerts:
         return cast("AlertReport", await self._connection.request(call))
 
     async def silence(self, alert_id: str, reason: str, *, seconds: float) -> AlertView:
-        """Tell nobody of an alert for so many seconds, also when it comes back; 0 ends that."""
+        """Silence an alert for so many seconds, also when it comes back; 0 ends the silence."""
         body = {"reason": reason, "seconds": seconds}
         call = ApiCall("POST", f"/alerts/{calls.quoted(alert_id)}/silence", {}, body)
         return cast("AlertView", await self._connection.request(call))

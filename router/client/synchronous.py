@@ -1309,7 +1309,7 @@ class Routes:
         since: str | float | None = None,
         run: str = "",
     ) -> Frontier:
-        """Return a route's targets by quality, cost and time, and which none need take.
+        """Return a route's targets by quality, cost and time, and which are worth having.
 
         Args:
             route: the route's name.
@@ -1482,7 +1482,7 @@ class Schedules:
 
 
 class Alerts:
-    """`client.alerts`: what is wrong, or was, and who was told."""
+    """`client.alerts`: what is wrong or was, and the messages about it."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -1507,7 +1507,7 @@ class Alerts:
         return cast("AlertReport", self._connection.request(call))
 
     def silence(self, alert_id: str, reason: str, *, seconds: float) -> AlertView:
-        """Tell nobody of an alert for so many seconds, also when it comes back; 0 ends that."""
+        """Silence an alert for so many seconds, also when it comes back; 0 ends the silence."""
         body = {"reason": reason, "seconds": seconds}
         call = ApiCall("POST", f"/alerts/{calls.quoted(alert_id)}/silence", {}, body)
         return cast("AlertView", self._connection.request(call))

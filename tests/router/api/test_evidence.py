@@ -132,7 +132,7 @@ def test_only_the_owner_of_a_run_and_administrators_see_its_bundles(folder, run_
 
 
 def test_a_deletion_names_the_bundles_that_have_the_texts(folder, run_id, tmp_path):
-    """Of commands, too: nobody can recall what was passed on."""
+    """Of commands, too: what was passed on cannot be recalled."""
     arguments = ["evidence", "export", run_id, "-o", str(tmp_path / "b.zip"), "--json"]
     done = click.testing.CliRunner().invoke(
         main, [*arguments, "--config", str(folder / "evalrouter.yaml")]

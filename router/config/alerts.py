@@ -1,4 +1,4 @@
-"""`alerts:` of the config: what is told to whom when it goes on for too long."""
+"""`alerts:` of the config: the rules by which alerts begin, and where messages about them go."""
 
 from __future__ import annotations
 
@@ -65,20 +65,20 @@ _Limit = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 
 
 class AlertReceiver(Section, frozen=True, kw_only=True):
-    """Who is told.
+    """Where messages about alerts go.
 
     Attributes:
         kind: `webhook` (JSON, signed with `secret`), `slack` (an incoming webhook of Slack's, or
             of a service that takes the same) or `alertmanager` (its API v2).
         url: where it listens; for an Alertmanager without the path `/api/v2/alerts`. Nothing shows
-            it, because it may let anybody in. It may be an address of a private network; redirects
-            are never followed.
+            it, because whoever knows it can send there. It may be an address of a private network;
+            redirects are never followed.
         secret: of a webhook: `whsec_` and 24 to 64 random bytes in base64. Without one nothing is
             signed.
         headers: sent with every message, such as `Authorization`.
         timeout_seconds: how long an answer may take.
         max_age_seconds: how long a message that does not arrive is sent again.
-        resolved: whether it is told that an alert is over.
+        resolved: whether it gets a message when an alert is over.
     """
 
     kind: ReceiverKind
@@ -107,14 +107,14 @@ class AlertRule(Section, frozen=True, kw_only=True):
             over the last twelfth of it, and both have to be above.
         min_requests: with fewer in the window, nothing is known: no alert begins, and none ends.
         quantile: of `first_byte` and `duration`: which share of the requests must not take longer.
-        for_seconds: how long it has to go on before anybody is told.
+        for_seconds: how long it has to go on before a message is sent.
         by: an alert for each `route`, `target` or `key`; none of them for all together.
         routes, targets, keys: only of these routes, targets (`provider/model`) and names of keys;
             none for all.
         labels: other labels that it must have, such as `watch: nightly`.
         severity: `info`, `warning` or `critical`; None for what the condition says.
-        receivers: who is told; None for all receivers, an empty list for nobody: the alert only
-            shows in the list.
+        receivers: the receivers of its messages: without this key all; with an empty list no
+            receiver, and the alert only shows in the list.
     """
 
     subject: AlertSubject
@@ -171,14 +171,14 @@ class AlertRule(Section, frozen=True, kw_only=True):
 
 
 class Alerts(Section, frozen=True, kw_only=True):
-    """What is told to whom.
+    """When alerts begin, and where messages about them go.
 
     Attributes:
         receivers: name to AlertReceiver.
         rules: name to AlertRule.
         every_seconds: how often it is looked whether anything is wrong.
         group_seconds: how long a message waits for others to join it.
-        repeat_seconds: how often an alert that goes on is told again; 0 for never.
+        repeat_seconds: how often the message about an alert that goes on is repeated; 0 for never.
         days: how many days alerts that are over, and messages, stay in the list.
     """
 

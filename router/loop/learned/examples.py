@@ -57,6 +57,20 @@ class Examples(NamedTuple):
         return tuple(np.isfinite(self.scores).sum(axis=0).tolist())
 
 
+def column_means(values: Floats) -> Floats:
+    """Return the mean of what is known in each column of (n, k), shape (k,); NaN for nothing."""
+    known = np.isfinite(values)
+    counts = known.sum(axis=0)
+    sums = np.where(known, values, 0.0).sum(axis=0)
+    means: Floats = np.divide(sums, counts, out=np.full(values.shape[1], np.nan), where=counts > 0)
+    return means
+
+
+def filled(values: Floats) -> Floats:
+    """Return values, shape (n, k), with their column's mean in the place of the unknown ones."""
+    return np.where(np.isfinite(values), values, column_means(values))
+
+
 def unit_vectors(vectors: Sequence[Sequence[float]]) -> Vectors:
     """Return vectors scaled to length 1, shape (n, d); those of zeros stay zeros.
 

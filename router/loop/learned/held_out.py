@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from evaluators.stats.intervals import Interval, mean_interval
 from evaluators.stats.power import sample_size
-from router.loop.learned.examples import Examples, Floats, Ints
+from router.loop.learned.examples import Examples, Floats, Ints, column_means, filled
 from router.loop.learned.neighbours import Criterion, NeighbourModel, choose
 
 FOLDS = 5
@@ -134,8 +134,8 @@ def always_target(examples: Examples, criterion: Criterion) -> int:
     """
     if criterion.reference >= 0:
         return criterion.reference
-    scores = _means(examples.scores)
-    costs = np.nan_to_num(_means(examples.costs), nan=np.inf)
+    scores = column_means(examples.scores)
+    costs = np.nan_to_num(column_means(examples.costs), nan=np.inf)
     assert criterion.at_least is not None, "else there is a reference"
     good = np.flatnonzero(scores >= criterion.at_least)
     if not len(good):
@@ -164,7 +164,7 @@ def held_out_report(
     tested = _cross_fitted(examples, criterion, neighbours)
     k, m = len(examples.targets), len(tested.picks)
     shares = np.bincount(tested.picks, minlength=k) / max(1, m)
-    scores, costs = _means(examples.scores), _means(examples.costs)
+    scores, costs = column_means(examples.scores), column_means(examples.costs)
     report = HeldOutReport(
         decision="untested",
         reason="",
@@ -352,7 +352,7 @@ def _cross_fitted(examples: Examples, criterion: Criterion, neighbours: int) -> 
     known = np.isfinite(examples.scores)
     complete: NDArray[np.bool_] = np.asarray(known.all(axis=1))
     usable = complete | (np.isfinite(examples.propensities) & known.any(axis=1))
-    scores, costs = examples.scores.copy(), _filled_by_means(examples.costs)
+    scores, costs = examples.scores.copy(), filled(examples.costs)
     picks = np.full(len(scores), -1, dtype=np.int64)
     for fold in range(FOLDS):
         rows = np.flatnonzero((folds == fold) & usable)
@@ -380,20 +380,6 @@ def _cross_fitted(examples: Examples, criterion: Criterion, neighbours: int) -> 
         examples.units[tested],
         int((tested & complete).sum()),
     )
-
-
-def _filled_by_means(costs: Floats) -> Floats:
-    """Return costs with each target's mean in the place of those that are unknown."""
-    return np.where(np.isfinite(costs), costs, _means(costs))
-
-
-def _means(values: Floats) -> Floats:
-    """Return the means of the columns, of what is known of them; NaN for none."""
-    known = np.isfinite(values)
-    counts = known.sum(axis=0)
-    sums = np.where(known, values, 0.0).sum(axis=0)
-    means: Floats = np.divide(sums, counts, out=np.full(values.shape[1], np.nan), where=counts > 0)
-    return means
 
 
 def _or_none(value: NDArray[np.float64] | float) -> float | None:

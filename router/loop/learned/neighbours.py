@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from evaluators.stats.intervals import t_quantile
-from router.loop.learned.examples import Examples, Floats, Ints, Vectors
+from router.loop.learned.examples import Examples, Floats, Ints, Vectors, filled
 
 PRIOR = 2.0
 """Observations with the variance over all prompts that are added to that of the neighbours."""
@@ -105,8 +105,9 @@ class NeighbourModel:
         k = len(examples.targets)
         groups: dict[bytes, int] = {}
         self._scores = [_known(examples.scores[:, n], groups) for n in range(k)]
-        self._costs = [_filled(examples.costs[:, n]) for n in range(k)]
-        self._seconds = [_filled(examples.seconds[:, n]) for n in range(k)]
+        # Of each target a row, as predictions read them.
+        self._costs = np.ascontiguousarray(filled(examples.costs).T)
+        self._seconds = np.ascontiguousarray(filled(examples.seconds).T)
         self._differences: list[_Known | None] = [None] * k
         if criterion.reference >= 0:
             reference = examples.scores[:, criterion.reference]
@@ -128,9 +129,9 @@ class NeighbourModel:
         m, k = len(vectors), len(self.targets)
         scores, costs, seconds, bounds = (np.full((m, k), np.nan) for _ in range(4))
         errors = np.zeros((m, k))
-        ranked: dict[int, Ints] = {}
+        nearest: dict[int, Ints] = {}
         for n, known in enumerate(self._scores):
-            near = _nearest(cosines, known, self._k, ranked)
+            near = _nearest(cosines, known, self._k, nearest)
             values = known.values[near]
             scores[:, n] = values.mean(axis=1)
             errors[:, n] = _error(values, known.variance)
@@ -147,7 +148,7 @@ class NeighbourModel:
             if n == criterion.reference:
                 bounds[:, n] = 0.0
             elif pairs is not None:
-                near = _nearest(cosines, pairs, self._k, ranked)
+                near = _nearest(cosines, pairs, self._k, nearest)
                 values = pairs.values[near]
                 error = _error(values, pairs.variance)
                 bounds[:, n] = values.mean(axis=1) - quantile * error
@@ -165,24 +166,25 @@ def good_enough(predictions: Predictions, criterion: Criterion) -> NDArray[np.bo
     return predictions.bounds >= -criterion.within
 
 
-def choose(predictions: Predictions, criterion: Criterion) -> Ints:
-    """Return the position of the target for each prompt, shape (m,).
+def ranked(predictions: Predictions, criterion: Criterion) -> Ints:
+    """Return the positions of the targets at each prompt, the one to take first, shape (m, k).
 
-    It is the cheapest that is good enough, of equal ones the one with the higher score. Where none
-    is, it is the reference, or else the one with the highest bound. Targets whose costs are unknown
-    come last.
+    The good ones come first, the cheapest before the others, of equal ones the one with the higher
+    score; targets whose costs are unknown are the last of them. Then comes the reference, and then
+    those with the higher bounds.
     """
-    costs = np.where(np.isfinite(predictions.costs), predictions.costs, np.inf)
     good = good_enough(predictions, criterion)
+    costs = np.where(np.isfinite(predictions.costs), predictions.costs, np.inf)
+    is_other = np.broadcast_to(np.arange(good.shape[1]) != criterion.reference, good.shape)
     # Scores decide between costs that are the same but for rounding.
-    order = np.lexsort((-predictions.scores, np.round(costs, 12)), axis=1)
-    ranked = np.take_along_axis(good, order, axis=1)
-    first = np.take_along_axis(order, ranked.argmax(axis=1)[:, None], axis=1)[:, 0]
-    if criterion.reference >= 0:
-        best = np.full(len(good), criterion.reference)
-    else:
-        best = predictions.bounds.argmax(axis=1)
-    return np.where(good.any(axis=1), first, best).astype(np.int64)
+    first = np.where(good, np.round(costs, 12), is_other)
+    second = np.where(good, -predictions.scores, -predictions.bounds)
+    return np.lexsort((second, first, ~good), axis=1).astype(np.int64)
+
+
+def choose(predictions: Predictions, criterion: Criterion) -> Ints:
+    """Return the position of the target to take at each prompt, shape (m,)."""
+    return ranked(predictions, criterion)[:, 0]
 
 
 def similarity(cosines: Vectors, neighbours: int) -> Floats:
@@ -198,13 +200,13 @@ def _known(values: Floats, groups: dict[bytes, int]) -> _Known:
     return _Known(rows, known, float(known.var()) if len(known) else 0.0, group)
 
 
-def _nearest(cosines: Vectors, known: _Known, k: int, ranked: dict[int, Ints]) -> Ints:
+def _nearest(cosines: Vectors, known: _Known, k: int, nearest: dict[int, Ints]) -> Ints:
     """Return the positions within `known.rows` of the k with the highest cosines, shape (m, k).
 
-    `ranked` has the results by the groups of rows.
+    `nearest` has the results by the groups of rows.
     """
     rows = known.rows
-    near = ranked.get(known.group)
+    near = nearest.get(known.group)
     if near is None:
         some = cosines if len(rows) == cosines.shape[1] else cosines[:, rows]
         k = min(k, len(rows))
@@ -212,7 +214,7 @@ def _nearest(cosines: Vectors, known: _Known, k: int, ranked: dict[int, Ints]) -
             near = np.broadcast_to(np.arange(k), (len(some), k))
         else:
             near = np.argpartition(some, len(rows) - k, axis=1)[:, len(rows) - k :]
-        ranked[known.group] = near
+        nearest[known.group] = near
     return near
 
 
@@ -222,9 +224,3 @@ def _error(values: Floats, variance: float) -> Floats:
     shrunk = (k * values.var(axis=1) + PRIOR * variance) / (k + PRIOR)
     errors: Floats = np.sqrt(shrunk / k)
     return errors
-
-
-def _filled(values: Floats) -> Floats:
-    """Return values with the mean of those that are known for the others."""
-    known = np.isfinite(values)
-    return np.where(known, values, values[known].mean() if known.any() else np.nan)

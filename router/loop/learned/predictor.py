@@ -36,7 +36,7 @@ from router.loop.learned.examples import Vectors, unit_vectors
 from router.loop.learned.fitting import FitOptions
 from router.loop.learned.held_out import HeldOutReport
 from router.loop.learned.model_file import PROBE, ModelFile, UnreadableModelError, decoded
-from router.loop.learned.neighbours import Criterion, NeighbourModel, Predictions, good_enough
+from router.loop.learned.neighbours import NeighbourModel, good_enough, ranked
 from router.loop.learned.prompt_text import in_tool_loop, text_of_envelope
 from router.records import ChoiceReason, LearnedChoice, PredictedTarget, Target
 from router.rounds import ErrorLog
@@ -92,7 +92,7 @@ class _Prediction(NamedTuple):
     """What is predicted for a prompt, and remembered.
 
     Attributes:
-        order: the positions of the targets: the good ones by their costs, then the others.
+        order: the positions of the targets, as `ranked` has them.
         targets: what is predicted of each.
         similarity: the cosine of the least similar of the neighbours.
     """
@@ -495,24 +495,8 @@ def _predicted(model: NeighbourModel, vectors: Vectors) -> _Prediction:
         )
         for n, target in enumerate(model.targets)
     )
-    return _Prediction(
-        _order(predictions, criterion),
-        targets,
-        float(predictions.similarity[0]),
-    )
-
-
-def _order(predictions: Predictions, criterion: Criterion) -> tuple[int, ...]:
-    """Return the positions of targets: the good ones by their costs, then by their bounds."""
-    good = good_enough(predictions, criterion)[0]
-    costs = np.nan_to_num(predictions.costs[0], nan=np.inf)
-
-    def rank(n: int) -> tuple[Any, ...]:
-        if good[n]:
-            return (0, round(float(costs[n]), 12), -float(predictions.scores[0, n]))
-        return (1, n != criterion.reference, -float(predictions.bounds[0, n]))
-
-    return tuple(sorted(range(len(good)), key=rank))
+    order = ranked(predictions, criterion)[0].tolist()
+    return _Prediction(tuple(order), targets, float(predictions.similarity[0]))
 
 
 def _short(value: float) -> float:

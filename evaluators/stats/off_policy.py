@@ -141,9 +141,11 @@ def off_policy_value(
     refused = _refused(weights, units, effective)
     needed = math.ceil(n * FEWEST_EFFECTIVE / effective) if effective else None
     ends = (low, high)
+    owners = units.tolist()
+    owner_count = int(units.max()) + 1
+    clusters = owners if owner_count < n else None
 
     def interval(values: Floats, *, bounded: bool) -> Interval:
-        clusters = units.tolist() if len(np.unique(units)) < n else None
         result = mean_interval(values, clusters=clusters, level=level)
         if refused:
             return msgspec.structs.replace(result, low=None, high=None, method="none")
@@ -156,10 +158,10 @@ def off_policy_value(
     return OffPolicyValue(
         doubly_robust=interval(scores, bounded=True),
         inverse_propensity=interval(used * outcomes, bounded=True),
-        observed=mean_interval(outcomes, clusters=units.tolist(), low=low, high=high, level=level),
+        observed=mean_interval(outcomes, clusters=owners, low=low, high=high, level=level),
         difference=interval(scores - outcomes, bounded=False),
         requests=n,
-        units=int(units.max()) + 1,
+        units=owner_count,
         effective_units=effective,
         mean_weight=float(weights.mean()),
         cut=cut,
@@ -203,8 +205,8 @@ def _scores(
     outcomes: Floats, choices: Choices, units: NDArray[np.intp], policy: Floats, weights: Floats
 ) -> Floats:
     """Return what each request says of the policy, whose mean is the doubly robust estimate."""
-    model = _fitted(outcomes, choices, units, policy.shape)
     fold = _folds(units)
+    model = _fitted(outcomes, choices, fold, policy.shape)
     expected = (policy[None] * model).sum(axis=2)[fold, choices.contexts]
     predicted = model[fold, choices.contexts, choices.actions]
     scores: Floats = expected + weights * (outcomes - predicted)
@@ -219,7 +221,7 @@ def effective_units(weights: Floats, units: NDArray[np.intp]) -> float:
 
 
 def _fitted(
-    outcomes: Floats, choices: Choices, units: NDArray[np.intp], shape: tuple[int, ...]
+    outcomes: Floats, choices: Choices, fold: NDArray[np.intp], shape: tuple[int, ...]
 ) -> Floats:
     """Return the mean outcome of each action in each context, for each fold from the others.
 
@@ -227,7 +229,7 @@ def _fitted(
     as ridge regression on the two does. Shape (FOLDS, contexts, actions).
     """
     contexts, actions = shape
-    cells = (_folds(units) * contexts + choices.contexts) * actions + choices.actions
+    cells = (fold * contexts + choices.contexts) * actions + choices.actions
     size = FOLDS * contexts * actions
     counts = np.bincount(cells, minlength=size).reshape(FOLDS, contexts, actions)
     sums = np.bincount(cells, weights=outcomes, minlength=size).reshape(FOLDS, contexts, actions)

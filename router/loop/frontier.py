@@ -34,7 +34,7 @@ from providers.names import check_name
 from router.config.routes import Route
 from router.evals.compare import ComparisonRequest, compare_runs
 from router.evals.runs import Runs
-from router.loop.moments import moment
+from router.loop.moments import period
 from router.loop.policies import PreparedPolicy, PreparedRule
 from router.loop.recorded_choices import RecordedChoices, read_choices
 from router.loop.what_if import WhatIfs
@@ -193,11 +193,7 @@ class Frontiers:
     # runs
 
     async def _of_shadow(self, request: FrontierRequest, route: Route, output: str) -> Frontier:
-        run = next(
-            (row.run for row in await self._store.shadows() if row.route == request.route), None
-        )
-        if run is None:
-            raise RequestError(f"The route {request.route!r} has no shadow.", param="quality")
+        run = await self._what_ifs.shadow_run(request.route, param="quality")
         report = (await self._runs.outcome(run)).report
         return await self._compared(request, route, await self._runs.find(run), report, output)
 
@@ -206,11 +202,7 @@ class Frontiers:
             run = await self._runs.find(request.run)
             report = (await self._runs.outcome(run.id)).report
             return await self._compared(request, route, run, report, request.quality)
-        since = (
-            None
-            if request.since is None
-            else moment(str(request.since), self._now(), param="since")
-        )
+        since, _ = period(request.since, None, self._now())
         known: set[str] = set()
         candidates = {target.model for target in route.targets} | set(route.fallback)
         candidates |= set() if route.shadow is None else set(route.shadow.targets)

@@ -31,10 +31,9 @@ from evaluators.stats.off_policy import (
 )
 from evaluators.stats.resampling import Floats
 from providers.wire import UNREADABLE
-from router.loop.checks.languages import language_of
 from router.loop.conditions import RequestText, Subject
 from router.loop.policies import PreparedPolicy
-from router.loop.recorded_conversations import text_of
+from router.loop.recorded_conversations import request_text
 from router.sealing.traffic import RecordedTraffic
 from router.store.columns.rollouts import CLIENT_LEFT
 from router.store.traffic import TrafficFilter, TrafficRow
@@ -371,13 +370,5 @@ def _texts(rows: Sequence[TrafficRow], *, language: bool) -> dict[int, RequestTe
             continue
         if not isinstance(messages, list) or not all(isinstance(each, dict) for each in messages):
             continue
-        users_texts = [text_of(message) for message in messages if message.get("role") == "user"]
-        prompt = users_texts[-1] if users_texts else ""
-        texts[row.number] = RequestText(
-            prompt,
-            "",
-            len(users_texts),
-            sum(len(text_of(message)) for message in messages),
-            (language_of(prompt) or "") if language else "",
-        )
+        texts[row.number] = request_text(messages, language=language)
     return texts

@@ -6,7 +6,7 @@ conversation.messages, conversation.parameters, conversation.answer
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -16,6 +16,8 @@ from providers.errors import UpstreamError
 from providers.http import sse
 from providers.translation.fold import fold
 from providers.wire import UNREADABLE
+from router.loop.checks.languages import language_of
+from router.loop.conditions import RequestText
 from router.store.traffic import TrafficRow
 
 # Fields of a request that say where it goes, how it is answered and whose it is, but not what.
@@ -54,11 +56,9 @@ class RecordedConversation(NamedTuple):
     parameters: dict[str, Any]
     answer: str
 
-    def users_texts(self) -> Iterator[str]:
-        """Yield the text of each message of the user."""
-        for message in self.messages:
-            if message["role"] == "user":
-                yield text_of(message)
+    def users_texts(self) -> list[str]:
+        """Return the text of each message of the user."""
+        return users_texts(self.messages)
 
 
 def read_conversation(row: TrafficRow) -> RecordedConversation | Unusable:
@@ -90,6 +90,28 @@ def read_conversation(row: TrafficRow) -> RecordedConversation | Unusable:
         if name not in NO_PARAMETERS and value is not None
     }
     return RecordedConversation(messages, parameters, text)
+
+
+def request_text(
+    messages: Sequence[Mapping[str, Any]], *, answer: str = "", language: bool
+) -> RequestText:
+    """Return what the messages of a request say, for conditions.
+
+    Args:
+        messages: of the request.
+        answer: the text of the answer.
+        language: whether the prompt's language is to be detected.
+    """
+    texts = users_texts(messages)
+    prompt = texts[-1] if texts else ""
+    length = sum(len(text_of(message)) for message in messages)
+    code = (language_of(prompt) or "") if language else ""
+    return RequestText(prompt, answer, len(texts), length, code)
+
+
+def users_texts(messages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the text of each message of the user."""
+    return [text_of(message) for message in messages if message.get("role") == "user"]
 
 
 def text_of(message: Mapping[str, Any]) -> str:

@@ -39,7 +39,7 @@ from router.datasets.artifacts import temporary_folder
 from router.datasets.registry import DatasetRegistry, Lineage, check_dataset_name
 from router.datasets.sources import too_large
 from router.loop.checks import check
-from router.loop.checks.languages import language_of, require_language_detector
+from router.loop.checks.languages import require_language_detector
 from router.loop.checks.near_duplicates import Duplicates, sketch
 from router.loop.conditions import (
     FIELDS,
@@ -51,7 +51,12 @@ from router.loop.conditions import (
 )
 from router.loop.dataset_owners import key_of
 from router.loop.moments import period
-from router.loop.recorded_conversations import RecordedConversation, read_conversation, text_of
+from router.loop.recorded_conversations import (
+    RecordedConversation,
+    read_conversation,
+    request_text,
+    text_of,
+)
 from router.loop.review import (
     MAX_MESSAGES,
     ReviewArrival,
@@ -638,15 +643,7 @@ def _text(row: TrafficRow, *, language: bool) -> RequestText | str:
     conversation = read_conversation(row)
     if isinstance(conversation, str):
         return conversation
-    return _request_text(conversation, language=language)
-
-
-def _request_text(conversation: RecordedConversation, *, language: bool) -> RequestText:
-    texts = list(conversation.users_texts())
-    prompt = texts[-1] if texts else ""
-    length = sum(len(text_of(message)) for message in conversation.messages)
-    code = (language_of(prompt) or "") if language else ""
-    return RequestText(prompt, conversation.answer, len(texts), length, code)
+    return request_text(conversation.messages, answer=conversation.answer, language=language)
 
 
 def _stratum(name: str, subject: Subject) -> Any:
@@ -896,7 +893,9 @@ class _Rows:
             return conversation
         if reason := self._repeated.reason(row, conversation):
             return reason
-        text = _request_text(conversation, language=self._language)
+        text = request_text(
+            conversation.messages, answer=conversation.answer, language=self._language
+        )
         texts = {"answer": conversation.answer, **_feedback_texts(given)}
         messages: Sequence[Mapping[str, Any]] = conversation.messages
         parameters = conversation.parameters

@@ -271,10 +271,19 @@ class WhatIfs:
             param="value",
         )
 
-    async def _shadow_scores(self, route: str, output: str) -> Outcomes:
+    async def shadow_run(self, route: str, *, param: str) -> str:
+        """Return the id of the run of a route's shadow.
+
+        Raises:
+            RequestError: it has no shadow; the error is about `param`.
+        """
         run = next((row.run for row in await self._store.shadows() if row.route == route), None)
         if run is None:
-            raise RequestError(f"The route {route!r} has no shadow.", param="value")
+            raise RequestError(f"The route {route!r} has no shadow.", param=param)
+        return run
+
+    async def _shadow_scores(self, route: str, output: str) -> Outcomes:
+        run = await self.shadow_run(route, param="value")
         scores: dict[str, float] = {}
         known: set[str] = set()
         async with aclosing(self._store.results(run, route=PRECOMPUTED)) as rows:

@@ -34,14 +34,13 @@ from providers.errors import ConfigError, MissingExtraError, UpstreamConnectErro
 from providers.host_json import decode_object
 from providers.http.transport import Transport
 from providers.local_servers.gguf import facts_of_file
-from providers.local_servers.managed import ManagedServer
+from providers.local_servers.managed import PROBE_S, ManagedServer, probed_status
 from providers.names import MAX_NAME_BYTES
 from providers.translation.compose import model_list
 from providers.translation.translate import Edits, Rules, system_for_developer
 
 BASE_URL = "http://127.0.0.1:8080/v1"
 
-_PROBE_S = 2.0
 _SERVER = Path(__file__).with_name("xllamacpp_server.py")
 
 
@@ -282,7 +281,7 @@ class Llamafile(Compatible):
             provider=self.name,
             headers=self._headers,
             body=None,
-            connect_timeout=_PROBE_S,
+            connect_timeout=PROBE_S,
         )
 
     async def facts(self, model: str) -> ModelFacts:
@@ -304,7 +303,7 @@ class Llamafile(Compatible):
     async def _facts_of_server(self, model: str) -> ModelFacts:
         """Return what llama-server says of a model in its list; nothing of other servers."""
         try:
-            async with asyncio.timeout(_PROBE_S):
+            async with asyncio.timeout(PROBE_S):
                 listed = await self._get("/v1/models") or {}
         except (TimeoutError, UpstreamError) as error:
             return ModelFacts(note=str(error) or f"{self.name} does not answer")
@@ -357,7 +356,7 @@ class Llamafile(Compatible):
             provider=self.name,
             headers=self._headers,
             body=None,
-            connect_timeout=_PROBE_S,
+            connect_timeout=PROBE_S,
         )
         try:
             body = await reply.read()
@@ -373,23 +372,11 @@ class Llamafile(Compatible):
     async def _healthy(self, root: str) -> bool:
         """Return whether the server at `root` has loaded its model."""
         for path in ("/health", "/v1/models"):
-            try:
-                async with asyncio.timeout(_PROBE_S):
-                    reply = await self._transport.request(
-                        "GET",
-                        root + path,
-                        provider=self.name,
-                        headers=self._headers,
-                        body=None,
-                        connect_timeout=_PROBE_S,
-                    )
-            except TimeoutError:
-                return False
-            except UpstreamError as error:
-                raise UpstreamConnectError(error.message) from error
-            await reply.aclose()
-            if reply.status != 404:
-                return reply.status < 400
+            status = await probed_status(
+                self._transport, root + path, provider=self.name, headers=self._headers
+            )
+            if status != 404:
+                return status is not None and status < 400
         return False
 
 

@@ -17,11 +17,12 @@ import subprocess  # running the user's server is what this file is for
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from providers.errors import UpstreamConnectError
+from providers.errors import UpstreamConnectError, UpstreamError
+from providers.http.transport import Transport
 from providers.local_servers.peak_memory import session_peak
 
 _GUARD = Path(__file__).with_name("guard.py")
@@ -30,6 +31,8 @@ _STEADY_S = 60.0
 _FIRST_WAIT_S = 0.5
 _LONGEST_WAIT_S = 30.0
 _PROBE_EVERY_S = 0.05
+PROBE_S = 2.0
+"""The seconds that a server which starts has to answer in."""
 
 # Whether the server at a base URL is ready to answer; raises UpstreamError while it is not there.
 Probe = Callable[[str], Awaitable[bool]]
@@ -178,11 +181,35 @@ class ManagedServer:
     async def _until_healthy(self, url: str) -> bool:
         deadline = self._clock() + self._start_timeout
         while self._clock() < deadline:
-            with contextlib.suppress(UpstreamConnectError):
+            with contextlib.suppress(UpstreamError):
                 if await self._probe(url):
                     return True
             await asyncio.sleep(_PROBE_EVERY_S)
         return False
+
+
+async def probed_status(
+    transport: Transport, url: str, *, provider: str, headers: Mapping[str, str]
+) -> int | None:
+    """Return the status of the answer to a GET; None where none comes in time.
+
+    Raises:
+        UpstreamError: no server is there.
+    """
+    try:
+        async with asyncio.timeout(PROBE_S):
+            reply = await transport.request(
+                "GET",
+                url,
+                provider=provider,
+                headers=headers,
+                body=None,
+                connect_timeout=PROBE_S,
+            )
+    except TimeoutError:
+        return None
+    await reply.aclose()
+    return reply.status
 
 
 def _free_port() -> int:

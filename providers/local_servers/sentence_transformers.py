@@ -9,7 +9,6 @@ here. Each server process of evalrouter has one of its own.
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,20 +17,13 @@ from typing import Annotated
 import msgspec
 
 from providers.base import AS_IT_CAME, BytesReply, Call, Positive, ProviderConfig, Reply
-from providers.errors import (
-    ConfigError,
-    MissingExtraError,
-    RequestError,
-    UpstreamConnectError,
-    UpstreamError,
-)
+from providers.errors import ConfigError, MissingExtraError, RequestError
 from providers.http.transport import Transport
-from providers.local_servers.managed import ManagedServer
+from providers.local_servers.managed import ManagedServer, probed_status
 from providers.translation.compose import error_reply, model_list
 
 PACKAGED = "all-MiniLM-L6-v2"
 
-_PROBE_S = 2.0
 _SERVER = Path(__file__).with_name("sentence_transformers_server.py")
 _HEADERS = {"content-type": "application/json", "user-agent": "evalrouter"}
 _encode = msgspec.json.Encoder().encode
@@ -130,22 +122,9 @@ class SentenceTransformers:
 
     async def _healthy(self, root: str) -> bool:
         """Return whether the process at `root` has loaded its model."""
-        try:
-            async with asyncio.timeout(_PROBE_S):
-                reply = await self._transport.request(
-                    "GET",
-                    f"{root}/health",
-                    provider=self.name,
-                    headers=_HEADERS,
-                    body=None,
-                    connect_timeout=_PROBE_S,
-                )
-        except TimeoutError:
-            return False
-        except UpstreamError as error:
-            raise UpstreamConnectError(error.message) from error
-        await reply.aclose()
-        return reply.status == 200
+        url = f"{root}/health"
+        status = await probed_status(self._transport, url, provider=self.name, headers=_HEADERS)
+        return status == 200
 
 
 def _title(name: str, config: SentenceTransformersConfig) -> str:

@@ -36,6 +36,7 @@ import msgspec
 
 from evaluators.base import Sample
 from evaluators.data import dataset_worker as worker
+from evaluators.data.child_environment import child_environment
 from evaluators.data.columns import Column
 from evaluators.data.dataset import MAX_LINE_BYTES, Dataset
 from evaluators.data.rows import Row
@@ -52,8 +53,6 @@ _PROGRAM = (
     "import sys; sys.path[:] = sys.argv[3:]; "
     "from evaluators.data.dataset_worker import main; main()"
 )
-# Variables that the process inherits; none holds a key.
-_ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 _MAX_FRAME = worker.MAX_ITEM_BYTES + 2**20
 _FRAME_S = 60.0
 # The interval at which the process's position is read.
@@ -417,7 +416,6 @@ class _Process:
                 str(shared.fileno()),
                 *sys.path,
             )
-            environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
             try:
                 process = subprocess.Popen(  # noqa: S603  # all of it is ours
                     command,
@@ -425,10 +423,8 @@ class _Process:
                     stdout=subprocess.DEVNULL,
                     pass_fds=(shared.fileno(),),
                     # Threads and pools that reserve addresses would use up the limit of memory.
-                    env=environment
+                    env=child_environment()
                     | {
-                        "OPENBLAS_NUM_THREADS": "1",
-                        "OMP_NUM_THREADS": "1",
                         "MALLOC_ARENA_MAX": "1",
                         "ARROW_DEFAULT_MEMORY_POOL": "system",
                     },

@@ -15,6 +15,7 @@ import sys
 import msgspec
 import numpy as np
 
+from evaluators.data.child_environment import child_environment
 from providers.errors import EvalrouterError
 from router.loop.learned.examples import Examples
 from router.loop.learned.held_out import HeldOutReport, held_out_report
@@ -27,7 +28,6 @@ _NICENESS = 10
 _PROGRAM = (
     "import sys; sys.path[:] = sys.argv[1:]; from router.loop.learned.fitting import main; main()"
 )
-_ENVIRONMENT = ("PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
 
 class FitOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,14 +107,13 @@ async def fit_apart(file: bytes, options: FitOptions) -> Fitted:
         EvalrouterError: the process failed, or took too long.
     """
     job = msgspec.msgpack.encode(_Job(options, file))
-    environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     process = await asyncio.to_thread(
         subprocess.Popen,
         (sys.executable, "-c", _PROGRAM, *sys.path),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=environment | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        env=child_environment(),
     )
     communicating = asyncio.ensure_future(asyncio.to_thread(process.communicate, job))
     try:

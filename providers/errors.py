@@ -50,16 +50,13 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 from providers.host_json import decode
+from providers.shortening import shortened
 
 # Characters of an error that is sent: messages quote what the client sent, which may be anything.
 MAX_MESSAGE = 8192
 MAX_PARAM = 256
 # Names of things are shorter; comparing longer ones with them would take long.
 _MAX_COMPARED = 300
-
-
-def _bounded(text: str, limit: int) -> str:
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 class EvalrouterError(Exception):
@@ -87,9 +84,9 @@ class EvalrouterError(Exception):
         """Return the error as OpenAI's error object, ready for JSON."""
         return {
             "error": {
-                "message": _bounded(self.message, MAX_MESSAGE),
+                "message": shortened(self.message, MAX_MESSAGE),
                 "type": self.type,
-                "param": None if self.param is None else _bounded(self.param, MAX_PARAM),
+                "param": None if self.param is None else shortened(self.param, MAX_PARAM),
                 "code": self.code,
             }
         }
@@ -458,7 +455,7 @@ class PlacedError(EvalrouterError):
         document = super().as_openai()
         if self.place:
             shown = self.message.replace(self.place, self.shown_place)
-            document["error"]["message"] = _bounded(shown, MAX_MESSAGE)
+            document["error"]["message"] = shortened(shown, MAX_MESSAGE)
         return document
 
 

@@ -27,6 +27,7 @@ from providers import wire
 from providers.base import Call, Path, Provider, Reply, Translation
 from providers.errors import EvalrouterError, UpstreamStatusError
 from providers.http import sse
+from providers.shortening import shortened
 
 CheckOutcome = Literal["pass", "fail", "unsupported"]
 
@@ -287,7 +288,7 @@ def _object(body: bytes) -> dict[str, Any]:
 def show(value: Any) -> str:
     """Return a value as evidence: JSON, cut to a readable length."""
     text = value if isinstance(value, str) else wire.encode(value).decode()
-    return text if len(text) <= _EVIDENCE else text[: _EVIDENCE - 1] + "…"
+    return shortened(text, _EVIDENCE)
 
 
 class Check(NamedTuple):

@@ -26,6 +26,7 @@ from evaluators.reports.report import shortfall_counts
 from evaluators.text.answers import AnswerRules, OnTruncated, reads_text
 from providers.base import AS_IT_CAME
 from providers.errors import ConflictError, RequestError, closest
+from providers.shortening import shortened
 from router.evals.judges.calibrated_shares import errors_elsewhere
 from router.evals.judges.people_labels import RunLabels, withhold_uncorrected
 from router.evals.looks import looks_at
@@ -571,7 +572,7 @@ def _shown(parameters: Mapping[str, Any], name: str) -> str:
     if name not in parameters:
         return "not set"
     text = msgspec.json.encode(parameters[name]).decode()
-    return text if len(text) <= 80 else f"{text[:79]}…"
+    return shortened(text, 80)
 
 
 def _origin_warnings(

@@ -30,6 +30,7 @@ from evaluators.reports.table import to_table
 from providers.errors import ConflictError, EvalrouterError, InputError, MissingExtraError
 from providers.masking import Masks
 from providers.plugins import in_one_line
+from providers.shortening import shortened
 from router.config.storage import S3
 from router.config.tracking import Tracking, address_fault
 from router.datasets.artifacts import open_artifacts, temporary_folder
@@ -275,7 +276,7 @@ def mlflow_run(outcome: Outcome, address: str, experiment: str, folder: Path) ->
         **{f"metric {_name(metric)}": signature for metric, signature in run.metrics.items()},
         **{f"version {name}": version for name, version in run.versions.items()},
     }
-    params = {name: _bounded(value, _MAX_PARAM) for name, value in params.items() if value}
+    params = {name: shortened(value, _MAX_PARAM) for name, value in params.items() if value}
     # MLflow's parameters cannot change. A run that was scored again or extended is another run.
     made_with = hashlib.sha256(msgspec.json.encode(params, order="sorted")).hexdigest()
     tags = {
@@ -296,7 +297,7 @@ def mlflow_run(outcome: Outcome, address: str, experiment: str, folder: Path) ->
         experiment=experiment,
         name=f"{run.name} {run.id}",
         identity={"evalrouter.run": run.id, "evalrouter.made_with": made_with},
-        tags={name: _bounded(value, _MAX_TAG) for name, value in tags.items() if value},
+        tags={name: shortened(value, _MAX_TAG) for name, value in tags.items() if value},
         params=params,
         metrics=numbers(outcome.report),
         folder=str(folder),
@@ -351,10 +352,6 @@ def _name(text: str) -> str:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def _bounded(value: str, limit: int) -> str:
-    return value if len(value) <= limit else f"{value[: limit - 1]}…"
 
 
 def _write_reports(outcome: Outcome, folder: Path) -> None:

@@ -22,11 +22,12 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Span, SpanFlags, Status
 
 from providers.masking import Masks
+from providers.shortening import shortened
 from router.config.telemetry import Telemetry
 from router.gateway.failures import retry_after
 from router.gateway.redact import redact
 from router.gateway.spans import Attributes, TraceSpan
-from router.gateway.trace_content import MAX_BODY_BYTES, shortened
+from router.gateway.trace_content import MAX_BODY_BYTES, MAX_TEXT_CHARS
 
 PATH = "/v1/traces"
 TOO_LARGE = 413
@@ -233,7 +234,7 @@ def _cleaned(texts: Mapping[str, str]) -> dict[str, str]:
     cleaned = {}
     for name, text in texts.items():
         body = redact(text.encode("utf-8", "replace")[:MAX_BODY_BYTES])
-        cleaned[name] = shortened(body.decode(errors="replace"))
+        cleaned[name] = shortened(body.decode(errors="replace"), MAX_TEXT_CHARS)
     return cleaned
 
 

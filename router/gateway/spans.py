@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
+from providers.shortening import shortened
 from router.gateway.redact import redact
 from router.gateway.trace_content import ContentAttributes, content_of
 from router.gateway.trace_context import TraceContexts
@@ -272,7 +273,7 @@ def evaluation_events(evaluations: Sequence[EvaluationResult], at: float) -> tup
 
 def bounded(text: str) -> str:
     """Return a name as spans have it: not longer than MAX_NAME_CHARS."""
-    return text if len(text) <= MAX_NAME_CHARS else f"{text[: MAX_NAME_CHARS - 1]}…"
+    return shortened(text, MAX_NAME_CHARS)
 
 
 def address_attributes(address: str) -> dict[str, AttributeValue]:

@@ -13,6 +13,7 @@ import msgspec
 
 from providers.base import Path
 from providers.http import sse
+from providers.shortening import shortened
 from providers.translation.fold import fold
 from providers.wire import UNREADABLE
 
@@ -24,8 +25,6 @@ MAX_MESSAGES = 64  # of a conversation
 MAX_CONTENT_CHARS = 65_536  # of all messages of one side together, as JSON
 # Bodies that are longer are not read.
 MAX_BODY_BYTES = 2**20
-
-_CUT = "…"
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
@@ -65,7 +64,7 @@ def messages_attributes(path: Path, request: Mapping[str, Any]) -> ContentAttrib
     last = _text(readable[-1].get("content"))
     return {
         "gen_ai.input.messages": _bounded_json([_message(message) for message in shown]),
-        "input.value": shortened(last),
+        "input.value": shortened(last, MAX_TEXT_CHARS),
         "input.mime_type": "text/plain",
     }
 
@@ -90,7 +89,7 @@ def answer_attributes(choices: Sequence[Mapping[str, Any]]) -> ContentAttributes
         return {}
     return {
         "gen_ai.output.messages": _bounded_json(messages),
-        "output.value": shortened(texts[0]),
+        "output.value": shortened(texts[0], MAX_TEXT_CHARS),
         "output.mime_type": "text/plain",
     }
 
@@ -133,11 +132,11 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
             {
                 "type": "tool_call_response",
                 "id": call if isinstance(call, str) else None,
-                "response": shortened(text),
+                "response": shortened(text, MAX_TEXT_CHARS),
             }
         )
     elif text:
-        parts.append({"type": "text", "content": shortened(text)})
+        parts.append({"type": "text", "content": shortened(text, MAX_TEXT_CHARS)})
     calls = message.get("tool_calls")
     for call in calls[:MAX_MESSAGES] if isinstance(calls, list) else ():
         function = call.get("function") if isinstance(call, dict) else None
@@ -147,7 +146,7 @@ def _message(message: Mapping[str, Any]) -> dict[str, Any]:
                     "type": "tool_call",
                     "id": call.get("id") if isinstance(call.get("id"), str) else None,
                     "name": str(function.get("name"))[:MAX_NAME_CHARS],
-                    "arguments": shortened(_text(function.get("arguments"))),
+                    "arguments": shortened(_text(function.get("arguments")), MAX_TEXT_CHARS),
                 }
             )
     return {"role": role if isinstance(role, str) else "user", "parts": parts}
@@ -169,11 +168,6 @@ def _text(content: Any) -> str:
                 text if isinstance(text, str) else f"[{part.get('type')}]"[:MAX_NAME_CHARS]
             )
     return "\n".join(texts)
-
-
-def shortened(text: str) -> str:
-    """Return a text as spans have it: not longer than MAX_TEXT_CHARS."""
-    return text if len(text) <= MAX_TEXT_CHARS else text[: MAX_TEXT_CHARS - 1] + _CUT
 
 
 def _bounded_json(messages: Sequence[dict[str, Any]]) -> str:

@@ -23,6 +23,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from providers.shortening import shortened
 from router.config.alerts import AlertReceiver, ReceiverKind, signing_key
 from router.store.alerts import Alert
 
@@ -44,7 +45,7 @@ _MARKS: Mapping[str, str] = {"critical": ":red_circle:", "warning": ":large_oran
 def plain(text: str, limit: int = MAX_TEXT) -> str:
     """Return a text as one line, without what is invisible or no Unicode, and not too long."""
     text = _CONTROL.sub("", text.encode("utf-8", "replace").decode().replace("\n", " "))
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    return shortened(text, limit)
 
 
 def rendered(

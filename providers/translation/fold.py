@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import msgspec
+
 from providers import wire
 from providers.http import sse
 from providers.translation.compose import words
@@ -31,6 +33,27 @@ class _Text:
 
     def __init__(self, *pieces: str) -> None:
         self.pieces = [*pieces]
+
+
+_decode = msgspec.json.Decoder(_Object).decode
+
+
+def fold_stream(body: bytes) -> tuple[_Object, bool]:
+    """Return the completion that a stream amounts to, and whether the stream has its [DONE].
+
+    Raises:
+        msgspec.MsgspecError, UnicodeError, RecursionError: an event is no JSON object.
+        AttributeError, TypeError, ValueError: the chunks are not a completion's.
+    """
+    chunks = []
+    is_done = False
+    for event in sse.Parser(limit=len(body) + 2).feed(body + b"\n\n"):
+        is_done = event.data.strip() == b"[DONE]"
+        if is_done:
+            break
+        if event.event == "message":
+            chunks.append(_decode(event.data))
+    return fold(chunks), is_done
 
 
 def fold(chunks: Iterable[_Object]) -> _Object:

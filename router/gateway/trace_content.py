@@ -12,9 +12,8 @@ from typing import Any
 import msgspec
 
 from providers.base import Path
-from providers.http import sse
 from providers.shortening import shortened
-from providers.translation.fold import fold
+from providers.translation.fold import fold_stream
 from providers.wire import UNREADABLE
 
 ContentAttributes = dict[str, str]
@@ -106,13 +105,7 @@ def _choices(body: bytes) -> list[dict[str, Any]]:
         if body.lstrip().startswith(b"{"):
             whole = _decode(body)
         else:
-            chunks = []
-            for event in sse.Parser(limit=len(body) + 2).feed(body + b"\n\n"):
-                if event.data.strip() == b"[DONE]":
-                    break
-                if event.event == "message":
-                    chunks.append(_decode(event.data))
-            whole = fold(chunks)
+            whole, _ = fold_stream(body)
     except (*UNREADABLE, AttributeError, TypeError, ValueError):
         return []
     choices = whole.get("choices")

@@ -13,8 +13,7 @@ import msgspec
 
 from providers.completion import Completion, read_completion
 from providers.errors import UpstreamError
-from providers.http import sse
-from providers.translation.fold import fold
+from providers.translation.fold import fold_stream
 from providers.wire import UNREADABLE
 from router.loop.checks.languages import language_of
 from router.loop.conditions import RequestText
@@ -137,16 +136,8 @@ def completion_of(body: bytes) -> Completion | None:
     try:
         if body.lstrip().startswith(b"{"):
             return read_completion(body, chat=True)
-        chunks = []
-        done = False
-        for event in sse.Parser(limit=len(body) + 2).feed(body + b"\n\n"):
-            done = event.data.strip() == b"[DONE]"
-            if done:
-                break
-            if event.event == "message":
-                chunks.append(_decode(event.data))
-        whole = msgspec.json.encode(fold(chunks))
-        completion = read_completion(whole, chat=True)
+        whole, is_done = fold_stream(body)
+        completion = read_completion(msgspec.json.encode(whole), chat=True)
     except (*UNREADABLE, UpstreamError, AttributeError, TypeError) as error:
         raise ValueError(f"the body is no answer: {error}") from error
-    return completion if done or completion.finish_reason else None
+    return completion if is_done or completion.finish_reason else None

@@ -239,7 +239,6 @@ class Completions:
         model = context.model
         turns, sticky, explore, watches_needs = table.traits(model)
         needs = needs_of(context.envelope) if watches_needs else None
-        key = None
         if turns:
             # The middle of the share: its edge, times `turns`, may round down to the turn before.
             draw = (self._turns[model] % turns + 0.5) / turns

@@ -132,7 +132,7 @@ class AnswerCounts:
         """Write what was counted, and stop."""
         await self._rounds.close()
         if self._flushing is not None:
-            # It may have been written although nobody waited for it any more.
+            # It may go on after the round that waited for it was stopped.
             await asyncio.gather(self._flushing, return_exceptions=True)
         if self._is_open:
             self._is_open = False

@@ -40,14 +40,14 @@ class Alert(msgspec.Struct, frozen=True, kw_only=True):
         state: `pending` until it has gone on for the rule's `for_seconds`, then `firing`.
         summary: what is wrong, in a sentence.
         link: a path of this server that shows more; "" for none.
-        value, threshold: the number that was compared, and with what; None where there is none.
+        value, threshold: the number that was compared, and with what; None for what has no number.
         since: when it was first seen, seconds since the epoch.
         held_s: how long it has been seen to go on, in seconds.
         fired_at, resolved_at: when it began to fire, and when it was over; None before.
         unknown_since: since when too little is known to say whether it goes on; None while it is.
         note: why it is over, where the reason is not that the condition holds no longer.
-        notified: the receivers that were told that it fires.
-        notified_at: when they were told last; None before.
+        notified: the receivers that got a message that it fires.
+        notified_at: when they got the last message about it; None before.
         updated_at: when this was written.
     """
 
@@ -108,7 +108,7 @@ class AlertMessage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Silence(msgspec.Struct, frozen=True, kw_only=True):
-    """Nobody is told of an alert for some time.
+    """Receivers get no messages about an alert for some time.
 
     Attributes:
         fingerprint: the alert's.

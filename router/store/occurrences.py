@@ -7,7 +7,7 @@ that has passed, another process goes on with it. All times are those of the sto
 (`ClaimStore.now`), seconds since the epoch.
 
 A *timetable* is a line that says when something is due, and since when it is followed: what was due
-before that is nobody's business.
+before that does not count.
 """
 
 from __future__ import annotations

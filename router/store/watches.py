@@ -1,9 +1,9 @@
 """Watches: what targets answered in their references and probes, and what hosts claim to be.
 
-A watch has one *reference* at a time: what its target answered when somebody, or its first probes,
-said that this is how it should be. What comes after a reference is compared with it, and the next
-reference ends it. A probe says how far its answers were from the reference, and how much evidence
-of a change that adds up to; its signal is `probe`, or the live signal whose period it is.
+A watch has one *reference* at a time: what its target answered in its first probes, or when a
+person pinned it. What comes after a reference is compared with it, and the next reference ends it.
+A probe says how far its answers were from the reference, and how much evidence of a change that
+adds up to; its signal is `probe`, or the live signal whose period it is.
 
 The versions that hosts claim, and what live answers were like hour by hour, are counted by every
 process and added up here.

@@ -91,7 +91,7 @@ class SqlAlerts(SqlPart, AlertStore):
     async def change_alerts(
         self, changes: AlertChanges, *, lease: str, owner: str, max_waiting: int
     ) -> None:
-        await self._database.write("keep alerts", _change, changes, lease, owner, max_waiting)
+        await self._database.write("store alerts", _change, changes, lease, owner, max_waiting)
 
     async def waiting_messages(self, receiver: str, limit: int) -> list[AlertMessage]:
         return await self._database.read("read messages", _waiting, receiver, limit)
@@ -100,7 +100,7 @@ class SqlAlerts(SqlPart, AlertStore):
         return await self._database.read("count messages", _waiting_receivers)
 
     async def keep_message(self, message: AlertMessage) -> None:
-        await self._database.write("keep a message", _keep_messages, [message])
+        await self._database.write("store a message", _keep_messages, [message])
 
     async def drop_messages(self, receiver: str, now: float, error: str) -> None:
         await self._database.write("drop messages", _drop, receiver, now, error)

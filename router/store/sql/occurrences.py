@@ -68,7 +68,7 @@ class SqlOccurrences(SqlPart, OccurrenceStore):
             "detail": None if detail is None else json_text(detail),
         }
         claim = {"kind": kind, "name": name, "due": due, "owner": owner}
-        return await self._database.write("keep an occurrence", _extend, claim, seconds, changes)
+        return await self._database.write("extend an occurrence", _extend, claim, seconds, changes)
 
     async def start_occurrence(
         self,

@@ -171,7 +171,7 @@ def _add_probe(db: Connection, probe: WatchProbe, counted: int, changes: Mapping
         (probe.watch, probe.reference, probe.signal),
     ).fetchone()[0]
     if known != counted or _last_number(db, probe.watch) != probe.reference:
-        raise ConflictError(f"{probe.watch} was probed or pinned by somebody else meanwhile")
+        raise ConflictError(f"{probe.watch} was probed or pinned by another process meanwhile")
     [number] = db.new_numbers("watch_probes", 1)
     values = watch_columns(msgspec.structs.replace(probe, number=number), _PROBE)
     db.execute(insert("watch_probes", _PROBE), values)

@@ -46,7 +46,7 @@ async def test_probes_are_counted_once_and_change_their_reference(store):
         a_probe(detail={"a": [1]}, e_value=3.5), counted=1, changes={"pinned_at": 7.0}
     )
     # Another process has added one in the meantime.
-    with pytest.raises(ConflictError, match="somebody else"):
+    with pytest.raises(ConflictError, match="by another process"):
         await store.add_watch_probe(a_probe(), counted=1)
     with pytest.raises(StoreError, match="no field"):
         await store.add_watch_probe(a_probe(), counted=2, changes={"nothing": 1})

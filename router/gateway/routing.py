@@ -283,18 +283,14 @@ class _PreparedRoute:
 
         Only those that can serve what the request needs are in the plan, and taken.
         """
-        candidates = [target for target in self._distinct if target in plan.targets]
+        candidates = self._candidates(plan.targets)
         if not candidates:
             return plan
         return plan.beginning_with(candidates[int(draw * len(candidates)) % len(candidates)])
 
     def explored_odds(self, plan: Plan, target: Target) -> Odds:
         """Return the odds where a target comes first, except where the route explores."""
-        candidates = [other for other in self._distinct if other in plan.targets]
-        explored = self.explore if candidates else 0.0
-        probabilities = {other: explored / len(candidates) for other in candidates if explored}
-        probabilities[target] = probabilities.get(target, 0.0) + 1 - explored
-        return Odds(probabilities)
+        return Odds(self._with_exploring(self._candidates(plan.targets), [(target, 1.0)]))
 
     def _position(self, draw: float) -> int:
         if self.strategy == "weighted":
@@ -367,16 +363,33 @@ class _PreparedRoute:
     def _probabilities(
         self, shares: _Shares, able: frozenset[Target] | None
     ) -> dict[Target, float]:
-        candidates = [target for target in self._distinct if able is None or target in able]
-        explored = self.explore if candidates else 0.0
-        each = explored / max(1, len(candidates))
-        probabilities = dict.fromkeys(candidates if explored else (), each)
+        candidates = self._candidates(able)
         # Where none can, the fallback comes first whatever is drawn.
         shares = shares if candidates else self._certain[0]
-        for order, share in zip(self.orders, shares, strict=True):
-            first = next(target for target in order if able is None or target in able)
+        firsts = (
+            next(target for target in order if able is None or target in able)
+            for order in self.orders
+        )
+        return self._with_exploring(candidates, zip(firsts, shares, strict=True))
+
+    def _candidates(self, able: Collection[Target] | None) -> list[Target]:
+        """Return the route's own targets, the fallback not among them, that are in `able`."""
+        return [target for target in self._distinct if able is None or target in able]
+
+    def _with_exploring(
+        self, candidates: Sequence[Target], chosen: Iterable[tuple[Target, float]]
+    ) -> dict[Target, float]:
+        """Return the probabilities of the first target where the route explores among candidates.
+
+        Args:
+            candidates: those that are explored; none for a route that does not explore now.
+            chosen: targets with the shares of requests by which the strategy chooses them.
+        """
+        explored = self.explore if candidates else 0.0
+        probabilities = {other: explored / len(candidates) for other in candidates if explored}
+        for target, share in chosen:
             if share:
-                probabilities[first] = probabilities.get(first, 0.0) + (1 - explored) * share
+                probabilities[target] = probabilities.get(target, 0.0) + (1 - explored) * share
         return probabilities
 
 

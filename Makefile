@@ -94,30 +94,32 @@ SEED ?= 0
 mutants: .venv/mutants
 	nice $(BIN)/python tests/mutation/mutate.py $(MODULE) --count $(COUNT) --seed $(SEED)
 
+EVIDENCE = OPENBLAS_NUM_THREADS=1 nice $(BIN)/python -E -m evidence
+
 # Simulations of every interval, verdict and gate: minutes. Fails outside of the bands.
 # One thread for each process: two of them would wait for each other's.
 evidence: .venv/dev
-	OPENBLAS_NUM_THREADS=1 nice $(BIN)/python -E -m evidence
-	$(MAKE) evidence-rollouts
-	$(MAKE) evidence-drift
-	$(MAKE) evidence-learned
-	$(MAKE) evidence-what-if
+	$(EVIDENCE)
+	$(EVIDENCE).rollouts
+	$(EVIDENCE).drift
+	$(EVIDENCE).learned_route
+	$(EVIDENCE).what_if
 
 # The part of it about rollouts: minutes.
 evidence-rollouts: .venv/dev
-	OPENBLAS_NUM_THREADS=1 nice $(BIN)/python -E -m evidence.rollouts
+	$(EVIDENCE).rollouts
 
 # The part of it about policies that never ran: minutes.
 evidence-what-if: .venv/dev
-	OPENBLAS_NUM_THREADS=1 nice $(BIN)/python -E -m evidence.what_if
+	$(EVIDENCE).what_if
 
 # The part of it about watches: minutes.
 evidence-drift: .venv/dev
-	OPENBLAS_NUM_THREADS=1 nice $(BIN)/python -E -m evidence.drift
+	$(EVIDENCE).drift
 
 # The part of it about learned routes: minutes.
 evidence-learned: .venv/dev
-	OPENBLAS_NUM_THREADS=1 nice $(BIN)/python -E -m evidence.learned_route
+	$(EVIDENCE).learned_route
 
 lint: .venv/dev
 	$(BIN)/ruff check .

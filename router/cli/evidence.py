@@ -33,7 +33,6 @@ from router.config.loading import load
 from router.loop.bundles.export import BundleOptions, ExportedBundle, export_bundle
 from router.loop.bundles.exported import PASSPHRASE, configured_key
 from router.loop.bundles.signatures import (
-    SigningKey,
     fingerprint,
     read_key,
     read_public_key,
@@ -125,7 +124,11 @@ def evidence_export(  # noqa: PLR0917 - one parameter for each option
     `evalrouter verify FILE` recomputes the numbers from it, on any machine.
     """
     config = load(config_path)
-    key = configured_key(config.evidence) if key_file is None else _key(key_file)
+    key = (
+        configured_key(config.evidence)
+        if key_file is None
+        else read_key(key_file, passphrase=_passphrase())
+    )
 
     here = Path.cwd()
 
@@ -149,10 +152,6 @@ def evidence_export(  # noqa: PLR0917 - one parameter for each option
         print_json({"file": str(path), "bundle": exported})
         return
     _print_exported(path, exported)
-
-
-def _key(file: Path) -> SigningKey:
-    return read_key(file, passphrase=_passphrase())
 
 
 def _print_exported(path: Path, exported: ExportedBundle) -> None:

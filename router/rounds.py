@@ -47,6 +47,8 @@ class Rounds:
         failing: what messages begin with, such as "old requests could not be sealed".
         first: the seconds before the first round.
         sleep: waits between rounds.
+        finishes: whether a round that has begun is finished when the rounds are closed, because a
+            write goes on in the database whoever stops waiting for it.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Rounds:
         failing: str,
         first: float = 0.0,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        finishes: bool = False,
     ) -> None:
         self._action = action
         self._every = every
@@ -65,6 +68,7 @@ class Rounds:
         self._failing = failing
         self._first = first
         self._sleep = sleep
+        self._finishes = finishes
         self._log = ErrorLog()
         self._task: asyncio.Task[None] | None = None
 
@@ -73,7 +77,7 @@ class Rounds:
         self._task = asyncio.create_task(self._repeat(), name=self._name)
 
     async def close(self) -> None:
-        """Stop at once. Closing what is not open does nothing."""
+        """Stop, at once unless a round is finished. Closing what is not open does nothing."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -85,7 +89,7 @@ class Rounds:
             await self._sleep(self._first)
         while True:
             try:
-                await self._action()
+                await (self._finished() if self._finishes else self._action())
                 self._log.forget("")
             except EvalrouterError as error:
                 self._log.error("", f"{self._failing}: {error.message}")
@@ -97,3 +101,12 @@ class Rounds:
                 # The next round may log it again.
                 self._log.forget("")
             await self._sleep(wait)
+
+    async def _finished(self) -> None:
+        """Do a round that goes on to its end when it is cancelled."""
+        action = asyncio.ensure_future(self._action())
+        try:
+            await asyncio.shield(action)
+        except asyncio.CancelledError:
+            await asyncio.gather(action, return_exceptions=True)
+            raise

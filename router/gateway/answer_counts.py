@@ -12,7 +12,6 @@ target has a bounded number of them.
 
 from __future__ import annotations
 
-import asyncio
 import math
 import time
 from collections import Counter, deque
@@ -119,8 +118,8 @@ class AnswerCounts:
             every=EVERY_S,
             name="evalrouter-answer-counts",
             failing="counts of answers wait",
+            finishes=True,
         )
-        self._flushing: asyncio.Task[None] | None = None
         self._is_open = False
 
     async def open(self) -> None:
@@ -131,9 +130,6 @@ class AnswerCounts:
     async def close(self) -> None:
         """Write what was counted, and stop."""
         await self._rounds.close()
-        if self._flushing is not None:
-            # It may go on after the round that waited for it was stopped.
-            await asyncio.gather(self._flushing, return_exceptions=True)
         if self._is_open:
             self._is_open = False
             with suppress(EvalrouterError):
@@ -215,10 +211,6 @@ class AnswerCounts:
         Raises:
             StoreError: the database does not work; the counts wait.
         """
-        self._flushing = asyncio.create_task(self._flush(), name="evalrouter-answer-counts-write")
-        await asyncio.shield(self._flushing)
-
-    async def _flush(self) -> None:
         versions, self._versions = self._versions, {}
         hours, self._hours = self._hours, {}
         languages = Counter(self._languages.popleft() for _ in range(len(self._languages)))

@@ -157,6 +157,7 @@ class AlertCounts:
             every=min(every, EVERY_S),
             name="evalrouter-alert-counts",
             failing="alerts miss counts",
+            finishes=True,
         )
 
     @property

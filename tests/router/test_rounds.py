@@ -70,3 +70,25 @@ async def test_the_wait_may_depend_on_the_round():
 async def test_rare_rounds_log_a_message_each_time(caplog, every, times):
     await run(Work(StoreError("locked"), StoreError("locked")), every)
     assert messages(caplog) == ["no work: locked"] * times
+
+
+@pytest.mark.parametrize("finishes", [True, False])
+async def test_a_round_that_has_begun_is_finished_where_it_has_to_be(finishes):
+    begun, may_end = asyncio.Event(), asyncio.Event()
+    ended = []
+
+    async def work():
+        begun.set()
+        await may_end.wait()
+        ended.append(True)
+
+    rounds = Rounds(work, every=0.0, name="work", failing="no work", finishes=finishes)
+    rounds.open()
+    await begun.wait()
+    closing = asyncio.create_task(rounds.close())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert closing.done() is not finishes
+    may_end.set()
+    await closing
+    assert ended == [True] * finishes

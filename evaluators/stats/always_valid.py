@@ -72,7 +72,8 @@ class BettingTest:
         if room <= 0:  # the mean would be beyond every value, or all values at the end
             return float(room == 0 and not above_end.any())
         logs = np.log1p(np.outer(BETS, above_end / room - 1)) @ self._counts
-        return min(1.0, len(BETS) * math.exp(-_log_sum(logs)))
+        # Gamblers who lost next to everything: one over their capital may be beyond any float.
+        return min(1.0, len(BETS) * math.exp(min(0.0, -_log_sum(logs))))
 
     def _above(self, value: float) -> float:
         return self._tail(self._values - self._low, value - self._low)

@@ -192,3 +192,8 @@ def test_corpus_scores():
 def test_nothing_has_no_interval():
     found = always_valid_interval(np.array([]), low=0.0, high=1.0)
     assert (found.estimate, found.low, found.n) == (None, None, 0)
+
+
+def test_gamblers_without_any_capital_show_nothing():
+    tails = BettingTest(np.zeros(100_000), 0.0, 1.0).tails(0.9)
+    assert (tails.above, tails.below) == (1.0, 0.0)

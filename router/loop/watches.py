@@ -56,6 +56,7 @@ from router.store.watches import (
     HOUR_S,
     OTHERS,
     PROBE,
+    LiveHour,
     ModelVersion,
     SignalCount,
     WatchProbe,
@@ -189,6 +190,9 @@ class Watches:
         routes: the routes as they are.
         configured: the watches by name.
         owner: a name for this part of the process, which no other has.
+
+    Attributes:
+        languages: the targets of which a watch wants the languages of live answers.
     """
 
     def __init__(
@@ -218,18 +222,14 @@ class Watches:
         self._shown: list[WatchView] | None = None
         self._log = ErrorLog()
         self._lease = Lease(store, LEASE, owner, LEASE_S)
-
-    @property
-    def languages(self) -> frozenset[str]:
-        """The targets of which a watch wants the languages of live answers."""
-        return self._languages
-
-    _languages: frozenset[str] = frozenset()
+        self._is_open = False
+        self.languages: frozenset[str] = frozenset()
 
     async def open(self) -> None:
         """Begin."""
-        if self._configured:
-            self._languages = self._with_languages()
+        self._is_open = bool(self._configured)
+        if self._is_open:
+            self.languages = self._with_languages()
             self._rounds.open()
 
     async def close(self) -> None:
@@ -255,7 +255,7 @@ class Watches:
                 await self._begin_due(name, watch, now)
         if self._shown is None or not 0 <= now - self._live_at < LIVE_EVERY_S:
             self._live_at = now
-            self._languages = self._with_languages()
+            self.languages = self._with_languages()
             if await self._lease.claim():
                 for name, watch in self._configured.items():
                     await self._read_live(name, watch, now)
@@ -511,22 +511,17 @@ class Watches:
         begin: float,
     ) -> None:
         history = await self._store.watch_values(reference.watch, reference.number, signal)
-        usual = usual_language(history)
         until = begin + live.hours * HOUR_S
-        languages = await self._store.live_languages(reference.target, begin, until)
-        hours = await self._store.live_hours(reference.target, begin, until)
+        detail = {}
         if signal == "language":
+            languages = await self._store.live_languages(reference.target, begin, until)
+            usual = usual_language(history)
             usual = usual or max(languages, key=languages.__getitem__, default="")
             total, part = sum(languages.values()), float(languages.get(usual, 0))
-        elif signal == "refusals":
-            total = sum(hour.requests for hour in hours)
-            part = float(sum(hour.refusals for hour in hours))
-        elif signal == "length":
-            total = sum(hour.counted for hour in hours)
-            part = float(sum(hour.tokens for hour in hours))
+            detail = {"language": usual}
         else:
-            total = sum(hour.priced for hour in hours)
-            part = math.fsum(hour.cost_usd for hour in hours)
+            hours = await self._store.live_hours(reference.target, begin, until)
+            total, part = _total_of(signal, hours)
         probe = WatchProbe(
             watch=reference.watch,
             reference=reference.number,
@@ -541,7 +536,6 @@ class Watches:
             why = f"{total} of the {live.min_requests} answers that a period needs"
             probe = msgspec.structs.replace(probe, why=why)
         else:
-            detail = {"language": usual} if signal == "language" else {}
             probe = msgspec.structs.replace(probe, value=part / total, detail=detail)
             comparison = ReferenceComparison(watch, reference, history)
             probe, changes = await asyncio.to_thread(comparison.of_period, probe, live)
@@ -565,6 +559,11 @@ class Watches:
         Raises:
             NotFoundError: no such watch.
         """
+        view, _ = await self._view(name)
+        return view
+
+    async def _view(self, name: str) -> tuple[WatchView, list[ModelVersion]]:
+        """Return a watch as it stands, and what its target claimed to be."""
         watch = self._watch(name)
         now = await self._store.now()
         target, problem = "", ""
@@ -591,7 +590,7 @@ class Watches:
             why = "but the host names another model"
         if reference is not None:
             reference = msgspec.structs.replace(reference, anchor={})
-        return WatchView(
+        view = WatchView(
             name=name,
             watch=watch,
             target=target,
@@ -605,6 +604,7 @@ class Watches:
             next_at=self._lines[name].next_after(now),
             spent_today_usd=await self._store.watch_spending(name, now // DAY_S * DAY_S),
         )
+        return view, versions
 
     async def report(
         self,
@@ -620,7 +620,7 @@ class Watches:
             NotFoundError: no such watch.
             RequestError: no such signal.
         """
-        view = await self.view(name)
+        view, versions = await self._view(name)
         if signal is not None and signal not in (PROBE, *LIVE_SIGNALS):
             near = closest(signal, (PROBE, *LIVE_SIGNALS))
             raise RequestError(f"signal: no signal {signal!r}.{near}", param="signal")
@@ -629,7 +629,7 @@ class Watches:
             **msgspec.structs.asdict(view),
             references=await self._store.watch_references(name),
             probes=probes,
-            versions=await self._store.model_versions(view.target) if view.target else [],
+            versions=versions,
         )
 
     async def _missing(self, name: str, reference: WatchReference | None) -> str:
@@ -674,6 +674,15 @@ def _signal(signal: str, needed: int, counts: Mapping[str, SignalCount]) -> Sign
         e_value=None if count is None else count.e_value,
         last_at=None if count is None else count.last_at,
     )
+
+
+def _total_of(signal: LiveSignal, hours: Sequence[LiveHour]) -> tuple[int, float]:
+    """Return how many live answers count for a signal, and the sum of their values."""
+    if signal == "refusals":
+        return sum(hour.requests for hour in hours), float(sum(hour.refusals for hour in hours))
+    if signal == "length":
+        return sum(hour.counted for hour in hours), float(sum(hour.tokens for hour in hours))
+    return sum(hour.priced for hour in hours), math.fsum(hour.cost_usd for hour in hours)
 
 
 def _state(

@@ -1,4 +1,4 @@
-"""Gets runs from the store by their id, and reads their documents.
+"""Gets runs from the store by their id, and reads their documents and what they cost.
 
 Every operation on a stored run reads the document here, once, and passes it on. What it builds of
 it (metrics, gates) is not kept for the next operation, because their files may have changed since.
@@ -10,6 +10,7 @@ import msgspec
 
 from evaluators.document import RunDocument
 from providers.errors import NotFoundError, RunDocumentError, StoreError
+from router.store.protocol import Store
 from router.store.runs import Run, RunStore, UnreadableRun
 
 
@@ -52,3 +53,15 @@ def stored_document(run: Run) -> RunDocument:
             f"{run.id}: this version of evalrouter cannot read the run's document, which version "
             f"{made_by} stored: {error}"
         ) from error
+
+
+async def cost_of(store: Store, run_id: str) -> float:
+    """Return what a run's answers, judges and embeddings cost in US dollars, as far as known."""
+    answered = (await store.spent(run_id)).cost_usd
+    judged = sum(use.cost_usd for use in await store.judge_use(run_id))
+    return answered + judged + await embeddings_cost_of(store, run_id)
+
+
+async def embeddings_cost_of(store: Store, run_id: str) -> float:
+    """Return what a run's embeddings cost in US dollars, as far as known."""
+    return sum(use.cost_usd for use in await store.embedding_use(run_id))

@@ -36,7 +36,7 @@ from router.config.schedules import Schedule
 from router.evals.lease import is_dead
 from router.evals.reference_gates import LastComparison, compare_with_last
 from router.evals.runs import Runs, new_id
-from router.evals.stored_runs import stored_document
+from router.evals.stored_runs import cost_of, stored_document
 from router.evals.worker import Jobs
 from router.loop.schedule_documents import ScheduledDocument, ScheduleDocuments, tag_of
 from router.loop.schedule_results import ScheduleResult, detail_of, scores_of
@@ -367,16 +367,13 @@ class ScheduleController:
 
     async def _result(self, name: str, run: Run) -> ScheduleResult:
         outcome = await self._runs.outcome(run.id)
-        spent = await self._store.spent(run.id)
-        cost = spent.cost_usd + sum(use.cost_usd for use in await self._store.judge_use(run.id))
-        cost += sum(use.cost_usd for use in await self._store.embedding_use(run.id))
         routes = outcome.report.routes
         result = ScheduleResult(
             scores=scores_of(outcome.report, ()),
             answered=sum(route.answered for route in routes),
             failed=sum(route.failed for route in routes),
             cached=sum(sum(route.cached_from.values()) for route in routes),
-            cost_usd=cost,
+            cost_usd=await cost_of(self._store, run.id),
             cost_unknown=sum(route.cost.unknown for route in routes),
             warnings=outcome.report.warnings,
             error=run.error

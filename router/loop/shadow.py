@@ -52,6 +52,7 @@ from router.evals.judges.report import JudgeReport
 from router.evals.lease import stale_after
 from router.evals.requests import EvalRequester
 from router.evals.runs import Runs, new_id
+from router.evals.stored_runs import cost_of, embeddings_cost_of
 from router.evals.validation import build_metrics, check_document, resolve_metrics
 from router.evals.worker import Jobs
 from router.gateway.route_table import Routes
@@ -638,7 +639,7 @@ class Shadows:
         """Queue the run with the next samples; return whether something is to be done."""
         if row.day != self._day():
             # What embeddings took is not stored by time: from here on it is today's.
-            before = await self._embeddings_usd(row.run)
+            before = await embeddings_cost_of(self._store, row.run)
             await self._store.change_shadow(row.run, day=self._day(), day_embeddings_usd=before)
         left = shadow.limits.usd_per_day - await self._spent_today(row)
         if left <= 0:
@@ -647,7 +648,7 @@ class Shadows:
             return False
         await self._block(row, _FAILING if row.failures else "")
         size = 1 if row.failures else max(1, min(BATCH, int(shadow.limits.rps * BATCH_S)))
-        before = await self._cost_of(run.id)
+        before = await cost_of(self._store, run.id)
         take = _Take(row.run, stale_after(run.owner), before + left, self._clock() - MAX_WAIT_S)
         taken = await self._take_pairs(take, new=0 if row.failures else size, again=size)
         if row.failures and not taken.open:
@@ -686,22 +687,13 @@ class Shadows:
             await self._store.change_shadow(row.run, **changes)
         return msgspec.structs.replace(row, **changes)
 
-    async def _cost_of(self, run_id: str) -> float:
-        """Return what a run's answers, judgements and embeddings cost, as its limit counts them."""
-        judged = sum(use.cost_usd for use in await self._store.judge_use(run_id))
-        answered = (await self._store.spent(run_id)).cost_usd
-        return answered + judged + await self._embeddings_usd(run_id)
-
-    async def _embeddings_usd(self, run_id: str) -> float:
-        return sum(use.cost_usd for use in await self._store.embedding_use(run_id))
-
     async def _spent_today(self, row: ShadowRow) -> float:
         """Return what a shadow has cost today."""
         spent = await self._store.shadow_spending(row.route, self._day())
         if row.day == self._day():
             # A person may have deleted the run meanwhile.
             with suppress(NotFoundError):
-                spent += await self._embeddings_usd(row.run) - row.day_embeddings_usd
+                spent += await embeddings_cost_of(self._store, row.run) - row.day_embeddings_usd
         return spent
 
     async def _prune(self) -> None:

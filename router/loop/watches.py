@@ -222,13 +222,11 @@ class Watches:
         self._shown: list[WatchView] | None = None
         self._log = ErrorLog()
         self._lease = Lease(store, LEASE, owner, LEASE_S)
-        self._is_open = False
         self.languages: frozenset[str] = frozenset()
 
     async def open(self) -> None:
         """Begin."""
-        self._is_open = bool(self._configured)
-        if self._is_open:
+        if self._configured:
             self.languages = self._with_languages()
             self._rounds.open()
 

@@ -200,6 +200,11 @@ class Route(Section, frozen=True, kw_only=True):
         return "weighted" if self.learned is None else self.learned.otherwise
 
     @property
+    def weighted(self) -> tuple[str, ...]:
+        """The `provider/model` of the targets that have a weight, each once."""
+        return tuple(dict.fromkeys(target.model for target in self.targets if target.weight))
+
+    @property
     def models(self) -> tuple[str, ...]:
         """The `provider/model` that may answer the route's requests."""
         return (*(target.model for target in self.targets if target.weight), *self.fallback)
@@ -261,11 +266,10 @@ def route_problems(
     at = (*place, "share_bodies_with")
     yield from sharing_problems(document, at, route.share_bodies_with, providers)
     if route.shadow is not None:
-        answering = {target.model for target in route.targets if target.weight}
         for n, model in enumerate(route.shadow.targets):
             at = (*place, "shadow", "targets", n)
             yield from _target_problems(document, providers, at, model)
-            if model in answering:
+            if model in route.weighted:
                 yield document.problem(
                     at,
                     f"{model} answers this route's requests already, so that it would be compared "
@@ -292,8 +296,7 @@ def _learned_problems(
     if route.strategy != "learned":
         yield document.problem((*place, "learned"), "is for the strategy learned")
     if not reader.is_wrong((*place, "targets")):
-        weighted = [target.model for target in route.targets if target.weight]
-        for key, message in learned_problems(learned, weighted):
+        for key, message in learned_problems(learned, route.weighted):
             yield document.problem((*place, "learned", *key), message)
     at = (*place, "learned", "embeddings")
     if "/" in learned.embeddings:

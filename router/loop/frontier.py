@@ -1,4 +1,4 @@
-"""What each target of a route brings and costs, and which of them nobody need take.
+"""What each target of a route brings and costs, and which of them others beat in every respect.
 
     frontier = await frontiers.of(FrontierRequest(route="chat", quality="feedback:helpful"))
     [target.target for target in frontier.targets if target.on_frontier]
@@ -349,9 +349,8 @@ class _LiveMeasures:
         return chosen
 
     def targets(self, route: Route) -> tuple[FrontierTarget, ...]:
-        configured = [target.model for target in route.targets if target.weight]
         seen = frozenset[str]().union(*self._choices.chances)
-        names = list(dict.fromkeys([*configured, *sorted(seen)]))[:MAX_TARGETS]
+        names = list(dict.fromkeys([*route.weighted, *sorted(seen)]))[:MAX_TARGETS]
         values = {
             (name, measure): self._choices.estimate(
                 [{name: 1.0}],
@@ -388,7 +387,7 @@ class _LiveMeasures:
             targets.append(
                 FrontierTarget(
                     target=name,
-                    configured=name in configured,
+                    configured=name in route.weighted,
                     samples=samples,
                     quality=of_name[0].doubly_robust,
                     cost_usd=of_name[1].doubly_robust,
@@ -453,14 +452,13 @@ class _RunMeasures(NamedTuple):
             lambda name, measure: intervals[name, measure].estimate,
             self._difference,
         )
-        models = {target.model for target in route.targets if target.weight}
         targets = []
         for name in self.names:
             complete = all(intervals[name, measure].estimate is not None for measure in counted)
             targets.append(
                 FrontierTarget(
                     target=name,
-                    configured=name in models or name == PRECOMPUTED,
+                    configured=name in route.weighted or name == PRECOMPUTED,
                     samples=intervals[name, "quality"].n,
                     quality=intervals[name, "quality"],
                     cost_usd=intervals[name, "cost_usd"],

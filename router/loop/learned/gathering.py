@@ -281,7 +281,7 @@ class Gathering:
             if answer is None or prompt is None or answer.target not in targets:
                 continue
             if result.cell.route == PRECOMPUTED and not shadow:
-                # A file brought it, and anybody may have written that.
+                # It comes from a file, which need not say who answered.
                 continue
             value = _value(result, quality)
             if value is not None:

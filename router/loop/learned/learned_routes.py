@@ -42,7 +42,7 @@ from router.loop.learned.fitting import FitOptions, fit_apart
 from router.loop.learned.gathering import Gathered, Gathering
 from router.loop.learned.held_out import HeldOutReport
 from router.loop.learned.model_file import PROBE, ModelFile, UnreadableModelError, encoded
-from router.loop.learned.predictor import ActiveModel, Predictor, settings_of, targets_of
+from router.loop.learned.predictor import ActiveModel, Predictor, settings_of
 from router.rounds import Rounds
 from router.sealing.deletion import Deletion, DeletionStep
 from router.sealing.traffic import RecordedTraffic
@@ -357,7 +357,7 @@ class LearnedRoutes(DeletionStep):
                     await self._artifacts().delete(artifact.key)
 
     async def _gather(self, name: str, route: Route, learned: LearnedRoute) -> Gathered:
-        targets = targets_of(route)
+        targets = route.weighted
         gathering = Gathering(self._store, self._recorded)
         if learned.quality.startswith(FEEDBACK):
             feedback = learned.quality.removeprefix(FEEDBACK)
@@ -428,7 +428,7 @@ class LearnedRoutes(DeletionStep):
         if await self._store.forget_learned(after, rows, artifact=row.artifact):
             await self._artifacts().delete(row.artifact)
         elif after.artifact:
-            # Somebody else has taken rows out: once more, of what they left.
+            # Another process has taken rows out: once more, of what it left.
             await self._artifacts().delete(after.artifact)
 
     async def _without(self, row: LearnedModel, rows: frozenset[int]) -> LearnedModel:

@@ -445,16 +445,11 @@ class Predictor(TargetPredictor):
         return stays.cost_usd - other.cost_usd <= per_million * request.size / 4e6
 
 
-def targets_of(route: Route) -> tuple[str, ...]:
-    """Return the `provider/model` of a route's targets that have a weight."""
-    return tuple(dict.fromkeys(target.model for target in route.targets if target.weight))
-
-
 def settings_of(route: Route) -> dict[str, Any]:
     """Return what a model depends on; one that was made with something else is outdated."""
     learned = route.learned
     assert learned is not None, "the strategy has settings"
-    targets = targets_of(route)
+    targets = route.weighted
     reference = -1
     if learned.within is not None:
         reference = targets.index(learned.of) if learned.of in targets else 0

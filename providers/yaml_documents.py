@@ -17,6 +17,8 @@ from typing import Any, TypeVar, overload
 import msgspec
 import yaml
 
+from providers.plain_files import read_plain_file
+
 MAX_BYTES = 4 * 2**20
 MAX_VALUES = 300_000
 MAX_DEPTH = 100
@@ -134,11 +136,10 @@ def decode_file(path: Path, kind: Any = Any) -> Any:
     """Decode a file, which is never read beyond the limit.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be read, has too many bytes, or is no plain file.
         msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError: as `decode` does.
     """
-    with path.open("rb") as file:
-        return decode(file.read(MAX_BYTES + 1), kind)
+    return decode(read_plain_file(path, MAX_BYTES), kind)
 
 
 def joined(text: str) -> str:

@@ -23,7 +23,7 @@ from providers.errors import ConfigError
 from providers.http.transport import Transport
 from providers.kinds import make
 from providers.masking import Masks
-from router.config.documents import read_yaml
+from router.config.documents import read_text, read_yaml
 from router.config.environment import ADMIN_KEY
 from router.config.schema import Config
 from router.config.telemetry import Telemetry
@@ -693,7 +693,7 @@ def check_schedules(config: Config, source: Path | None) -> None:
         config = msgspec.structs.replace(config, telemetry=Telemetry())
         written = None
         if source is not None:
-            text = source.read_text(encoding="utf-8")
+            text = read_text(source, error=ConfigError)
             written, _ = read_yaml(text, str(source), error=ConfigError)
         asyncio.run(Services(config, source).schedules.check(written))
 

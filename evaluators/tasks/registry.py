@@ -25,6 +25,7 @@ from evaluators.data.paths import is_below
 from evaluators.document import RunDocument
 from providers.errors import RunDocumentError, closest
 from providers.names import MAX_ADDRESS_BYTES, check_name
+from providers.plain_files import open_plain_file
 from providers.yaml_documents import UNREADABLE_VALUE, JoiningLoader, check
 
 TASKS = ("classification", "question_answering", "summarization", "text_generation", "translation")
@@ -181,7 +182,7 @@ def _from_file(name: str, base: Path, within: Sequence[str | Path] | None) -> Ta
         )
     try:
         path = (base / name).resolve()
-        with path.open("rb") as file:
+        with open_plain_file(path) as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise _wrong(f"task: {name}: {error.strerror}") from None

@@ -21,6 +21,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from providers.base import BytesReply, Call, ProviderConfig, Reply
 from providers.errors import ConfigError, ModelNotFoundError, NotFoundError, RequestError, closest
 from providers.http import sse
 from providers.offline.recording import RecordedExchange, values_of
+from providers.plain_files import open_plain_file
 from providers.translation.compose import (
     ComposedAnswer,
     TextPath,
@@ -258,7 +260,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 def _lines(path: Path) -> Iterator[str]:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with TextIOWrapper(open_plain_file(path), encoding="utf-8-sig", newline="") as file:
             yield from file
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from error

@@ -16,6 +16,7 @@ import msgspec
 from rich.table import Column, Table
 
 from providers.errors import ConflictError, EvalrouterError, InputError, RequestError
+from providers.plain_files import open_plain_file
 from router.cli.commands import (
     Commands,
     actor,
@@ -204,7 +205,11 @@ def _candidates(file: Path, dataset: str) -> Iterator[ReviewCandidate]:
     from router.loop.review import ReviewCandidate  # noqa: PLC0415  (see TYPE_CHECKING above)
 
     names = {"messages", "answer", "reference", "metadata"}
-    with file.open("rb") as lines:
+    try:
+        lines = open_plain_file(file)
+    except OSError as problem:
+        raise InputError(f"{file}: {problem.strerror}") from None
+    with lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue

@@ -19,7 +19,9 @@ import yaml
 
 from providers.base import Secret
 from providers.errors import InputError, closest
+from providers.plain_files import read_plain_file
 from providers.yaml_documents import (
+    MAX_BYTES,
     SLOWLY_READ,
     UNREADABLE_VALUE,
     Loader,
@@ -156,21 +158,32 @@ def parse_yaml(text: str, source: str, *, error: type[InputError]) -> Document:
     return document
 
 
+def read_text(path: Path, *, error: type[InputError]) -> str:
+    """Return the text of a file that may be a document.
+
+    Raises:
+        error: it is missing, is no plain file, is too large or not UTF-8; names the file, and for
+            a missing one the closest beside it.
+    """
+    try:
+        return read_plain_file(path, MAX_BYTES).decode()
+    except FileNotFoundError:
+        folder = path.parent
+        near = [item.name for item in folder.glob("*.y*ml")] if folder.is_dir() else []
+        raise error(f"{path}: no such file.{closest(path.name, near)}") from None
+    except UnicodeDecodeError as problem:
+        raise error(f"{path}: not UTF-8 at byte {problem.start}") from None
+    except OSError as problem:
+        raise error(f"{path}: {problem.strerror}") from None
+
+
 def read_document(path: Path, *, error: type[InputError]) -> Document:
     """Read a YAML or JSON file that has an object, whose values are not checked.
 
     Raises:
         error: it cannot be read; names the file, and the line where there is one.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise error(f"{path}: no such file") from None
-    except UnicodeDecodeError as problem:
-        raise error(f"{path}: not UTF-8 at byte {problem.start}") from None
-    except OSError as problem:
-        raise error(f"{path}: {problem.strerror}") from None
-    document = parse_yaml(text, str(path), error=error)
+    document = parse_yaml(read_text(path, error=error), str(path), error=error)
     require_object(document, error=error)
     return document
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from providers.base import Secret
 from providers.errors import ConfigError, closest
+from providers.plain_files import open_plain_file
 
 # Of a server that a command calls.
 API_KEY = "EVALROUTER_API_KEY"
@@ -161,7 +162,7 @@ def read_key_file(path: Path, name: str) -> str:
                 f"{where}: every user can read it (mode {stat.S_IMODE(mode):04o}); chmod 600 it, "
                 "or 440 for a group (Kubernetes: defaultMode: 0440, Docker: mode: 0400)"
             )
-        with path.open("rb") as file:
+        with open_plain_file(path) as file:
             data = file.read(_MAX_KEY_FILE_BYTES)
     except FileNotFoundError:
         raise ConfigError(f"{where}: no such file") from None

@@ -19,7 +19,7 @@ from providers.errors import ConfigError, closest
 from providers.http.transport import HttpLimits
 from router.config import environment
 from router.config.alerts import Alerts, alert_problems
-from router.config.documents import UNREAD, Problem, read_yaml, refusal, require_object
+from router.config.documents import UNREAD, Problem, read_text, read_yaml, refusal, require_object
 from router.config.evaluation import Datasets, Evaluation, evaluation_problems, with_hub
 from router.config.evidence import Evidence
 from router.config.prices import Price
@@ -54,17 +54,7 @@ def load(path: Path | None = None, environ: Mapping[str, str] | None = None) -> 
     path = source_of(path, environ)
     if path is None:
         return embedded(environ)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        folder = path.parent
-        near = [item.name for item in folder.glob("*.y*ml")] if folder.is_dir() else []
-        raise ConfigError(f"{path}: no such file.{closest(path.name, near)}") from None
-    except UnicodeDecodeError as problem:
-        raise ConfigError(f"{path}: not UTF-8 at byte {problem.start}") from None
-    except OSError as problem:
-        raise ConfigError(f"{path}: {problem.strerror}") from None
-    return parse(text, str(path), environ)
+    return parse(read_text(path, error=ConfigError), str(path), environ)
 
 
 def source_of(path: Path | None, environ: Mapping[str, str] | None = None) -> Path | None:
@@ -99,7 +89,7 @@ def answered_variables(path: Path | None = None) -> list[str]:
 
 def _text_of(path: Path | None) -> str:
     source = source_of(path)
-    return "" if source is None else source.read_text(encoding="utf-8")
+    return "" if source is None else read_text(source, error=ConfigError)
 
 
 def embedded(environ: Mapping[str, str]) -> Config:

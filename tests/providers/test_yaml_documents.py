@@ -72,6 +72,19 @@ def test_bombs_behind_an_escape_that_only_one_reader_takes(tmp_path, reader, bom
     assert len(caught.value.message) < 500
 
 
+@pytest.mark.parametrize("reader", READERS)
+def test_what_is_no_plain_file(tmp_path, reader):
+    # An empty file is read without a complaint by some, and a folder or a device is not.
+    path = tmp_path / "d.yaml"
+    path.symlink_to("/dev/null")
+    with pytest.raises(EvalrouterError, match=r"d\.yaml: not a plain file"):
+        READERS[reader](path)
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(EvalrouterError, match=r"d\.yaml: Is a directory"):
+        READERS[reader](path)
+
+
 @pytest.mark.parametrize("place", ['"{}": 1', 'name: "{}"', 'tags: ["{}"]'])
 @pytest.mark.parametrize("reader", READERS)
 def test_half_of_a_surrogate_pair_is_refused(tmp_path, reader, place):

@@ -17,7 +17,7 @@ from router.cli.doctor import machine, storage
 from router.cli.doctor.findings import Finding, PlannedCheck, Results, run_checks
 from router.cli.doctor.hosts import ProviderChecks
 from router.cli.doctor.traces import traces
-from router.config.documents import read_yaml
+from router.config.documents import read_text, read_yaml
 from router.config.environment import referenced_variables
 from router.config.loading import (
     DEFAULT_FILE,
@@ -162,7 +162,7 @@ def _variables(source: Path | None, config: Config) -> dict[str, str]:
     }
     if source is None:
         return variables
-    document, _ = read_yaml(source.read_text(encoding="utf-8"), str(source), error=ConfigError)
+    document, _ = read_yaml(read_text(source, error=ConfigError), str(source), error=ConfigError)
     entries = document.data.get("providers") if isinstance(document.data, dict) else None
     for name, entry in (entries if isinstance(entries, dict) else {}).items():
         written = entry.get("api_key") if isinstance(entry, dict) else None

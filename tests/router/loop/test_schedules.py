@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -578,19 +579,34 @@ async def test_a_process_that_closes_leaves_what_is_running_at_once(start):
     assert row.state == "completed"
 
 
+class BusyThreads(ThreadPoolExecutor):
+    """One thread, which is busy until an end is set."""
+
+    def __init__(self):
+        super().__init__(1)
+        self.wanted, self.end = asyncio.Event(), threading.Event()
+        super().submit(self.end.wait)
+
+    def submit(self, *args, **kwargs):
+        self.wanted.set()
+        return super().submit(*args, **kwargs)
+
+
 async def test_an_owner_that_slept_queues_no_second_run(start, tmp_path, clock):
-    """It is held up by its document; when that can be read, another process has done the work."""
-    path = tmp_path / "run.yaml"
-    os.mkfifo(path)
+    """It has no thread to read its document; when it gets one, another has done the work."""
+    (tmp_path / "run.yaml").write_text(DOCUMENT)
     first = await start(config_of(tmp_path, FILED))
     clock.now = NIGHT
-    await first.schedule_controller.run_once()
-    # The other one has a copy of it.
-    second = await start(config_of(tmp_path))
-    [row] = await taken_over(second, clock)
-    assert row.state == "completed"
-    await asyncio.to_thread(path.write_text, DOCUMENT)
-    await first.schedule_controller.settled()
+    with BusyThreads() as busy:
+        asyncio.get_running_loop().set_default_executor(busy)
+        await first.schedule_controller.run_once()
+        await busy.wanted.wait()
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor())
+        second = await start(config_of(tmp_path))
+        [row] = await taken_over(second, clock)
+        assert row.state == "completed"
+        busy.end.set()
+        await first.schedule_controller.settled()
     assert [run.id for run in await first.store.runs()] == [row.run_id]
     assert await history(second) == [row]
 

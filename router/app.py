@@ -54,6 +54,7 @@ from router.api import (
     run_logs,
     schedules,
     shadows,
+    static_files,
     tasks,
     tracking,
     traffic,
@@ -263,6 +264,7 @@ def create_app(services: Services) -> ASGIApp:
             providers.examine,
             pages.home,
             pages.run_page,
+            static_files.static_file,
         ],
         dependencies={
             "services": Provide(lambda: services, sync_to_thread=False),

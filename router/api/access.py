@@ -49,6 +49,7 @@ CLOSED = RoleAccess("no", "no", "no", "no")
 ACCESS: Mapping[str, RoleAccess] = {
     "GET /health/live": PUBLIC,
     "GET /health/ready": PUBLIC,
+    "GET /static/{files_version}/{name}": PUBLIC,
     # models
     **{f"POST {path}": ANY_KEY for path in PATHS},
     "GET /v1/models": ANY_KEY,
@@ -182,10 +183,11 @@ ACCESS: Mapping[str, RoleAccess] = {
     "GET /providers/{name}/conformance": ADMINS,
     "POST /providers/{name}/conformance": ADMINS,
 }
-# No operation of these paths has a parameter in its path.
+# The paths that need no key, and what those begin with that have a parameter.
 PUBLIC_PATHS = frozenset(
     operation.partition(" ")[2] for operation, access in ACCESS.items() if access.no_key == "all"
 )
+PUBLIC_PREFIXES = tuple(path.partition("{")[0] for path in PUBLIC_PATHS if "{" in path)
 
 
 class Caller(NamedTuple):

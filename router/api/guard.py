@@ -21,7 +21,7 @@ from litestar import Litestar
 from litestar.types import Receive, Send
 
 from providers.errors import AuthenticationError, RequestError
-from router.api.access import PRESENTED, PUBLIC_PATHS, PresentedKey
+from router.api.access import PRESENTED, PUBLIC_PATHS, PUBLIC_PREFIXES, PresentedKey
 from router.api.errors import refuse
 from router.api.origins import Hosts, Origins
 from router.gateway.keys import Keys, presented
@@ -54,7 +54,7 @@ class Guard:
 
     def _check(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> PresentedKey:
         required = self._keys.required
-        if path in PUBLIC_PATHS:
+        if path in PUBLIC_PATHS or path.startswith(PUBLIC_PREFIXES):
             # Load balancers call a machine by its address.
             if not required:
                 self._hosts.check(headers.get(b"host"), addresses=True)

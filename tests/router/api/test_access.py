@@ -55,10 +55,11 @@ def test_a_later_role_may_do_what_an_earlier_one_may():
         assert ranks == sorted(ranks), operation
 
 
-def test_what_is_open_without_a_key_has_no_parameter():
+def test_what_is_open_without_a_key_is_little():
     assert [name for name, access in ACCESS.items() if access == PUBLIC] == [
         "GET /health/live",
         "GET /health/ready",
+        "GET /static/{files_version}/{name}",
     ]
 
 

@@ -393,6 +393,7 @@ class DatasetRegistry:
                     address=f"{row.name}@{row.hash[:SHOWN_HASH]}",
                     columns=row.mapping,
                     delimiter=row.delimiter,
+                    registered=row.hash,
                 )
             return
         fetching = fetched(named, base=base, config=self._config, over_http=over_http)

@@ -51,6 +51,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
         columns: the file's own column names to known ones, as it was registered.
         delimiter: what separates the cells of CSV and TSV, as it was registered.
         provenance: what is known of how it was made.
+        registered: the hash of the registered version that it is; "" where it is none.
     """
 
     path: Path
@@ -59,6 +60,7 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     columns: dict[str, str] = {}
     delimiter: str = ""
     provenance: dict[str, Any] = {}
+    registered: str = ""
 
 
 def is_address(named: str) -> bool:

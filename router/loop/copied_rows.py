@@ -40,8 +40,6 @@ class CopiedRowsDeletion(DeletionStep):
             if at_most is not None and deleted >= at_most:
                 return Deletion(related=deleted, complete=False, elsewhere=tuple(elsewhere))
             elsewhere += await self._runs_over(copied.hash)
-            # A watch has answers to the rows; its next probe begins another reference.
-            await self._store.forget_watched(copied.hash)
             deleted += await self._datasets.delete_rows(copied.hash, copied.rows)
         return Deletion(related=deleted, elsewhere=tuple(elsewhere))
 

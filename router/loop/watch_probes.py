@@ -63,11 +63,13 @@ class WatchRequests(NamedTuple):
     Attributes:
         samples: the requests.
         dataset, dataset_hash: the dataset's version; "" without one.
+        registered: its hash where it is a registered one, whose rows may be deleted; else "".
     """
 
     samples: tuple[Sample, ...]
     dataset: str = ""
     dataset_hash: str = ""
+    registered: str = ""
 
     def made_for(self, watch: WatchSettings, target: str) -> str:
         """Return a hash of what is sent to whom, and how it is compared.
@@ -138,7 +140,9 @@ async def requests_of(watch: WatchSettings, datasets: DatasetRegistry) -> WatchR
         samples = await in_thread(lambda: tuple(prepared.samples()))
         if not samples:
             raise DatasetError(f"{watch.dataset} has no rows", param="dataset")
-        return WatchRequests(samples, source.address, prepared.dataset.hash)
+        return WatchRequests(
+            samples, source.address, prepared.dataset.hash, registered=source.registered
+        )
 
 
 class ProbeSender:

@@ -378,7 +378,9 @@ class Watches:
         if not drawn.why:
             comparison = ReferenceComparison(watch, reference, history)
             probe, changes = await asyncio.to_thread(comparison.of_probe, probe, sent, drawn.values)
-        await self._store.add_watch_probe(probe, counted=len(history), changes=changes)
+        await self._store.add_watch_probe(
+            probe, counted=len(history), changes=changes, registered=sent.registered
+        )
         if "drift_at" in changes:
             log.warning("%s has changed: found by the watch %s", target, name)
         return probe

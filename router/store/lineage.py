@@ -70,7 +70,10 @@ class LineageStore(DatasetStore, Protocol):
         ...
 
     async def forget_sources(self, content: str, rows: Collection[str]) -> None:
-        """Forget where rows of the versions with a hash come from: they are not in it any more."""
+        """Forget where rows of the versions with a hash come from: they are not in it any more.
+
+        The answers to them that references and probes of watches have are deleted.
+        """
         ...
 
     async def replace_versions(
@@ -78,6 +81,7 @@ class LineageStore(DatasetStore, Protocol):
     ) -> None:
         """Put versions in the place of all that have the hash `old`, without some of its rows.
 
-        They have its lineage, but for those rows. Where `new` is empty, the old ones are gone.
+        They have its lineage, but for those rows. Where `new` is empty, the old ones are gone. The
+        answers to the old ones that references and probes of watches have are deleted.
         """
         ...

@@ -178,13 +178,25 @@ class WatchStore(Protocol):
         ...
 
     async def add_watch_probe(
-        self, probe: WatchProbe, *, counted: int, changes: Mapping[str, Any] = {}
+        self,
+        probe: WatchProbe,
+        *,
+        counted: int,
+        changes: Mapping[str, Any] = {},
+        registered: str = "",
     ) -> None:
         """Add a probe, and set fields of its reference.
 
+        Args:
+            probe: the probe.
+            counted: how many probes of its signal that count its reference had.
+            changes: fields of the reference.
+            registered: the hash of the registered dataset whose rows were sent; "" for none.
+
         Raises:
             ConflictError: its reference is not the present one, or has another number of probes of
-                the signal that count than `counted`.
+                the signal that count than `counted`; or rows that were sent have been deleted
+                meanwhile, so that nothing of the answers to them may be stored.
         """
         ...
 
@@ -212,13 +224,6 @@ class WatchStore(Protocol):
 
     async def watch_spending(self, watch: str, since: float) -> float:
         """Return what probes have cost since then, in US dollars."""
-        ...
-
-    async def forget_watched(self, content: str) -> int:
-        """Delete the answers to a dataset's version that references and probes have.
-
-        Return of how many references. `content` is the version's hash. Distances stay.
-        """
         ...
 
     async def count_answers(

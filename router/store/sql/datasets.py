@@ -8,6 +8,7 @@ from router.store.columns.values import readable
 from router.store.datasets import DatasetRow, DatasetStore
 from router.store.sql.connection import Connection, insert
 from router.store.sql.database import SqlPart
+from router.store.sql.watches import forget_watched
 
 _COLUMNS = DatasetRow.__struct_fields__
 
@@ -55,5 +56,8 @@ def _delete(db: Connection, name: str, content: str) -> bool:
         raise NotFoundError(f"there is no version {content[:12]} of a dataset {name!r}")
     if db.execute("SELECT 1 FROM datasets WHERE hash = ?", (content,)).fetchone() is not None:
         return True
-    db.execute("DELETE FROM dataset_sources WHERE hash = ?", (content,))
+    sources = db.execute("DELETE FROM dataset_sources WHERE hash = ?", (content,))
+    if sources.rowcount:
+        # A later deletion of the requests would no longer find what watches have of them.
+        forget_watched(db, content)
     return False

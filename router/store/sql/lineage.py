@@ -11,6 +11,7 @@ from router.store.lineage import CopiedRows, LineageStore, RowSource
 from router.store.sql.connection import Connection
 from router.store.sql.datasets import SqlDatasets, insert_version
 from router.store.sql.filters import conditions_of
+from router.store.sql.watches import forget_watched
 from router.store.traffic import TrafficFilter
 
 _COLUMNS = ", ".join(SOURCE_COLUMNS)
@@ -83,6 +84,7 @@ def _copied(db: Connection, matching: TrafficFilter) -> CopiedRows | None:
 
 
 def _forget(db: Connection, version: str, rows: Collection[str]) -> None:
+    forget_watched(db, version)
     db.execute(
         f"DELETE FROM dataset_sources WHERE hash = :version AND {db.any_of('row_id', ':rows')}",
         {"version": version, "rows": db.array(sorted(rows))},
@@ -93,5 +95,6 @@ def _replace(db: Connection, old: str, new: Sequence[DatasetRow], without: Colle
     for row in new:
         insert_version(db, row)
         _inherit(db, row.hash, old, without)
+    forget_watched(db, old)
     db.execute("DELETE FROM datasets WHERE hash = ?", (old,))
     db.execute("DELETE FROM dataset_sources WHERE hash = ?", (old,))

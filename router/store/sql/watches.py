@@ -22,6 +22,7 @@ from router.store.sql.filters import given
 from router.store.watches import (
     MAX_VERSIONS,
     OTHERS,
+    PROBE,
     LanguageCount,
     LiveHour,
     ModelVersion,
@@ -68,9 +69,14 @@ class SqlWatches(SqlPart, WatchStore):
         return await self._database.read("read a reference", _present, watch)
 
     async def add_watch_probe(
-        self, probe: WatchProbe, *, counted: int, changes: Mapping[str, Any] = {}
+        self,
+        probe: WatchProbe,
+        *,
+        counted: int,
+        changes: Mapping[str, Any] = {},
+        registered: str = "",
     ) -> None:
-        await self._database.write("add a probe", _add_probe, probe, counted, changes)
+        await self._database.write("add a probe", _add_probe, probe, counted, changes, registered)
 
     async def watch_probes(
         self,
@@ -90,9 +96,6 @@ class SqlWatches(SqlPart, WatchStore):
 
     async def watch_spending(self, watch: str, since: float) -> float:
         return await self._database.read("add up probes", _spending, watch, since)
-
-    async def forget_watched(self, content: str) -> int:
-        return await self._database.write("forget answers of probes", _forget, content)
 
     async def count_answers(
         self,
@@ -157,14 +160,17 @@ def _present(db: Connection, watch: str) -> WatchReference | None:
     return None if row is None else watch_row(WatchReference, _REFERENCE, row)
 
 
-def _add_probe(db: Connection, probe: WatchProbe, counted: int, changes: Mapping[str, Any]) -> None:
-    # The row of the reference is changed first, so that whoever does the same waits for this.
-    columns = reference_changes(changes)
-    assignments = ", ".join(f"{name} = :{name}" for name in columns) or "number = number"
-    db.execute(
-        f"UPDATE watch_references SET {assignments} WHERE watch = :w AND number = :n",
-        columns | {"w": probe.watch, "n": probe.reference},
-    )
+def _add_probe(
+    db: Connection,
+    probe: WatchProbe,
+    counted: int,
+    changes: Mapping[str, Any],
+    registered: str,
+) -> None:
+    # The row of the reference is written first, so that whoever does the same waits for this.
+    of_reference = "WHERE watch = :w AND number = :n"
+    key = {"w": probe.watch, "n": probe.reference}
+    db.execute(f"UPDATE watch_references SET number = number {of_reference}", key)
     known = db.execute(
         f"SELECT count(*) FROM watch_probes WHERE watch = ? AND reference = ? AND signal = ?"
         f" AND {_COUNTS}",
@@ -172,9 +178,28 @@ def _add_probe(db: Connection, probe: WatchProbe, counted: int, changes: Mapping
     ).fetchone()[0]
     if known != counted or _last_number(db, probe.watch) != probe.reference:
         raise ConflictError(f"{probe.watch} was probed or pinned by another process meanwhile")
+    if probe.signal == PROBE and probe.kind != "missing":
+        _check_rows(db, probe, counted, registered)
+    if columns := reference_changes(changes):
+        assignments = ", ".join(f"{name} = :{name}" for name in columns)
+        db.execute(f"UPDATE watch_references SET {assignments} {of_reference}", columns | key)
     [number] = db.new_numbers("watch_probes", 1)
     values = watch_columns(msgspec.structs.replace(probe, number=number), _PROBE)
     db.execute(insert("watch_probes", _PROBE), values)
+
+
+def _check_rows(db: Connection, probe: WatchProbe, counted: int, registered: str) -> None:
+    """Refuse the answers to rows that were deleted while a probe was in flight."""
+    [anchor] = db.execute(
+        "SELECT anchor FROM watch_references WHERE watch = ? AND number = ?",
+        (probe.watch, probe.reference),
+    ).fetchone()
+    version = db.execute("SELECT 1 FROM datasets WHERE hash = ?", (registered,)).fetchone()
+    if (counted and anchor == "{}") or (registered and version is None):
+        raise ConflictError(
+            f"requests that {probe.watch} has sent rows of were deleted while it was probed",
+            code="requests_deleted",
+        )
 
 
 def _probes(
@@ -220,21 +245,23 @@ def _spending(db: Connection, watch: str, since: float) -> float:
     return spent or 0.0
 
 
-def _forget(db: Connection, content: str) -> int:
+def forget_watched(db: Connection, content: str) -> None:
+    """Delete the answers to a dataset's version that references and probes have; distances stay.
+
+    It is done where the version's rows are deleted, so that no probe comes in between.
+    """
+    # All of its references, also those without answers yet: a probe that is being stored is waited
+    # for, and one that comes later finds the rows gone.
+    db.execute("UPDATE watch_references SET anchor = '{}' WHERE dataset_hash = ?", (content,))
     references = db.execute(
-        "SELECT watch, number FROM watch_references WHERE dataset_hash = ? AND anchor <> '{}'",
-        (content,),
+        "SELECT watch, number FROM watch_references WHERE dataset_hash = ?", (content,)
     ).fetchall()
     for watch, number in references:
         db.execute(
-            "UPDATE watch_references SET anchor = '{}' WHERE watch = ? AND number = ?",
-            (watch, number),
+            "UPDATE watch_probes SET detail = '{}' WHERE watch = ? AND reference = ?"
+            " AND signal = ?",
+            (watch, number, PROBE),
         )
-        db.execute(
-            "UPDATE watch_probes SET detail = '{}' WHERE watch = ? AND reference = ?",
-            (watch, number),
-        )
-    return len(references)
 
 
 def _count(

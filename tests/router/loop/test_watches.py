@@ -16,6 +16,7 @@ from providers.errors import ConfigError, ConflictError, DatasetError, NotFoundE
 from providers.offline.scripted import Script, ScriptedServer
 from router.cli import main
 from router.config.loading import parse
+from router.datasets.registry import Lineage
 from router.evals.lease import this_owner
 from router.evals.requests import EvalRequester
 from router.gateway.answer_counts import AnswerCounts
@@ -23,7 +24,9 @@ from router.loop.watch_alerts import DriftSource
 from router.loop.watches import Watches, WatchPin
 from router.records import Record, Target
 from router.services import Services
+from router.store.lineage import RowSource
 from router.store.sqlite import SqliteStore
+from router.store.traffic import TrafficFilter
 
 CONFIG = """
 providers:
@@ -45,9 +48,9 @@ class Clock:
 
 
 @asynccontextmanager
-async def watched(tmp_path, rules: list, watch: str = QUICK + "}"):
+async def watched(tmp_path, rules: list, watch: str = QUICK + "}", sleep=asyncio.sleep):
     script = msgspec.convert({"models": {"a": rules}}, Script)
-    async with ScriptedServer(script) as upstream:
+    async with ScriptedServer(script, sleep=sleep) as upstream:
         text = CONFIG.format(url=upstream.url, folder=tmp_path, watch=watch)
         async with Services(parse(text, "c.yaml", {})) as parts:
             parts.upstream = upstream
@@ -230,20 +233,61 @@ async def test_probes_stop_when_the_days_money_is_spent(tmp_path):
 
 
 async def test_a_deletion_takes_the_answers_of_a_reference(tmp_path):
-    (tmp_path / "rows.jsonl").write_text('{"input": "x"}\n')
-    watch = QUICK.replace("prompts: [x]", f"dataset: {tmp_path}/rows.jsonl") + "}"
+    watch = QUICK.replace("prompts: [x]", "dataset: own") + "}"
     async with watched(tmp_path, [{"answer": "secret"}], watch) as parts:
+        await copied(parts, tmp_path)
         await probe(parts, 3)
         reference = await parts.store.watch_reference("nightly")
         assert "secret" in str(reference.anchor)
-        await parts.store.forget_watched(reference.dataset_hash)
+        await parts.deletion.delete(TrafficFilter(user="ann"))
         assert "secret" not in str(await parts.watches.report("nightly"))
         await probe(parts, 1)
         view = await parts.watches.view("nightly")
-        assert (view.reference.number, view.reference.reason) == (
-            2,
-            "what the reference had of requests was deleted",
-        )
+        assert view.reference.number == 2
+        assert "changed" in view.reference.reason
+
+
+@pytest.mark.parametrize("before", [0, 2])
+async def test_a_deletion_reaches_a_probe_that_is_in_flight(tmp_path, before):
+    watch = QUICK.replace("prompts: [x]", "dataset: own") + "}"
+    rules = [
+        {"times": 2 * before, "answer": "secret"},
+        {"times": 2, "answer": "secret", "delay_s": 1},
+        {"answer": "public"},
+    ]
+    deleted = asyncio.Event()
+
+    async def until_deleted(_) -> None:
+        await deleted.wait()
+
+    rules = rules if before else rules[1:]
+    async with watched(tmp_path, rules, watch, sleep=until_deleted) as parts:
+        await copied(parts, tmp_path)
+        await probe(parts, before)
+        sending = asyncio.create_task(parts.watches.probe("nightly"))
+        while len(parts.upstream.log.requests) < 2 * before + 1:
+            await asyncio.sleep(0)
+        done = await parts.deletion.delete(TrafficFilter(user="ann"))
+        assert done.complete
+        deleted.set()
+        with pytest.raises(ConflictError, match="deleted while"):
+            await sending
+        present = await parts.store.watch_reference("nightly")
+        probes = await parts.store.watch_probes("nightly")
+        assert "secret" not in str([present, probes])
+        await probe(parts, 1)
+        assert (await parts.watches.view("nightly")).reference.number == 2
+
+
+async def copied(parts, tmp_path) -> None:
+    """Register two rows that were copied from requests of two users."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"id": "1", "input": "x"}\n{"id": "2", "input": "y"}\n')
+    users = {"1": "ann", "2": "bob"}
+    sources = [RowSource(row=n, id=n, at=1.0, user=user) for n, user in users.items()]
+    await parts.datasets.derive(
+        path, name="own", source="requests", provenance={}, lineage=Lineage(sources=sources)
+    )
 
 
 async def test_names_that_do_not_exist(tmp_path):

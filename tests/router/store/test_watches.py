@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from providers.errors import ConflictError, StoreError
+from router.store.datasets import DatasetRow
+from router.store.lineage import RowSource
 from router.store.watches import (
     MAX_VERSIONS,
     OTHERS,
@@ -91,12 +94,59 @@ async def test_a_new_reference_ends_the_one_before(store):
 async def test_answers_to_a_deleted_dataset_are_forgotten(store):
     await store.begin_reference(a_reference(dataset="d@ab", dataset_hash="abcd"))
     await store.add_watch_probe(a_probe(detail={"rows": ["secret"]}), counted=0)
-    assert await store.forget_watched("other") == 0
-    assert await store.forget_watched("abcd") == 1
-    assert await store.forget_watched("abcd") == 0
+    language = a_probe(signal="language", kind="anchor", detail={"language": "de"})
+    await store.add_watch_probe(language, counted=0)
+    await store.replace_versions("other", (), ())
+    assert (await store.watch_reference("nightly")).anchor
+    await store.replace_versions("abcd", (), ())
     assert (await store.watch_reference("nightly")).anchor == {}
-    [probe] = await store.watch_probes("nightly")
+    live, probe = await store.watch_probes("nightly")
     assert (probe.detail, probe.distance) == ({}, 0.25)
+    assert live.detail == {"language": "de"}
+
+
+@pytest.mark.parametrize("counted", [0, 1])
+async def test_answers_to_rows_that_were_deleted_meanwhile_are_not_stored(store, counted):
+    version = DatasetRow(
+        name="d", hash="abcd", path="p", format="jsonl", rows=1, columns=(), created_at=1.0
+    )
+    await store.add_dataset(version)
+    await store.begin_reference(a_reference(dataset="d@ab", dataset_hash="abcd", anchor={}))
+    secret = {"draws": [[["secret"]]]}
+    if counted:
+        first = a_probe(kind="anchor", distance=None)
+        await store.add_watch_probe(first, counted=0, changes={"anchor": secret}, registered="abcd")
+    await store.replace_versions("abcd", (), ())
+    # Of another version, which has what the reference was made of in common: it is there.
+    other = msgspec.structs.replace(version, hash="ef", name="e")
+    await store.add_dataset(other)
+    for registered in ["abcd"] if counted == 0 else ["abcd", "ef"]:
+        with pytest.raises(ConflictError, match="deleted while"):
+            await store.add_watch_probe(
+                a_probe(kind="anchor", detail={"rows": ["secret"]}),
+                counted=counted,
+                changes={"anchor": secret},
+                registered=registered,
+            )
+    assert (await store.watch_reference("nightly")).anchor == {}
+    assert len(await store.watch_probes("nightly")) == counted
+    # One that has nothing of them is stored.
+    missing = a_probe(kind="missing", distance=None, why="down")
+    await store.add_watch_probe(missing, counted=counted, registered="abcd")
+
+
+async def test_a_dataset_of_requests_takes_its_answers_along(store):
+    for name, sources in (("d", [RowSource(row="1", id="r", at=1.0)]), ("e", [])):
+        version = DatasetRow(
+            name=name, hash=f"h{name}", path="p", format="jsonl", rows=1, columns=(), created_at=1.0
+        )
+        await store.add_dataset(version)
+        await store.add_sources(version.hash, sources)
+        await store.begin_reference(a_reference(watch=name, dataset_hash=version.hash))
+        assert not await store.delete_dataset(name, version.hash)
+    assert (await store.watch_reference("d")).anchor == {}
+    # Nobody's requests are in it.
+    assert (await store.watch_reference("e")).anchor
 
 
 async def test_versions_and_hours_add_up(store):

@@ -78,6 +78,8 @@ _CLAIM_S = 30.0
 _RENEW_S = 10.0
 _AT_ONCE = 4
 _MAX_OCCURRENCES = 500
+# Among so many, the last one that took place is looked for; others were missed.
+_LAST = 20
 # A host that names more new versions than this since the reference names a new one all the time.
 _MAX_CHANGES = 20
 
@@ -307,8 +309,10 @@ class Watches:
         renewing = asyncio.create_task(self._renew(name, due))
         try:
             probe = await self._probe(name, watch)
-        except EvalrouterError as error:
-            await self._finish(name, due, "failed", {"why": error.message})
+        except Exception as error:
+            # One that is not finished would be sent again and again, and paid for each time.
+            why = error.message if isinstance(error, EvalrouterError) else f"a fault: {error!r}"
+            await self._finish(name, due, "failed", {"why": why[:1000]})
             raise
         finally:
             renewing.cancel()
@@ -351,9 +355,13 @@ class Watches:
         return await self._occur(name, watch, now)
 
     async def _probe(self, name: str, watch: WatchSettings) -> WatchProbe:
-        target = self._target(watch)
         began = await self._store.now()
-        sent = await requests_of(watch, self._datasets)
+        try:
+            target = self._target(watch)
+            sent = await requests_of(watch, self._datasets)
+        except EvalrouterError as error:
+            await self._add_missing(name, began, error.message)
+            raise
         reference = await self._reference(name, watch, target, sent)
         spent = await self._store.watch_spending(name, began // DAY_S * DAY_S)
         if spent >= watch.limits.usd_per_day:
@@ -375,15 +383,42 @@ class Watches:
         )
         history = await self._store.watch_values(name, reference.number, PROBE)
         changes: dict[str, Any] = {}
+        missing = probe
         if not drawn.why:
             comparison = ReferenceComparison(watch, reference, history)
-            probe, changes = await asyncio.to_thread(comparison.of_probe, probe, sent, drawn.values)
-        await self._store.add_watch_probe(
-            probe, counted=len(history), changes=changes, registered=sent.registered
-        )
+            try:
+                probe, changes = await asyncio.to_thread(
+                    comparison.of_probe, probe, sent, drawn.values
+                )
+            except Exception as error:
+                # The probe is stored all the same, because it has cost something.
+                log.exception("%s: the answers cannot be compared", name)
+                probe = msgspec.structs.replace(
+                    missing, why=f"the answers cannot be compared: {error}"[:1000]
+                )
+        try:
+            await self._store.add_watch_probe(
+                probe, counted=len(history), changes=changes, registered=sent.registered
+            )
+        except ConflictError as error:
+            if error.code != "requests_deleted":
+                raise
+            probe, changes = msgspec.structs.replace(missing, why=error.message), {}
+            await self._store.add_watch_probe(probe, counted=len(history))
         if "drift_at" in changes:
             log.warning("%s has changed: found by the watch %s", target, name)
         return probe
+
+    async def _add_missing(self, name: str, at: float, why: str) -> None:
+        """Note, where there is a reference, that a probe could not be sent."""
+        reference = await self._store.watch_reference(name)
+        if reference is None:
+            return
+        probe = WatchProbe(
+            watch=name, reference=reference.number, kind="missing", at=at, why=why[:1000]
+        )
+        history = await self._store.watch_values(name, reference.number, PROBE)
+        await self._store.add_watch_probe(probe, counted=len(history))
 
     async def _reference(
         self, name: str, watch: WatchSettings, target: str, sent: WatchRequests
@@ -633,11 +668,22 @@ class Watches:
         )
 
     async def _missing(self, name: str, reference: WatchReference | None) -> str:
-        """Return what the last probe lacks; "" where it was complete."""
-        last = await self._store.watch_probes(name, signal=PROBE, limit=1)
-        if not last or reference is None or last[0].reference != reference.number:
-            return ""
-        return last[0].why if last[0].kind == "missing" else ""
+        """Return what the last probe lacks, or why none could be sent; "" where it was complete."""
+        since = 0.0
+        if reference is not None:
+            since = reference.created_at
+            for last in await self._store.watch_probes(name, signal=PROBE, limit=1):
+                if last.reference == reference.number:
+                    if last.kind == "missing":
+                        return last.why
+                    since = max(since, last.at)
+        # Without a reference there are no probes, and a fault leaves none.
+        for ended in await self._store.occurrences("watch", name, running=False, limit=_LAST):
+            if ended.state in ("completed", "failed"):
+                is_new = ended.started_at is not None and ended.started_at >= since
+                failed = ended.state == "failed" and is_new
+                return str(ended.detail.get("why", "")) if failed else ""
+        return ""
 
     # for metrics
 

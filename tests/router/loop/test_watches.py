@@ -270,8 +270,10 @@ async def test_a_deletion_reaches_a_probe_that_is_in_flight(tmp_path, before):
         done = await parts.deletion.delete(TrafficFilter(user="ann"))
         assert done.complete
         deleted.set()
-        with pytest.raises(ConflictError, match="deleted while"):
-            await sending
+        last = await sending
+        assert (last.kind, last.requests, last.detail) == ("missing", 2, {})
+        assert "deleted while" in last.why
+        assert (await parts.watches.view("nightly")).state == "no_data"
         present = await parts.store.watch_reference("nightly")
         probes = await parts.store.watch_probes("nightly")
         assert "secret" not in str([present, probes])
@@ -288,6 +290,44 @@ async def copied(parts, tmp_path) -> None:
     await parts.datasets.derive(
         path, name="own", source="requests", provenance={}, lineage=Lineage(sources=sources)
     )
+
+
+async def test_a_watch_whose_dataset_is_gone_has_no_data(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"input": "x"}\n')
+    watch = QUICK.replace("prompts: [x]", f"dataset: {tmp_path}/rows.jsonl") + "}"
+    async with watched(tmp_path, [{"answer": "a"}], watch) as parts:
+        await probe(parts, 8)
+        assert (await parts.watches.view("nightly")).state == "quiet"
+        for text in (None, '{"input": 5', ""):
+            (tmp_path / "rows.jsonl").unlink(missing_ok=True)
+            if text is not None:
+                (tmp_path / "rows.jsonl").write_text(text)
+            with pytest.raises(DatasetError) as failed:
+                await parts.watches.probe("nightly")
+            report = await parts.watches.report("nightly", limit=1)
+            assert (report.state, report.why) == ("no_data", failed.value.message)
+            assert (report.probes[0].kind, report.probes[0].why) == ("missing", report.why)
+            [condition] = await conditions(parts)
+            assert condition.labels["signal"] == "no_data"
+            assert report.why in condition.summary
+        await parts.watches.run_once()
+        assert parts.watches.states() == [(("nightly", "no_data"), 1.0)]
+        # It goes on where it was.
+        (tmp_path / "rows.jsonl").write_text('{"input": "x"}\n')
+        await probe(parts, 1)
+        view = await parts.watches.view("nightly")
+        assert (view.state, view.reference.number, view.signals[0].values) == ("quiet", 1, 3)
+
+
+async def test_a_watch_that_could_never_be_probed_has_no_data(tmp_path):
+    watch = QUICK.replace("prompts: [x]", "dataset: nowhere.jsonl") + "}"
+    async with watched(tmp_path, noisy(1), watch) as parts:
+        assert (await parts.watches.view("nightly")).state == "learning"
+        with pytest.raises(DatasetError):
+            await parts.watches.probe("nightly")
+        view = await parts.watches.view("nightly")
+        assert view.state == "no_data"
+        assert "nowhere.jsonl" in view.why
 
 
 async def test_names_that_do_not_exist(tmp_path):

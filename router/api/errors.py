@@ -21,6 +21,7 @@ from providers.errors import (
     UpstreamStatusError,
 )
 from providers.wire import UNREADABLE
+from router.api.page_layout import error_page, wants_page
 from router.api.query_parameters import named_in_queries
 
 log = logging.getLogger("evalrouter")
@@ -98,11 +99,13 @@ async def refuse(error: RequestError, send: Send, **more: str) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-def handle(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+def handle(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     """Answer a request outside the hot path that failed; Litestar's exception handler."""
     if isinstance(error, LitestarValidation):
         error = refused_arguments(error, request.route_handler)
     ours = from_exception(error, request.method, request.url.path)
+    if wants_page(request):
+        return error_page(request, ours)
     headers = dict(ours.headers) if isinstance(ours, RequestError) else {}
     return Response(
         body_of(ours), status_code=ours.status, media_type="application/json", headers=headers

@@ -14,7 +14,7 @@ from evaluators.judge.calibration import JudgeChange
 from providers.errors import NotFoundError, RunDocumentError
 from router.api.bodies import body_as
 from router.api.injection import Injected
-from router.api.pages import PAGE_HEADERS
+from router.api.page_layout import html_response
 from router.api.paging import Offset, PageSize
 from router.evals.judges.label_plans import RunLabelPlan, label_plan, plan_run_labels
 from router.evals.judges.people_labels import LabelledAnswers, StoredLabels, keep_run_labels
@@ -84,11 +84,10 @@ async def show_study(services: Injected, study_id: FromPath[str]) -> Study:
     tags=["judges"],
     summary="A study of judges as HTML",
     media_type=MediaType.HTML,
-    response_headers=PAGE_HEADERS,
 )
 async def study_fragment(services: Injected, study_id: FromPath[str]) -> Response[str]:
     """Show a study as a section to be put into a page."""
-    return Response(html(await services.store.study(study_id)), media_type=MediaType.HTML)
+    return html_response(html(await services.store.study(study_id)))
 
 
 @get("/eval/judges/{name:str}/calibration", tags=["judges"], summary="A judge's newest calibration")

@@ -182,7 +182,8 @@ class Origins:
             async def send_exposed(message: Any) -> None:
                 if message["type"] == "http.response.start":
                     headers = list(message.get("headers", ()))
-                    message = {**message, "headers": headers + self._exposing(allowed, headers)}
+                    more = self._exposing(allowed, headers)
+                    message = {**message, "headers": _with_one_vary(headers + more)}
                 await send(message)
 
             # A whole answer in one call would go past `send_exposed`.
@@ -203,6 +204,14 @@ class Origins:
         if shown:
             more.append((b"access-control-expose-headers", b", ".join(shown)))
         return more
+
+
+def _with_one_vary(headers: ResponseHeaders) -> ResponseHeaders:
+    """Return the headers with what the answer depends on in one of them."""
+    values = [value for name, value in headers if name == b"vary"]
+    if len(values) < 2:
+        return headers
+    return [pair for pair in headers if pair[0] != b"vary"] + [(b"vary", b", ".join(values))]
 
 
 def _netloc(origin: str) -> str:

@@ -530,13 +530,6 @@ def test_names_with_control_characters_end_no_answer(tmp_path, http):
 # Headers
 
 
-def test_pages_load_nothing_and_are_in_no_frame(http, url):
-    reply = http.get(f"{url}/")
-    assert "default-src 'none'" in reply.headers["content-security-policy"]
-    assert "frame-ancestors 'none'" in reply.headers["content-security-policy"]
-    assert reply.headers["x-content-type-options"] == "nosniff"
-
-
 def test_an_error_does_not_repeat_all_that_was_sent(http, url):
     for path, body in [(CHAT, {**ASK, "model": "x/" + "a" * 200}), ("/eval", {"a" * 100_000: 1})]:
         reply = http.post(url + path, json=body)

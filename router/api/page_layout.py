@@ -1,0 +1,157 @@
+"""What all pages for a browser have in common: layout, headers, errors.
+
+    @page("/runs")
+    async def run_list(services: Injected, caller: InjectedCaller) -> Response[str]:
+        return await rendered("runs.html", caller, title="Runs", current="/runs", runs=...)
+
+A page loads files of this server only, and has no script or style of its own: the policy that it
+is sent with forbids both. Texts are escaped by the templates.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import cache
+from http import HTTPStatus
+from importlib.metadata import version as version_of
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from litestar import MediaType, Request, Response, get
+from litestar.handlers import HTTPRouteHandler
+
+from evaluators.reports.cells import verdict_words
+from evaluators.stats.comparison import Comparison
+from providers.errors import EvalrouterError
+from router.api.access import Caller, reach_of
+from router.api.static_files import WEB, version
+
+PAGE_HEADERS = {
+    "content-security-policy": "default-src 'self'; img-src 'self' data: blob:; "
+    "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cache-control": "private, no-cache",
+    "vary": "accept, cookie",
+}
+# Of handlers whose errors are pages, too.
+PAGE = "evalrouter_page"
+
+
+class NavigationEntry(NamedTuple):
+    """A page that every page links to."""
+
+    name: str
+    path: str
+
+
+NAVIGATION = (NavigationEntry("Home", "/"),)
+
+
+def page(path: str) -> Callable[[Callable[..., Any]], HTTPRouteHandler]:
+    """Return a decorator that makes a function the handler of a page."""
+    return get(path, media_type=MediaType.HTML, include_in_schema=False, opt={PAGE: True})
+
+
+def html_response(text: str, status_code: int = 200) -> Response[str]:
+    """Return a response with a page, or a part of one, under the policy of pages."""
+    return Response(
+        text, status_code=status_code, media_type=MediaType.HTML, headers=dict(PAGE_HEADERS)
+    )
+
+
+async def rendered(
+    template: str, caller: Caller | None, *, title: str, current: str = "", **values: Any
+) -> Response[str]:
+    """Return a page, made in a thread.
+
+    Args:
+        template: its file in `router/web`.
+        caller: whose page it is; None for a page without navigation.
+        title: what it is called.
+        current: the entry of the navigation that it is under.
+        values: what the template has besides.
+    """
+    known = _layout(caller, title, current) | values
+    text = await asyncio.to_thread(_templates().get_template(template).render, known)
+    return html_response(text)
+
+
+def error_page(request: Request[Any, Any, Any], error: EvalrouterError) -> Response[str]:
+    """Return an error as a page."""
+    caller = request.scope.get("auth")
+    title = HTTPStatus(error.status).phrase if error.status in set(HTTPStatus) else "Error"
+    values = _layout(caller if isinstance(caller, Caller) else None, title, "")
+    described = {"message": error.message, "status": error.status, "code": error.code}
+    text = _templates().get_template("error.html").render(values | described)
+    return html_response(text, error.status)
+
+
+def wants_page(request: Request[Any, Any, Any]) -> bool:
+    """Return whether an error is to be a page: of a page, or of a path that does not exist."""
+    handler = request.scope.get("route_handler")
+    is_page = handler is None or PAGE in handler.opt
+    return is_page and accepts_html(request.headers.get("accept", ""))
+
+
+def accepts_html(accept: str) -> bool:
+    """Return whether an Accept header is a browser's that loads a page, not a program's."""
+    return "text/html" in accept.lower()
+
+
+def _layout(caller: Caller | None, title: str, current: str) -> dict[str, Any]:
+    role = None if caller is None or caller.key is None else caller.key.role
+    shown = [
+        entry
+        for entry in NAVIGATION
+        if caller is not None
+        and (caller.key is None or reach_of(f"GET {entry.path}", role) != "no")
+    ]
+    return {"title": title, "current": current, "navigation": shown}
+
+
+@cache
+def _templates() -> Environment:
+    templates = Environment(
+        loader=FileSystemLoader(WEB),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+        # The files do not change while a server runs.
+        auto_reload=False,
+    )
+    templates.filters |= {"number": number, "utc": utc}
+    templates.globals |= {
+        "release": version_of("evalrouter"),
+        "static": _static,
+        "verdict_class": _verdict_class,
+        "verdict_words": verdict_words,
+    }
+    return templates
+
+
+def _static(name: str) -> str:
+    return f"/static/{version()}/{name}"
+
+
+def number(value: float | None, *, sign: bool = False) -> str:
+    """Return a number as pages show it: three digits or more; `-` for None."""
+    if value is None:
+        return "-"
+    digits = 3 if abs(value) < 10 else 2 if abs(value) < 100 else 1
+    return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+
+
+def utc(seconds: float) -> str:
+    """Return a moment as pages show it, to the minute."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _verdict_class(comparison: Comparison | None) -> str:
+    verdict = comparison.verdict if comparison else None
+    return verdict if verdict in ("better", "worse") else ""

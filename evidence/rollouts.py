@@ -792,7 +792,8 @@ def users_row(cell: Users, rollouts: int, seed: int) -> tuple[tuple[str, ...], l
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f}"
+    # What is left over of others may be a rounding error below zero.
+    return f"{max(0.0, 100 * share):.1f}"
 
 
 def _hours(seconds: float) -> str:

@@ -27,6 +27,8 @@ Notes = Annotated[str, msgspec.Meta(max_length=100_000)]
 # Every route, metric and gate is compared with the others.
 MAX_PARTS = 256
 _Few = msgspec.Meta(max_length=MAX_PARTS)
+Metrics = Annotated[tuple[str | dict[str, Any], ...], _Few]
+Messages = Annotated[tuple[dict[str, Any], ...], _Few]
 
 
 class RunLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -122,14 +124,14 @@ class RunDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     dataset: Annotated[str, msgspec.Meta(min_length=1)]
     routes: Annotated[tuple[str, ...], msgspec.Meta(min_length=1, max_length=MAX_PARTS)]
-    metrics: Annotated[tuple[str | dict[str, Any], ...], _Few]
+    metrics: Metrics
     name: str = ""
     task: str | dict[str, Any] | None = None
     language: LanguageName = ""
     experiment: ExperimentName = ""
     tags: Tags = ()
     notes: Notes = ""
-    messages: Annotated[tuple[dict[str, Any], ...], _Few] | None = None
+    messages: Messages | None = None
     prompt: str | None = None
     columns: dict[str, str] = {}
     delimiter: Annotated[str, msgspec.Meta(max_length=16)] = ""

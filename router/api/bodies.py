@@ -8,6 +8,7 @@ import msgspec
 from litestar import Request
 
 from providers.errors import BodyTooLargeError, InputError, RequestError
+from providers.off_loop import off_loop
 from providers.wire import UNREADABLE
 from router.config.documents import Document, convert
 
@@ -29,7 +30,8 @@ async def document_of(
     Raises:
         error: it is not JSON.
     """
-    return decoded(await request.body(), error=error, default=default)
+    body = await request.body()
+    return await off_loop(len(body), decoded, body, error=error, default=default)
 
 
 async def body_as(
@@ -44,7 +46,12 @@ async def body_as(
     Raises:
         error: it is not JSON, or no value of `kind`.
     """
-    return convert(await document_of(request, error=error, default=default), kind, error=error)
+    body = await request.body()
+    return await off_loop(len(body), _read, body, kind, error, default)
+
+
+def _read(body: bytes, kind: type[T], error: type[InputError], default: bytes) -> T:
+    return convert(decoded(body, error=error, default=default), kind, error=error)
 
 
 async def bounded_document_of(request: Request[Any, Any, Any], max_bytes: int) -> Document:
@@ -59,7 +66,7 @@ async def bounded_document_of(request: Request[Any, Any, Any], max_bytes: int) -
         body += chunk
         if len(body) > max_bytes:
             raise BodyTooLargeError("The request body is larger than server.max_body_bytes.")
-    return decoded(bytes(body))
+    return await off_loop(len(body), decoded, bytes(body))
 
 
 def decoded(

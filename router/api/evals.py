@@ -15,7 +15,7 @@ from litestar.types import SSEData
 
 from evaluators.base import Answer, Sample, Score
 from evaluators.data.sampling import Rows
-from evaluators.document import Repeats
+from evaluators.document import Metrics, Repeats
 from providers.errors import NotFoundError, RunDocumentError
 from router.api.access import InjectedCaller
 from router.api.bodies import body_as, check_no_options, document_of
@@ -194,7 +194,7 @@ async def resume_run(
 class Rescored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Metrics as in a run document; without any, all of the run's, as they are installed now."""
 
-    metrics: tuple[str | dict[str, Any], ...] = ()
+    metrics: Metrics = ()
 
 
 @post("/eval/{run_id:str}/rescore", tags=["eval"], summary="Score a run again", status_code=202)

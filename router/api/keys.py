@@ -11,6 +11,7 @@ from litestar.params import FromPath
 
 from router.api.bodies import body_as
 from router.api.injection import Injected
+from router.config.section import Names
 from router.gateway.key_administration import (
     MAX_LIMIT,
     ListedKey,
@@ -41,7 +42,7 @@ class NewKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     name: str
     role: Role = "client"
-    routes: tuple[str, ...] | None = None
+    routes: Names | None = None
     rpm: Limit | None = None
     tpm: Limit | None = None
     parallel: Limit | None = None

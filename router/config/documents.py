@@ -10,6 +10,7 @@ import math
 import re
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
@@ -363,17 +364,34 @@ def _decode_secret(kind: type, value: Any) -> Any:
 
 def _problems(document: Document, data: Any, kind: Any, place: DocumentPath) -> list[Problem]:
     """Return what is wrong with a part: with what it is made of, or else with itself."""
+    try:
+        # Quick where nothing is wrong, so that only parts with a mistake are looked into.
+        msgspec.convert(data, kind, dec_hook=_decode_secret)
+    except msgspec.ValidationError as error:
+        message = str(error)
+    else:
+        return []
+    if too_long := _too_long(data, kind):
+        # Whoever has to leave most of it out need not mend the rest first.
+        return [document.problem(place, too_long)]
     problems = list(islice(_problems_inside(document, data, kind, place), MAX_PROBLEMS))
     if problems or _has_unread(data):
         return problems
-    try:
-        msgspec.convert(data, kind, dec_hook=_decode_secret)
-    except msgspec.ValidationError as error:
-        if get_origin(kind) is Literal and isinstance(data, str):
-            names = ", ".join(map(str, get_args(kind)))
-            return [document.problem(place, f"{data[:80]!r} is not one of {names}")]
-        return [_problem_of(document, place, str(error))]
-    return []
+    if get_origin(kind) is Literal and isinstance(data, str):
+        names = ", ".join(map(str, get_args(kind)))
+        return [document.problem(place, f"{data[:80]!r} is not one of {names}")]
+    return [_problem_of(document, place, message)]
+
+
+def _too_long(data: Any, kind: Any) -> str:
+    """Return that a list or an object has more parts than its type allows; "" where it has not."""
+    if get_origin(kind) is not Annotated or not isinstance(data, list | Mapping):
+        return ""
+    limits = [meta.max_length for meta in kind.__metadata__ if isinstance(meta, msgspec.Meta)]
+    limit = min((limit for limit in limits if limit is not None), default=len(data))
+    if len(data) <= limit:
+        return ""
+    return f"expected {kind_of(data)} of at most {limit:,} (got {len(data):,})"
 
 
 def _problem_of(document: Document, place: DocumentPath, message: str) -> Problem:
@@ -415,7 +433,7 @@ def _problems_inside(
 def _problems_of_fields(
     document: Document, data: Mapping[str, Any], kind: type[msgspec.Struct], place: DocumentPath
 ) -> Iterator[Problem]:
-    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    fields = _fields_of(kind)
     for key, value in data.items():
         if key in fields:
             yield from _problems(document, value, fields[key].type, (*place, key))
@@ -424,6 +442,11 @@ def _problems_of_fields(
     for name, field in fields.items():
         if field.required and name not in data:
             yield document.problem(place, f"object missing required field `{name}`")
+
+
+@cache
+def _fields_of(kind: type[msgspec.Struct]) -> Mapping[str, msgspec.structs.FieldInfo]:
+    return {field.encode_name: field for field in msgspec.structs.fields(kind)}
 
 
 def _has_unread(data: Any) -> bool:
@@ -441,6 +464,8 @@ def _has_unread(data: Any) -> bool:
 
 
 def _could_be(data: Any, kind: Any) -> bool:
+    if get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
     if isinstance(data, Mapping):
         return get_origin(kind) in (dict, Mapping) or (
             isinstance(kind, type) and issubclass(kind, msgspec.Struct)

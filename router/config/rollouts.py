@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from providers.base import NotNegative, Positive
-from router.config.section import Count, Section
+from router.config.section import Count, KeyNames, Section
 from router.config.shadow import ShadowLimits
 
 STICKY = "^(user|conversation|header:[A-Za-z0-9-]{1,64})$"
@@ -80,7 +80,7 @@ class RolloutJudge(Section, frozen=True, kw_only=True):
     metric: str | dict[str, Any]
     sample: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.1
     limits: ShadowLimits = ShadowLimits()
-    exclude_keys: tuple[str, ...] = ()
+    exclude_keys: KeyNames = ()
 
 
 DEFAULT_SIGNALS = (

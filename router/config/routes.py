@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -11,7 +12,7 @@ from providers.base import NotNegative, Positive, Timeout
 from providers.errors import ConfigError, RequestError, closest
 from providers.names import check_name
 from providers.yaml_documents import kind_of
-from router.config.documents import Document, DocumentPath, Problem, refusal
+from router.config.documents import MAX_PROBLEMS, Document, DocumentPath, Problem, refusal
 from router.config.learned import LearnedRoute, PlainStrategy, learned_problems
 from router.config.providers import KEY_VARIABLES, Providers, reasoning_problems
 from router.config.rollouts import (
@@ -20,7 +21,15 @@ from router.config.rollouts import (
     RouteRollout,
     settings_problems,
 )
-from router.config.section import IN_PLACE, NAME, Count, Section, SectionReader
+from router.config.section import (
+    IN_PLACE,
+    MAX_NAMES,
+    NAME,
+    Count,
+    Names,
+    Section,
+    SectionReader,
+)
 from router.config.shadow import (
     Shadow,
     answering,
@@ -173,12 +182,12 @@ class Route(Section, frozen=True, kw_only=True):
         learned: see LearnedRoute; for the strategy `learned`, and only for that.
     """
 
-    targets: Annotated[tuple[RouteTarget, ...], msgspec.Meta(min_length=1)]
+    targets: Annotated[tuple[RouteTarget, ...], msgspec.Meta(min_length=1, max_length=MAX_NAMES)]
     strategy: Strategy = "weighted"
     sticky: Annotated[str, msgspec.Meta(pattern=STICKY)] | None = None
     explore: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
-    fallback: tuple[str, ...] = ()
-    fallback_on: tuple[FallbackOn, ...] = ()
+    fallback: Names = ()
+    fallback_on: Annotated[tuple[FallbackOn, ...], msgspec.Meta(max_length=MAX_NAMES)] = ()
     retries: Retries = Retries()
     timeout: Timeout = Timeout()
     breaker: Breaker = Breaker()
@@ -187,7 +196,7 @@ class Route(Section, frozen=True, kw_only=True):
     record_sample: Annotated[float, msgspec.Meta(ge=0, le=1)] = 1.0
     traffic_days: NotNegative | None = None
     cache: RouteCache | None = None
-    share_bodies_with: tuple[str, ...] = ()
+    share_bodies_with: Names = ()
     shadow: Shadow | None = None
     rollout: RouteRollout | None = None
     learned: LearnedRoute | None = None
@@ -223,7 +232,7 @@ def parse_route(name: str, data: Any, providers: Providers) -> Route:
     reader = SectionReader(Document({"routes": {name: data}}, "", {}), [])
     route = reader.convert(("routes", name), Route)
     if route is not None:
-        reader.add(route_problems(reader, name, route, providers))
+        reader.add(islice(route_problems(reader, name, route, providers), MAX_PROBLEMS))
     if reader.problems:
         raise refusal(reader.problems, ConfigError)
     assert route is not None, "a route without problems was read"

@@ -27,6 +27,12 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
 # SQLite's integers, and a float's whole numbers, go further.
 Count = Annotated[int, msgspec.Meta(ge=1, le=10**15)]
 
+# Each is compared with the others, or tried in its turn.
+MAX_NAMES = 256
+Names = Annotated[tuple[str, ...], msgspec.Meta(max_length=MAX_NAMES)]
+# Keys are as many as an organisation has teams and programs.
+KeyNames = Annotated[tuple[str, ...], msgspec.Meta(max_length=1000)]
+
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of everything a config file may say."""

@@ -11,7 +11,7 @@ from evaluators.metrics.registry import MetricSpec, build, routes_of
 from providers.base import Positive
 from providers.errors import EvalrouterError, closest
 from router.config.documents import Document, DocumentPath, Problem
-from router.config.section import Count, Section
+from router.config.section import Count, KeyNames, Section
 
 NO_REFERENCES = "compares with a reference, which live requests do not have"
 
@@ -54,7 +54,7 @@ class Shadow(Section, frozen=True, kw_only=True):
     limits: ShadowLimits = ShadowLimits()
     metrics: Annotated[tuple[str | dict[str, Any], ...], _Few] = ()
     judge: str | dict[str, Any] | None = None
-    exclude_keys: tuple[str, ...] = ()
+    exclude_keys: KeyNames = ()
 
     def all_metrics(self) -> tuple[str | dict[str, Any], ...]:
         """Return the metrics of the shadow's run, the judge's first."""

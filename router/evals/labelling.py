@@ -29,7 +29,7 @@ from evaluators.data.dataset import Dataset
 from evaluators.data.dataset_process import in_thread
 from evaluators.data.rows import REFERENCES, Row
 from evaluators.data.sampling import Rows
-from evaluators.document import RunDocument
+from evaluators.document import Messages, RunDocument
 from evaluators.text.answers import read_answer
 from providers.errors import ConflictError
 from providers.names import as_name
@@ -67,7 +67,7 @@ class LabelRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     route: Annotated[str, msgspec.Meta(min_length=1)]
     dataset: Annotated[str, msgspec.Meta(min_length=1)]
     task: str | dict[str, Any] | None = None
-    messages: tuple[dict[str, Any], ...] | None = None
+    messages: Messages | None = None
     prompt: str | None = None
     columns: dict[str, str] = {}
     parameters: dict[str, Any] = {}

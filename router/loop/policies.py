@@ -25,6 +25,7 @@ MAX_RULES = 32
 MAX_TARGETS = 64
 # How far a sum of weights may be from 1, or 100.
 _ROUNDING = 1e-6
+_MAX_WEIGHT = 100.0
 
 # Fields of conditions that do not depend on which target was chosen.
 KNOWN_BEFORE = (
@@ -167,9 +168,10 @@ def _checked(weights: Mapping[str, float], place: str) -> dict[str, float]:
             raise RequestError(
                 f"{place}: {name!r} is not of the form provider/model.", param="policy"
             )
-        if not 0 <= weight < math.inf:
+        if not 0 <= weight <= _MAX_WEIGHT:
             raise RequestError(
-                f"{place}: the weight of {name} is {weight:g}; a weight is a number from 0.",
+                f"{place}: the weight of {name} is {weight:g}; a weight is a number from 0 "
+                f"to {_MAX_WEIGHT:g}.",
                 param="policy",
             )
     total = math.fsum(weights.values())

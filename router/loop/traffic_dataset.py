@@ -151,7 +151,7 @@ class TrafficSelection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     where: str = ""
     sample: Annotated[int, msgspec.Meta(ge=1, le=MAX_ROWS)] | None = None
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0
-    stratify: tuple[str, ...] = ()
+    stratify: Annotated[tuple[str, ...], msgspec.Meta(max_length=16)] = ()
     dedupe: bool = False
     mask: bool = True
     review: bool = False

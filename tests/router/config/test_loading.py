@@ -1,11 +1,16 @@
 """The config file: what it accepts, and how it says what is wrong."""
 
+import sys
+from collections import Counter
+from contextlib import contextmanager
+
 import pytest
 
 from providers.compatible import CompatibleConfig
 from providers.errors import ConfigError
+from router.config.documents import Document, convert
 from router.config.loading import embedded, load, parse
-from router.config.routes import parse_route
+from router.config.routes import RouteTarget, parse_route
 
 GOOD = """
 server:
@@ -229,6 +234,47 @@ def test_a_long_list_of_mistakes_ends():
     lines = caught.value.message.split("\n")
     assert 100 <= len(lines) < 1100
     assert lines[-1] == "there may be more"
+
+
+@contextmanager
+def called():
+    """Counts the functions of Python that are called."""
+    counts = Counter()
+    sys.setprofile(lambda _frame, event, _argument: counts.update((event,)))
+    try:
+        yield counts
+    finally:
+        sys.setprofile(None)
+
+
+@pytest.mark.parametrize(
+    ("key", "item"),
+    [
+        ("targets", {"model": "baseline/echo"}),
+        ("targets", {"modell": 1, "weight": -1}),
+        ("fallback", "baseline/echo"),
+        ("fallback", 1),
+        ("fallback_on", 422),
+        ("share_bodies_with", "baseline"),
+    ],
+)
+def test_of_a_list_that_is_too_long_nothing_is_looked_at(key, item):
+    """Checking each of 100,000 took seconds, of the event loop where they came over HTTP."""
+    data = {"targets": [{"model": "baseline/echo"}], key: [item] * 100_000}
+    providers = parse("", "c.yaml", {}).providers
+    with pytest.raises(ConfigError) as caught, called() as calls:
+        parse_route("r", data, providers)
+    expected = f"routes.r.{key}: expected an array of at most 256 (got 100,000)"
+    assert caught.value.message == expected
+    assert calls["call"] < 1000
+
+
+def test_what_is_right_is_not_looked_into_for_a_mistake_beside_it():
+    targets = [{"model": "baseline/echo", "supports": {"vision": True}}] * 2000
+    document = Document([*targets, {"model": "a/b", "weigth": 1}], "", {})
+    with pytest.raises(ConfigError, match=r"\[2000\]\.weigth: unknown key"), called() as calls:
+        convert(document, list[RouteTarget], error=ConfigError)
+    assert calls["call"] < 5 * 2000
 
 
 def test_a_route_over_http_is_told_all_that_is_wrong_with_it():

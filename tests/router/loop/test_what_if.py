@@ -221,6 +221,8 @@ def test_too_few_requests_get_no_interval_and_how_many_would_do(http, url):
         ({"weights": {"up/a": 0}}, "add up to 0"),
         ({"weights": {"up/a": 1.5, "up/b": -0.5}}, "weight of up/b is -0.5"),
         ({"weights": {"up/a": "much"}}, "weights"),
+        ({"weights": {"up/a": 1e308, "up/b": 1e308}}, "weight of up/a is 1e+308"),
+        ({"rules": [ALL_B] * 33}, "policy.rules: expected an array of at most 32 (got 33)"),
         ({"weights": {"a": 1}}, "provider/model"),
         ({"weights": {"up/bb": 1}}, "Did you mean 'up/b'"),
         ({"strategy": "least_busy"}, "what was not recorded"),
@@ -301,6 +303,8 @@ def test_on_the_command_line(folder):
         ("weights: {up/b: .nan}\nroute: chat", "policy.yaml:1: weights"),
         ("weights: {up/b: 1, up/b: 1}\nroute: chat", "policy.yaml:1"),
         ("weight: {up/b: 1}\nroute: chat", "weights"),
+        ("weights: {up/a: 1e308, up/b: 1e308}\nroute: chat", "weights"),
+        ("weights: {up/a: 1.0e+308, up/b: 1.0e+308}\nroute: chat", "is 1e+308; a weight is"),
         ("- 1", "an object"),
         ("{", "policy.yaml"),
     ],
@@ -330,7 +334,7 @@ async def test_of_too_many_requests_those_of_some_users_are_taken(folder):
 
 def test_weights_that_are_no_numbers_are_refused():
     route = parse(CONFIG.format(folder="x"), "x.yaml", {}).routes["chat"]
-    for weight in (math.nan, math.inf, -1.0):
+    for weight in (math.nan, math.inf, 1e308, -1.0):
         with pytest.raises(RequestError, match="weight of up/a"):
             prepare_policy(RoutingPolicy(weights={"up/a": weight}), route, lambda _: None)
     rules = (PolicyRule(strategy="cheapest"),)

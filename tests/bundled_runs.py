@@ -151,6 +151,8 @@ def sealed(entries, key=None):
     for entry in manifest["entries"]:
         content = entries[entry["name"]]
         entry |= {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        if entry["rows"] is not None:
+            entry["rows"] = content.count(b"\n")
     entries = {**entries, "manifest.json": canonical(manifest)}
     if key is not None:
         entries["manifest.sig"] = key.sign(entries["manifest.json"])

@@ -60,7 +60,7 @@ def check_document(
         RunDocumentError: what is wrong, and where.
         ModelNotFoundError: a route that a metric requests does not exist.
     """
-    _check_repeated_routes(document)
+    check_repeated_routes(document)
     check_routes(requester, document, metrics)
     check_repeats(document)
     _check_baseline(document)
@@ -276,7 +276,8 @@ def check_per_target(requester: EvalRequester, document: RunDocument) -> None:
             )
 
 
-def _check_repeated_routes(document: RunDocument) -> None:
+def check_repeated_routes(document: RunDocument) -> None:
+    """Refuse a route that is named twice. Raises RunDocumentError."""
     for n, route in enumerate(document.routes):
         if route in document.routes[:n]:
             raise RunDocumentError(f"routes[{n}]: {route!r} is named twice", param=f"routes[{n}]")

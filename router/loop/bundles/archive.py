@@ -150,12 +150,16 @@ class Archive:
             )
         return b"".join(self._chunks(name))
 
-    def sha256(self, name: str, progress: Callable[[int], None]) -> str:
-        """Return the hash of an entry, hex. Raises EvidenceError where it is damaged."""
+    def sha256(self, name: str, take: Callable[[bytes], None]) -> str:
+        """Return the hash of an entry, hex; `take` is called with its bytes, piece by piece.
+
+        Raises:
+            EvidenceError: it is damaged.
+        """
         digest = hashlib.sha256()
         for chunk in self._chunks(name):
             digest.update(chunk)
-            progress(len(chunk))
+            take(chunk)
         return digest.hexdigest()
 
     def lines(self, name: str) -> Iterator[bytes]:

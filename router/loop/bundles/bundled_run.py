@@ -8,8 +8,9 @@ numbers = await numbers_of(bundled)
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -24,17 +25,21 @@ from router.loop.bundles.contents import (
     LABELS,
     METRICS,
     RESULTS,
+    ROUTES,
     RUN,
     SAMPLES,
     STATED,
     STUDIES,
     BundledResult,
+    BundledRoutes,
     BundledSample,
     MetricDeclaration,
     RunNumbers,
     Stated,
+    canonical,
 )
 from router.loop.bundles.recorded_metrics import BundledMetrics, metrics_of
+from router.store.evidence import Bodies
 from router.store.judgements import JudgementRow, JudgeUse
 from router.store.people_labels import PeopleLabel
 from router.store.results import ScoredAnswer
@@ -51,21 +56,54 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError, OverflowError)
 
 def decoded(archive: Archive, name: str, kind: type[_T]) -> _T:
     """Return an entry that is one JSON value. Raises EvidenceError."""
-    return _decode(archive.read(name, MAX_DOCUMENT_BYTES), msgspec.json.Decoder(kind), name)
+    return from_json(archive.read(name, MAX_DOCUMENT_BYTES), msgspec.json.Decoder(kind), name)
 
 
 def rows(archive: Archive, name: str, kind: type[_T]) -> Iterator[_T]:
     """Yield the rows of an entry. Raises EvidenceError."""
     decoder = msgspec.json.Decoder(kind)
     for number, line in enumerate(archive.lines(name), 1):
-        yield _decode(line, decoder, f"{name}, line {number}")
+        yield from_json(line, decoder, f"{name}, line {number}")
 
 
-def _decode(text: bytes, decoder: msgspec.json.Decoder[_T], where: str) -> _T:
+def from_json(text: bytes, decoder: msgspec.json.Decoder[_T], where: str) -> _T:
+    """Return a value of JSON.
+
+    Raises:
+        EvidenceError: it is none, or has a field that is not of its type, or one twice.
+    """
     try:
-        return decoder.decode(text)
-    except _UNREADABLE as error:
+        decoded = decoder.decode(text)
+        if canonical(decoded) != text:
+            # An older version may not have had all fields, and others may write JSON in their way.
+            _check_fields(json.loads(text, object_pairs_hook=_each_once), decoded, "")
+    except (*_UNREADABLE, ValueError) as error:
         raise EvidenceError(f"{where}: {error}") from error
+    return decoded
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object, in which other readers may see another value than this one."""
+    fields: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in fields:
+            raise ValueError(f"it has the field {name[:80]!r} twice")
+        fields[name] = value
+    return fields
+
+
+def _check_fields(written: Any, read: Any, path: str) -> None:
+    """Refuse fields that nothing reads. Raises ValueError."""
+    read = msgspec.to_builtins(read) if isinstance(read, msgspec.Struct) else read
+    if isinstance(written, dict) and isinstance(read, Mapping):
+        for name, value in written.items():
+            inner = f"{path}.{name}" if path else name
+            if name not in read:
+                raise ValueError(f"it has the field {inner[:200]!r}, which is unknown here")
+            _check_fields(value, read[name], inner)
+    elif isinstance(written, list) and isinstance(read, list | tuple):
+        for n, (value, of_read) in enumerate(zip(written, read, strict=True)):
+            _check_fields(value, of_read, f"{path}[{n}]")
 
 
 class BundledRun:
@@ -73,19 +111,21 @@ class BundledRun:
 
     Args:
         archive: the bundle's.
+        bodies: what became of texts, as its manifest says.
 
     Raises:
         EvidenceError: an entry cannot be read.
     """
 
-    def __init__(self, archive: Archive) -> None:
+    def __init__(self, archive: Archive, bodies: Bodies) -> None:
         self._archive = archive
+        self._bodies = bodies
         self.run = decoded(archive, RUN, Run)
         self.document: RunDocument = stored_document(self.run)
-        self.metrics: BundledMetrics = metrics_of(
-            self.document, decoded(archive, METRICS, list[MetricDeclaration])
-        )
+        self.declarations = decoded(archive, METRICS, list[MetricDeclaration])
+        self.metrics: BundledMetrics = metrics_of(self.document, self.declarations)
         self.stated = decoded(archive, STATED, Stated)
+        self.routes = decoded(archive, ROUTES, BundledRoutes)
         self._studies = list(rows(archive, STUDIES, Study))
 
     def samples(self) -> Iterator[BundledSample]:
@@ -95,6 +135,24 @@ class BundledRun:
     def results(self) -> Iterator[BundledResult]:
         """Yield the answers with their scores, by sample, route name and repeat."""
         return rows(self._archive, RESULTS, BundledResult)
+
+    def pairs(self) -> Iterator[tuple[BundledSample, BundledResult]]:
+        """Yield the answers likewise, each with its sample. Raises EvidenceError."""
+        samples = self.samples()
+        sample = next(samples, None)
+        for result in self.results():
+            name = result.result.cell.sample_id
+            while sample is not None and sample.sample.id != name:
+                sample = next(samples, None)
+            if sample is None:
+                raise EvidenceError(
+                    f"{RESULTS}: {name!r} is no sample of {SAMPLES}, or not in its order"
+                )
+            yield sample, result
+
+    def is_replaced(self, sample: BundledSample, result: BundledResult) -> bool:
+        """Return whether an answer cannot be scored, because a text was replaced."""
+        return self._bodies != "keep" and (sample.changed or result.changed)
 
     def judgements(self) -> Iterator[JudgementRow]:
         """Yield what judges answered, in the order in which it came."""
@@ -122,9 +180,13 @@ class BundledRun:
 
         await asyncio.to_thread(read)
 
-    async def labels(self, run_id: str) -> list[PeopleLabel]:
+    def all_labels(self) -> list[PeopleLabel]:
         """Return the labels."""
         return list(rows(self._archive, LABELS, PeopleLabel))
+
+    async def labels(self, run_id: str) -> list[PeopleLabel]:
+        """Return the labels."""
+        return self.all_labels()
 
     async def study(self, study_id: str) -> Study:
         """Return a calibration. Raises NotFoundError."""

@@ -34,6 +34,7 @@ from router.evals.validation import build_metrics
 from router.loop.bundles.archive import open_archive, write_archive
 from router.loop.bundles.bodies import BundledTexts, bodies_of
 from router.loop.bundles.bundled_run import BundledRun, numbers_of
+from router.loop.bundles.consistency import check_rollout, check_run
 from router.loop.bundles.contents import (
     ENTRIES,
     JUDGEMENTS,
@@ -50,28 +51,27 @@ from router.loop.bundles.contents import (
     SIGNATURE,
     STATED,
     STUDIES,
-    BundledDataset,
     BundledRoutes,
     BundleManifest,
-    NumberSource,
     RunNumbers,
     Stated,
     canonical,
 )
 from router.loop.bundles.differences import differences
 from router.loop.bundles.entries import EntryWriter, ProgressCallback
+from router.loop.bundles.rollout_replay import BundledRollout
 from router.loop.bundles.rollout_rows import find_rollout, write_rollout
 from router.loop.bundles.run_rows import (
     ResultRows,
     bundled_run,
     calibrations,
     declarations,
-    file_name,
     judged_results,
     judgement_row,
     sample_row,
 )
 from router.loop.bundles.signatures import SigningKey, fingerprint
+from router.loop.bundles.subjects import BundleSubject, subject_of_rollout, subject_of_run
 from router.loop.rollout_routes import as_stored, route_version
 from router.store.evidence import Bodies, BundleKind
 from router.store.protocol import Store
@@ -81,8 +81,6 @@ from router.store.runs import Run
 # What the numbers depend on, beside evalrouter itself.
 _LIBRARIES = ("cryptography", "msgspec", "numpy", "rouge-score-rs", "sacrebleu", "scipy")
 _SAMPLES_AT_ONCE = 200
-# The seed of all resampling in reports; see `evaluators.reports.report.summarise`.
-SEEDS = {"resampling": 0}
 # The ids of rollouts begin so; see `router.loop.rollouts`.
 ROLLOUT_PREFIX = "ro_"
 
@@ -127,18 +125,6 @@ class ExportedBundle(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     manifest: str
     signed_by: str
-
-
-class BundleSubject(NamedTuple):
-    """What a bundle is evidence of, for its manifest."""
-
-    kind: BundleKind
-    id: str
-    name: str
-    dataset: BundledDataset | None
-    seeds: dict[str, int]
-    versions: dict[str, str]
-    sources: tuple[NumberSource, ...]
 
 
 class _StoredRun(NamedTuple):
@@ -220,11 +206,16 @@ async def export_run_bundle(
                 await _write_run(store, stored, texts, writer, options)
             finally:
                 await asyncio.to_thread(writer.close)
-            numbers = await _numbers(writer, stored.metrics)
+            numbers = await _numbers(writer, stored.metrics, texts.kind)
             await _check_numbers(store, stored, numbers)
             writer.whole(NUMBERS, canonical(numbers))
             return await asyncio.to_thread(
-                complete, path, writer, _subject(run), texts, options.key
+                complete,
+                path,
+                writer,
+                subject_of_run(bundled_run(run, texts)),
+                texts,
+                options.key,
             )
         except OSError as error:
             raise ArtifactError(f"cannot write the evidence of {run.id}: {error}") from error
@@ -243,15 +234,7 @@ async def export_rollout_bundle(
                 await write_rollout(store, rollout, texts, writer)
             finally:
                 await asyncio.to_thread(writer.close)
-            subject = BundleSubject(
-                kind="rollout",
-                id=rollout.id,
-                name=f"{rollout.candidate} on {rollout.route}",
-                dataset=None,
-                seeds={},
-                versions={},
-                sources=_ROLLOUT_SOURCES,
-            )
+            subject = subject_of_rollout(rollout)
             return await asyncio.to_thread(complete, path, writer, subject, texts, options.key)
         except OSError as error:
             raise ArtifactError(f"cannot write the evidence of {rollout.id}: {error}") from error
@@ -308,13 +291,13 @@ async def _write_run(
     writer.whole(ROUTES, canonical(routes))
 
 
-async def _numbers(writer: EntryWriter, metrics: Sequence[AnyMetric]) -> RunNumbers:
+async def _numbers(writer: EntryWriter, metrics: Sequence[AnyMetric], bodies: Bodies) -> RunNumbers:
     """Return the numbers that can be made of the entries, as whoever verifies them makes them."""
     path = writer.folder / "entries.zip"
     names = {entry.name: writer.folder / entry.name for entry in writer.entries}
     await asyncio.to_thread(write_archive, path, names)
     with open_archive(path) as archive:
-        bundled = await asyncio.to_thread(BundledRun, archive)
+        bundled = await asyncio.to_thread(BundledRun, archive, bodies)
         numbers = await numbers_of(bundled, metrics)
     path.unlink()
     return numbers
@@ -339,76 +322,20 @@ async def _check_numbers(store: Store, stored: _StoredRun, made: RunNumbers) -> 
         )
 
 
-def _subject(run: Run) -> BundleSubject:
-    seeds = dict(SEEDS)
-    sample = run.document.get("sample")
-    if isinstance(sample, dict) and isinstance(sample.get("seed"), int):
-        seeds["sample"] = sample["seed"]
-    return BundleSubject(
-        kind="run",
-        id=run.id,
-        name=run.name,
-        dataset=BundledDataset(
-            name=file_name(run.dataset), sha256=run.dataset_hash, rows=run.dataset_rows
-        ),
-        seeds=seeds,
-        versions={f"run.{name}": known for name, known in run.versions.items()},
-        sources=_RUN_SOURCES,
-    )
-
-
-_ROLLOUT_SOURCES = (
-    NumberSource(
-        what="e-values, intervals, and what was decided by the rules, when and by which of them",
-        how="recomputed",
-        of="requests.jsonl and later-values.jsonl in the order of batches.jsonl, and rollout.json",
-    ),
-    NumberSource(what="the arms' totals", how="recomputed", of="requests.jsonl"),
-    NumberSource(
-        what="what people decided, and what a judge was to score",
-        how="stated",
-        of="decisions.jsonl and numbers.json",
-    ),
-    NumberSource(
-        what="which arm a user was in, how requests went, and when they were counted",
-        how="stated",
-        of="requests.jsonl, later-values.jsonl and batches.jsonl",
-    ),
-)
-_RUN_SOURCES = (
-    NumberSource(
-        what="scores, intervals, comparisons, verdicts, gates, counts, costs, times",
-        how="recomputed",
-        of="the answers' scores, usage and times in results.jsonl; labels.jsonl; samples.jsonl "
-        "for clusters",
-    ),
-    NumberSource(
-        what="scores of answers by metrics that ship with evalrouter",
-        how="recomputed",
-        of="the texts of samples.jsonl and results.jsonl, in rows where none was replaced",
-    ),
-    NumberSource(
-        what="agreement of judges with people",
-        how="recomputed",
-        of="the scores of both in studies.jsonl",
-    ),
-    NumberSource(
-        what="scores by judges",
-        how="checked",
-        of="the judges' answers in results.jsonl: the requests cannot be sent once more",
-    ),
-    NumberSource(
-        what="scores by models, by code of the user's own, and by metrics of other versions",
-        how="stated",
-        of="results.jsonl",
-    ),
-    NumberSource(
-        what="answers, usage, costs and times of requests; what judges and embeddings took; "
-        "whether earlier runs had shown a part of this one",
-        how="stated",
-        of="results.jsonl, routes.json and stated.json",
-    ),
-)
+def _check_rows(path: Path, manifest: BundleManifest) -> None:
+    """Check that the rows of a bundle agree with each other. Raises StoreError. Blocks."""
+    with open_archive(path) as archive:
+        if manifest.kind == "run":
+            compared = check_run(BundledRun(archive, manifest.bodies), manifest)
+        else:
+            rollout = BundledRollout(archive)
+            compared = check_rollout(rollout, manifest, rollout.numbers())
+    if compared.differing:
+        first = compared.shown[0]
+        raise StoreError(
+            f"{manifest.id} cannot be exported: {first.what} is {first.stated}, and not "
+            f"{first.recomputed}; if it changed just now, export it once more"
+        )
 
 
 def complete(
@@ -422,17 +349,17 @@ def complete(
 
     Raises:
         EvidenceError: it is too large.
+        StoreError: the rows do not agree with each other.
         OSError: the file cannot be written.
     """
     libraries = {"evalrouter": version("evalrouter"), "python": platform.python_version()}
     for library in _LIBRARIES:
         with suppress(PackageNotFoundError):
             libraries[library] = version(library)
-    name: str = texts.document(subject.name)
     manifest = BundleManifest(
         kind=subject.kind,
         id=subject.id,
-        name=name,
+        name=subject.name,
         bodies=texts.kind,
         changed_rows=texts.changed,
         dataset=subject.dataset,
@@ -454,6 +381,7 @@ def complete(
     beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
     try:
         write_archive(beside, {name: folder / name for name in order})
+        _check_rows(beside, manifest)
         with beside.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         size = beside.stat().st_size
@@ -463,7 +391,7 @@ def complete(
     return ExportedBundle(
         kind=subject.kind,
         subject=subject.id,
-        name=name,
+        name=subject.name,
         bodies=texts.kind,
         changed_rows=texts.changed,
         size=size,

@@ -23,7 +23,6 @@ from evaluators.execution.scoring import Scorer
 from evaluators.judge.graded import Graded
 from evaluators.judge.panel import combined
 from evaluators.text.answers import read_for_scoring, reads_text
-from providers.errors import EvidenceError
 from router.loop.bundles.bundled_run import BundledRun
 from router.loop.bundles.contents import BundledResult, BundledSample
 from router.loop.bundles.differences import Compared, Difference, is_alike
@@ -92,7 +91,7 @@ async def rescored(bundled: BundledRun, progress: Callable[[int], None]) -> Reco
         EvidenceError: an answer is of no sample of the bundle.
     """
     made = RecomputedScores()
-    pairs = _pairs(bundled)
+    pairs = _answered(bundled)
     done = 0
     async with AsyncExitStack() as stack:
         scorers = _Scorers(bundled, stack)
@@ -100,7 +99,7 @@ async def rescored(bundled: BundledRun, progress: Callable[[int], None]) -> Reco
             await scorers.compare(batch, made.texts)
             for _, result in batch:
                 made.used.add(result.judgements)
-            made.replaced += sum(_is_replaced(sample, result) for sample, result in batch)
+            made.replaced += sum(bundled.is_replaced(*pair) for pair in batch)
             await _compare_judges(bundled, batch, made)
             done += len(batch)
             progress(done)
@@ -111,18 +110,9 @@ async def rescored(bundled: BundledRun, progress: Callable[[int], None]) -> Reco
 _Pair = tuple[BundledSample, BundledResult]
 
 
-def _pairs(bundled: BundledRun) -> Iterator[_Pair]:
+def _answered(bundled: BundledRun) -> Iterator[_Pair]:
     """Yield every answer that has a text, with its sample. Raises EvidenceError."""
-    samples = bundled.samples()
-    sample = next(samples, None)
-    for result in bundled.results():
-        name = result.result.cell.sample_id
-        while sample is not None and sample.sample.id != name:
-            sample = next(samples, None)
-        if sample is None:
-            raise EvidenceError(
-                f"results.jsonl: {name!r} is no sample of samples.jsonl, or not in its order"
-            )
+    for sample, result in bundled.pairs():
         if result.result.answer is not None and result.result.answer.text is not None:
             yield sample, result
 
@@ -131,14 +121,11 @@ def _next(pairs: Iterator[_Pair]) -> list[_Pair]:
     return list(islice(pairs, _AT_ONCE))
 
 
-def _is_replaced(sample: BundledSample, result: BundledResult) -> bool:
-    return sample.changed or result.changed
-
-
 class _Scorers:
     """Scores texts with the metrics that can score them here."""
 
     def __init__(self, bundled: BundledRun, stack: AsyncExitStack) -> None:
+        self._bundled = bundled
         self._document = bundled.document
         self._is_complete = bundled.run.state == "completed"
         self._metrics = bundled.metrics.metrics
@@ -155,7 +142,7 @@ class _Scorers:
         for sample, result in batch:
             answer = result.result.answer
             assert answer is not None, "the pairs have answers"
-            replaced = _is_replaced(sample, result)
+            replaced = self._bundled.is_replaced(sample, result)
             if not replaced:
                 answer = await asyncio.to_thread(
                     read_for_scoring, answer, self._document.answer, self._document.on_truncated
@@ -250,7 +237,7 @@ async def _compare_judges(
             )
             if score is None:
                 continue
-            if metric.name in bundled.metrics.readable and not _is_replaced(sample, result):
+            if metric.name in bundled.metrics.readable and not bundled.is_replaced(sample, result):
                 scores = await _judged(metric, sample.sample, result, bundled)
                 is_complete = bundled.run.state == "completed"
                 _compare(result, scores, made.judges, is_complete=is_complete)

@@ -148,6 +148,10 @@ def replay(
             msgspec.structs.replace(row.score, seen=units.arms(row.score.unit))
             for row in values.of(batch.number)
         ]
+        if len(counted) > batch.requests or len(scores) > batch.scores:
+            raise EvidenceError(
+                f"{BATCHES}: batch {batch.number} counted fewer rows than there are"
+            )
         if (len(counted), len(scores)) != (batch.requests, batch.scores):
             missing = missing or "requests that were counted have been deleted since"
         decision = count_batch(rules, batch, observations_of(counted, scores, settings))

@@ -21,6 +21,7 @@ from router.evals.judges.judged_samples import (
 from router.evals.judges.label_plans import answer_hash
 from router.evals.judges.report import newest_calibration
 from router.evals.judges.studies import items_of
+from router.loop.bundles.answering_versions import AnsweringVersions
 from router.loop.bundles.bodies import BundledTexts
 from router.loop.bundles.contents import (
     AnsweredBy,
@@ -123,7 +124,7 @@ class ResultRows:
         for label in labels:
             self._stored.setdefault(label.cell, []).append(label)
         self.labels: list[PeopleLabel] = []
-        self._versions: dict[tuple[str, str, str, str], AnsweredBy] = {}
+        self._versions = AnsweringVersions()
 
     def row(self, result: ScoredAnswer, judgements: Sequence[JudgementRow] = ()) -> BundledResult:
         """Return a row, with what judges answered about it."""
@@ -139,7 +140,7 @@ class ResultRows:
         # What scores say is never what they are made of: it does not make a row another.
         scores = tuple(_score(score, texts) for score in result.scores)
         self._note_labels(result, cell, treated.answer)
-        self._note_version(result)
+        self._versions.add(result)
         digest = "" if answer is None or answer.text is None else texts.sha256(_bytes(answer.text))
         return BundledResult(
             result=msgspec.structs.replace(treated, scores=scores),
@@ -157,27 +158,9 @@ class ResultRows:
             digest = answer_hash(written) if is_of_answer and written is not None else ""
             self.labels.append(msgspec.structs.replace(label, cell=cell, answer_hash=digest))
 
-    def _note_version(self, result: ScoredAnswer) -> None:
-        answer, at = result.answer, result.asked_at
-        if answer is None or answer.text is None:
-            return
-        key = result.cell.route, answer.target, answer.model, answer.system_fingerprint
-        before = self._versions.get(key)
-        ends = (at,) if before is None else (at, before.first_at, before.last_at)
-        times = [time for time in ends if time is not None]
-        self._versions[key] = AnsweredBy(
-            route=key[0],
-            target=key[1],
-            model=key[2],
-            system_fingerprint=key[3],
-            answers=1 if before is None else before.answers + 1,
-            first_at=min(times, default=None),
-            last_at=max(times, default=None),
-        )
-
     def versions(self) -> list[AnsweredBy]:
         """Return which versions of which targets have answered."""
-        return [self._versions[key] for key in sorted(self._versions)]
+        return self._versions.rows()
 
 
 def _bytes(text: str) -> bytes:

@@ -29,7 +29,8 @@ from providers.errors import EvalrouterError, EvidenceError
 from router.evals.judges.studies import calibration_of, items_of
 from router.evals.validation import parse_gates
 from router.loop.bundles.archive import Archive, open_archive
-from router.loop.bundles.bundled_run import BundledRun, decoded, numbers_of
+from router.loop.bundles.bundled_run import BundledRun, decoded, from_json, numbers_of
+from router.loop.bundles.consistency import check_rollout, check_run
 from router.loop.bundles.contents import (
     ENTRIES,
     FORMAT,
@@ -176,9 +177,9 @@ def _manifest(encoded: bytes, where: str) -> BundleManifest:
                 f"{where}: it is of the format {head.format[:40]!r}, version {head.version}; this "
                 f"evalrouter reads {FORMAT!r}, version {VERSION}"
             )
-        return msgspec.json.decode(encoded, type=BundleManifest)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise EvidenceError(f"{where}: {MANIFEST}: {error}") from error
+    return from_json(encoded, msgspec.json.Decoder(BundleManifest), f"{where}: {MANIFEST}")
 
 
 class _Head(msgspec.Struct):
@@ -196,11 +197,12 @@ def _refused_entries(archive: Archive, manifest: BundleManifest, progress: Progr
     signed = {MANIFEST, SIGNATURE, PUBLIC_KEY}
     if extra := sorted(set(archive.names) - signed - set(named)):
         return f"{extra[0]} is not in its manifest"
-    read = 0
+    read = lines = 0
 
-    def count(size: int) -> None:
-        nonlocal read
-        read += size
+    def count(chunk: bytes) -> None:
+        nonlocal read, lines
+        read += len(chunk)
+        lines += chunk.count(b"\n")
         progress("hashes", read)
 
     for entry in manifest.entries:
@@ -208,8 +210,12 @@ def _refused_entries(archive: Archive, manifest: BundleManifest, progress: Progr
             return f"{entry.name} is missing"
         if archive.size(entry.name) != entry.size:
             return f"{entry.name} is not what its manifest says: it has another size"
+        lines = 0
         if archive.sha256(entry.name, count) != entry.sha256:
             return f"{entry.name} is not what its manifest says: its SHA-256 is another"
+        rows = lines if entry.name.endswith(".jsonl") else None
+        if entry.rows != rows:
+            return f"{entry.name} is not what its manifest says: it has another number of rows"
     return ""
 
 
@@ -229,11 +235,19 @@ def _other_versions(manifest: BundleManifest) -> list[str]:
     return others
 
 
+_CONTRADICTORY = "Any number and decision, because the rows contradict each other."
+
+
 async def _verify_run(
     archive: Archive, manifest: BundleManifest, result: Verification, progress: ProgressCallback
 ) -> None:
-    bundled = await asyncio.to_thread(BundledRun, archive)
+    bundled = await asyncio.to_thread(BundledRun, archive, manifest.bodies)
     _check_manifest(manifest, bundled)
+    progress("rows", 0)
+    result.add(await asyncio.to_thread(check_run, bundled, manifest))
+    if result.differing:
+        result.not_recomputed = [_CONTRADICTORY]
+        return
     stated = await asyncio.to_thread(decoded, archive, NUMBERS, RunNumbers)
     progress("numbers", 0)
     recomputed = await numbers_of(bundled, bundled.metrics.metrics)
@@ -268,6 +282,10 @@ async def _verify_rollout(
     if manifest.id != bundled.rollout.id:
         raise EvidenceError(f"{MANIFEST}: it is of {manifest.id}, not {bundled.rollout.id}")
     stated = await asyncio.to_thread(bundled.numbers)
+    result.add(await asyncio.to_thread(check_rollout, bundled, manifest, stated))
+    if result.differing:
+        result.not_recomputed = [_CONTRADICTORY]
+        return
     replayed = await asyncio.to_thread(
         replay, bundled, stated.judged, lambda done: progress("batches", done)
     )

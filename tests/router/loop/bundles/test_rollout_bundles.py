@@ -177,6 +177,46 @@ async def test_what_was_changed_in_a_rollouts_bundle_is_named(services, tmp_path
     assert any("signals[errors" in each.what and "harm" in each.what for each in found.differences)
 
 
+def lines_of(entries, name):
+    return [json.loads(line) for line in entries[name].splitlines()]
+
+
+async def test_rows_of_a_rollout_that_contradict_each_other_are_named(services, tmp_path):
+    rollout = await ended(services, failing=True)
+    path, _ = await export_bundle(services.store, rollout.id, tmp_path / "b.zip", BundleOptions())
+    entries = entries_of(path)
+
+    async def places(**rows):
+        changed = {
+            f"{name.replace('_', '-')}.jsonl": b"".join(canonical(row) + b"\n" for row in of_table)
+            for name, of_table in rows.items()
+        }
+        found = await verify(packed(tmp_path / "f.zip", sealed({**entries, **changed})))
+        assert not found.passed
+        return [difference.what for difference in found.differences]
+
+    requests = lines_of(entries, "requests.jsonl")
+    first = requests[0]["request"]
+    again = [requests[0], *requests]
+    assert await places(requests=again) == [
+        f"requests.jsonl, line 2: {first['number']}",
+        f"requests.jsonl, line 2: {first['id']}",
+    ]
+    again[0] = {**again[0], "request": {**first, "number": 10**9}}
+    assert await places(requests=again) == [f"requests.jsonl, line 2: {first['id']}"]
+    values = lines_of(entries, "later-values.jsonl")
+    assert len(await places(later_values=[values[0], *values])) == 1
+    batches = lines_of(entries, "batches.jsonl")
+    assert await places(batches=[*batches, batches[-1]]) == [
+        f"batches.jsonl, line {len(batches) + 1}: {len(batches)}"
+    ]
+    decisions = lines_of(entries, "decisions.jsonl")
+    assert "rollout.json.revision" in await places(decisions=decisions[:-1])
+    # More requests than a batch says that it counted are not those that have been deleted since.
+    with pytest.raises(EvidenceError, match="batch 1 counted fewer rows than there are"):
+        await places(batches=[{**batches[0], "requests": 1}, *batches[1:]])
+
+
 async def test_requests_of_no_batch_are_refused(services, tmp_path):
     rollout = await ended(services)
     path, _ = await export_bundle(services.store, rollout.id, tmp_path / "b.zip", BundleOptions())

@@ -18,7 +18,7 @@ those of clusters, CR2 with as many degrees of freedom as `intervals.py` has.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
@@ -46,6 +46,9 @@ FOLDS = 5
 _WEIGHT_ERRORS = 5.0
 # How many requests the mean of all weighs in a model's mean of one action, and that in a context's.
 _SHRINKAGE = 10.0
+
+
+_Range: TypeAlias = tuple[float | None, float | None]
 
 
 class Choices(NamedTuple):
@@ -112,7 +115,8 @@ def off_policy_value(
         policy: with which probability the policy takes each action in each context, rows that add
             up to 1, shape (contexts, actions). Every action that it may take in a context had a
             chance in all requests with that context.
-        low: the end of the range of outcomes; None without one.
+        low: the end of the range of outcomes, which estimates and intervals are cut off at; None
+            without one.
         high: its other end.
         level: confidence level.
     """
@@ -141,25 +145,24 @@ def off_policy_value(
     refused = _refused(weights, units, effective)
     needed = math.ceil(n * FEWEST_EFFECTIVE / effective) if effective else None
     ends = (low, high)
+    both = None if low is None or high is None else high - low
     owners = units.tolist()
     owner_count = int(units.max()) + 1
     clusters = owners if owner_count < n else None
 
-    def interval(values: Floats, *, bounded: bool) -> Interval:
+    def interval(values: Floats, ends: _Range, *, share: bool = False) -> Interval:
         result = mean_interval(values, clusters=clusters, level=level)
         if refused:
-            return msgspec.structs.replace(result, low=None, high=None, method="none")
-        if bounded:
-            if shares:
-                result = _with_rare(result, effective, level)
-            result = within(result, *ends)
-        return result
+            result = msgspec.structs.replace(result, low=None, high=None, method="none")
+        elif share:
+            result = _with_rare(result, effective, level)
+        return _possible(result, *ends)
 
     return OffPolicyValue(
-        doubly_robust=interval(scores, bounded=True),
-        inverse_propensity=interval(used * outcomes, bounded=True),
+        doubly_robust=interval(scores, ends, share=shares),
+        inverse_propensity=interval(used * outcomes, ends, share=shares),
         observed=mean_interval(outcomes, clusters=owners, low=low, high=high, level=level),
-        difference=interval(scores - outcomes, bounded=False),
+        difference=interval(scores - outcomes, (None if both is None else -both, both)),
         requests=n,
         units=owner_count,
         effective_units=effective,
@@ -168,6 +171,18 @@ def off_policy_value(
         refused=refused,
         requests_needed=needed if refused and needed is not None and needed > n else None,
     )
+
+
+def _possible(interval: Interval, low: float | None, high: float | None) -> Interval:
+    """Return an interval and its estimate, cut off at the range of what is estimated.
+
+    Weights may lead an estimate out of it; the nearest number in it is closer to any truth.
+    """
+    estimate = interval.estimate
+    if estimate is not None:
+        estimate = estimate if low is None else max(estimate, low)
+        estimate = estimate if high is None else min(estimate, high)
+    return within(msgspec.structs.replace(interval, estimate=estimate), low, high)
 
 
 def off_policy_difference(

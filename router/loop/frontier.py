@@ -36,7 +36,7 @@ from router.evals.compare import ComparisonRequest, compare_runs
 from router.evals.runs import Runs
 from router.loop.moments import period
 from router.loop.policies import PreparedPolicy, PreparedRule
-from router.loop.recorded_choices import RecordedChoices, read_choices
+from router.loop.recorded_choices import RecordedChoices, RequestValues, read_choices
 from router.loop.what_if import WhatIfs
 from router.store.protocol import Store
 from router.store.runs import Run
@@ -167,17 +167,18 @@ class Frontiers:
     async def _of_requests(self, request: FrontierRequest, route: Route) -> Frontier:
         matching = self._what_ifs.matching(request.route, request.since, None)
         value = "" if request.quality == _FAILURES else request.quality
-        outcomes = await self._what_ifs.outcomes(request.route, value)
+        outcomes = await self._what_ifs.outcomes(value, matching)
         recorded = self._what_ifs.recorded
-        choices = await read_choices(recorded, matching, _ALL_ALIKE, outcomes)
+        choices = await read_choices(recorded, matching, _ALL_ALIKE, outcomes.values)
         warnings = self._what_ifs.retention_warnings(request.route, matching, choices.earliest)
+        warnings += outcomes.warnings
         left_out = sum(choices.excluded.values())
         if left_out:
             warnings.append(
                 f"{left_out:,} of {choices.records:,} requests do not say with which probability "
                 "their target was chosen, and are left out; `what-if` says why"
             )
-        measures = _LiveMeasures(choices, value)
+        measures = _LiveMeasures(choices, outcomes, value)
         targets = await asyncio.to_thread(measures.targets, route)
         return Frontier(
             route=request.route,
@@ -332,14 +333,13 @@ _DIMENSIONS = {"quality": "value", "cost_usd": "cost_usd", "seconds": "total_s"}
 class _LiveMeasures:
     """The targets of live requests, each as a policy that takes it always."""
 
-    def __init__(self, choices: RecordedChoices, value: str) -> None:
+    def __init__(self, choices: RecordedChoices, outcomes: RequestValues, value: str) -> None:
         self._choices = choices
         self._measures = {**_DIMENSIONS, "quality": "value" if value else _FAILURES}
         self._better = {"quality": bool(value), "cost_usd": False, "seconds": False}
-        # As shares, where all values are 0 or 1.
-        observed = choices.measures[self._measures["quality"]]
-        observed = observed[~np.isnan(observed)]
-        self._share = bool(np.isin(observed, (0.0, 1.0)).all())
+        self._ranges = {
+            name: outcomes.range_of(measure) for name, measure in self._measures.items()
+        }
 
     def _chosen(self, measure: str, *targets: str) -> NDArray[np.bool_]:
         """Return the requests of which the measure is known, and each target had a chance."""
@@ -356,7 +356,8 @@ class _LiveMeasures:
                 [{name: 1.0}],
                 self._measures[measure],
                 self._chosen(measure, name),
-                share=measure == "quality" and self._share,
+                low=self._ranges[measure][0],
+                high=self._ranges[measure][1],
             )
             for name in names
             for measure in _DIMENSIONS
@@ -493,7 +494,9 @@ class _RunMeasures(NamedTuple):
             if is_known
         ]
         grouped = owners if len(set(owners)) < len(owners) else None
-        return mean_interval(values[known], clusters=grouped, level=level)
+        # No cost and no time is below 0; a difference of two may be.
+        low = 0.0 if len(names) == 1 else None
+        return mean_interval(values[known], clusters=grouped, level=level, low=low)
 
     def _difference(self, first: str, second: str, measure: str, level: float) -> Interval:
         if measure in _BILLED:

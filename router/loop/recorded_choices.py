@@ -1,6 +1,6 @@
 """Reads recorded requests as choices that were made with known probabilities.
 
-    choices = await read_choices(recorded, matching, policy, outcomes)
+    choices = await read_choices(recorded, matching, policy, outcomes.values)
     choices.estimate(choices.policy(weights), "cost_usd")      # an OffPolicyValue
 
 A choice is which target a request's plan tried first, whoever answered in the end: so a target that
@@ -14,7 +14,7 @@ import asyncio
 import math
 from array import array
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -60,9 +60,31 @@ REASONS: Mapping[str, str] = {
     "unsupported": "requests for which a target that the policy takes had no chance",
 }
 
-Outcomes = Callable[[Sequence[TrafficRow]], Awaitable[Mapping[str, float]]]
-
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+class RequestValues(NamedTuple):
+    """The value of requests.
+
+    Attributes:
+        values: by the record's id, of those that have one.
+        low, high: the range of values; None where it has no end.
+        warnings: what to bear in mind of them.
+    """
+
+    values: Mapping[str, float]
+    low: float | None = None
+    high: float | None = None
+    warnings: Sequence[str] = ()
+
+    def range_of(self, measure: str) -> tuple[float | None, float | None]:
+        """Return the range of one of MEASURES: no cost and no time is below 0."""
+        if measure == "value":
+            return self.low, self.high
+        return (0.0, 1.0) if measure == "errors" else (0.0, None)
+
+
+NO_VALUES = RequestValues({})
 
 
 class ExcludedRecords(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,7 +148,8 @@ class RecordedChoices(NamedTuple):
         measure: str,
         chosen: NDArray[np.bool_],
         *,
-        share: bool = False,
+        low: float | None = None,
+        high: float | None = None,
     ) -> OffPolicyValue:
         """Estimate what a policy would have brought.
 
@@ -134,14 +157,15 @@ class RecordedChoices(NamedTuple):
             weights: the targets of each of its rules, with their probabilities.
             measure: one of MEASURES.
             chosen: the requests to use, for which the measure is known and the policy possible.
-            share: whether the measure is from 0 to 1.
+            low: the end of the measure's range; None without one.
+            high: its other end.
         """
         return off_policy_value(
             self.measures[measure][chosen],
             self._choices(chosen),
             self._policy(weights),
-            low=0.0 if share else None,
-            high=1.0 if share else None,
+            low=low,
+            high=high,
         )
 
     def difference(
@@ -186,7 +210,7 @@ async def read_choices(
     recorded: RecordedTraffic,
     matching: TrafficFilter,
     policy: PreparedPolicy,
-    outcomes: Outcomes | None,
+    values: Mapping[str, float],
     *,
     max_requests: int = MAX_REQUESTS,
 ) -> RecordedChoices:
@@ -196,14 +220,13 @@ async def read_choices(
         recorded: reads the requests.
         matching: selects them.
         policy: whose rules tell contexts apart.
-        outcomes: returns the value of requests by their record's ids; None for no value.
+        values: the value of requests by their record's ids.
         max_requests: how many are taken at a time; of more, those of a part of the users.
     """
     collector = _Collector(policy, max_requests)
     before: int | None = None
     while rows := await recorded.page(matching, limit=PAGE, before=before):
         before = rows[-1].number
-        values = {} if outcomes is None else await outcomes(rows)
         texts: dict[int, RequestText] = {}
         if policy.reads_text:
             numbers = [row.number for row in rows if row.bodies and _reason(row) is None]

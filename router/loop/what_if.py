@@ -13,7 +13,7 @@ import asyncio
 import math
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import TypeVar
 
@@ -29,20 +29,22 @@ from router.config.routes import Route
 from router.gateway.prices import PriceBook
 from router.gateway.route_table import Routes
 from router.loop.checks.languages import require_language_detector
+from router.loop.feedback_signal import read_signal
 from router.loop.moments import period
 from router.loop.policies import PreparedPolicy, RoutingPolicy, prepare_policy
 from router.loop.recorded_choices import (
     MAX_REQUESTS,
     MEASURES,
+    NO_VALUES,
     REASONS,
     ExcludedRecords,
-    Outcomes,
     RecordedChoices,
+    RequestValues,
     read_choices,
 )
 from router.sealing.traffic import RecordedTraffic
 from router.store.protocol import Store
-from router.store.traffic import TrafficFilter, TrafficRow
+from router.store.traffic import TrafficFilter
 
 _Result = TypeVar("_Result")
 
@@ -227,10 +229,10 @@ class WhatIfs:
         check_name(value or "none", "value")
 
         async def read() -> WhatIf:
-            outcomes = await self.outcomes(name, value)
-            choices = await read_choices(self.recorded, matching, policy, outcomes)
+            outcomes = await self.outcomes(value, matching)
+            choices = await read_choices(self.recorded, matching, policy, outcomes.values)
             _check_known(policy, choices, route)
-            return await asyncio.to_thread(self._report, name, value, matching, policy, choices)
+            return await asyncio.to_thread(self._report, value, matching, policy, outcomes, choices)
 
         return await self.alone(read)
 
@@ -252,17 +254,20 @@ class WhatIfs:
             raise RequestError("since is not before until.", param="since")
         return TrafficFilter(route=name, traffic_class="live", since=first, until=last)
 
-    async def outcomes(self, route: str, value: str) -> Outcomes | None:
-        """Return what tells the value of requests; None for no value.
+    async def outcomes(self, value: str, matching: TrafficFilter) -> RequestValues:
+        """Return the value of a route's requests; none for "".
 
         Raises:
             RequestError: there is no such value.
         """
         if not value:
-            return None
+            return NO_VALUES
+        route = matching.route or ""
         kind, _, name = value.partition(":")
         if kind == "feedback" and name:
-            return _FeedbackMeans(self._store, name)
+            signal = await read_signal(self._store, name, route=route, since=matching.since)
+            means = await asyncio.to_thread(signal.means)
+            return RequestValues(means, signal.low, signal.high, signal.warnings(name))
         if kind == "shadow" and name:
             return await self._shadow_scores(route, name)
         raise RequestError(
@@ -282,7 +287,7 @@ class WhatIfs:
             raise RequestError(f"The route {route!r} has no shadow.", param=param)
         return run
 
-    async def _shadow_scores(self, route: str, output: str) -> Outcomes:
+    async def _shadow_scores(self, route: str, output: str) -> RequestValues:
         run = await self.shadow_run(route, param="value")
         scores: dict[str, float] = {}
         known: set[str] = set()
@@ -300,11 +305,8 @@ class WhatIfs:
                 f"{closest(output, known)}",
                 param="value",
             )
-
-        async def of_rows(rows: Sequence[TrafficRow]) -> Mapping[str, float]:
-            return {row.id: scores[row.id] for row in rows if row.id in scores}
-
-        return of_rows
+        shares = all(value in (0.0, 1.0) for value in scores.values())
+        return RequestValues(scores, *((0.0, 1.0) if shares else (None, None)))
 
     def retention_warnings(
         self, name: str, matching: TrafficFilter, earliest: float | None
@@ -321,30 +323,30 @@ class WhatIfs:
 
     def _report(
         self,
-        name: str,
         value: str,
         matching: TrafficFilter,
         policy: PreparedPolicy,
+        outcomes: RequestValues,
         choices: RecordedChoices,
     ) -> WhatIf:
+        name = matching.route or ""
         weights = [rule.weights for rule in policy.rules]
         possible = choices.possible(weights)
         excluded = Counter(choices.excluded)
         excluded["unsupported"] += int((~possible).sum())
         used = int(possible.sum())
         warnings = self.retention_warnings(name, matching, choices.earliest)
+        warnings += outcomes.warnings
         measures = []
         for measure in MEASURES if value else MEASURES[1:]:
             chosen = possible & choices.known(measure)
-            observed = choices.measures[measure][chosen]
-            # Truth values of feedback are shares, and so are errors.
-            share = measure in ("value", "errors") and bool(np.isin(observed, (0.0, 1.0)).all())
+            low, high = outcomes.range_of(measure)
             measures.append(
                 WhatIfMeasure(
                     name=measure,
                     description=value if measure == "value" else DESCRIPTIONS[measure],
                     unknown=used - int(chosen.sum()),
-                    value=choices.estimate(weights, measure, chosen, share=share),
+                    value=choices.estimate(weights, measure, chosen, low=low, high=high),
                 )
             )
         if value:
@@ -404,24 +406,6 @@ class WhatIfs:
             )
             for target in dict.fromkeys([*policy.targets, *choices.targets])
         )
-
-
-class _FeedbackMeans:
-    """Reads the mean of feedback of one name about requests."""
-
-    def __init__(self, store: Store, name: str) -> None:
-        self._store = store
-        self._name = name
-
-    async def __call__(self, rows: Sequence[TrafficRow]) -> Mapping[str, float]:
-        """Return the mean by the record's id, of those that have feedback of the name."""
-        summaries = await self._store.feedback_summaries([row.id for row in rows])
-        return {
-            record_id: summary.mean
-            for record_id, given in summaries.items()
-            for summary in given
-            if summary.name == self._name and summary.mean is not None
-        }
 
 
 def _check_known(policy: PreparedPolicy, choices: RecordedChoices, route: Route) -> None:

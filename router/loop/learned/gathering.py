@@ -14,6 +14,7 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,10 +24,10 @@ from evaluators.base import PRECOMPUTED
 from evaluators.metrics.registry import METRICS, build
 from providers.errors import ConflictError, EvalrouterError, RequestError, closest
 from providers.wire import UNREADABLE
+from router.loop.feedback_signal import GivenScore, read_signal
 from router.loop.learned.examples import Examples, Vectors
 from router.loop.learned.prompt_text import text_of_envelope, text_of_messages
 from router.sealing.traffic import RecordedTraffic
-from router.store.feedback import FeedbackFilter, FeedbackRow
 from router.store.learned import LearnedSource
 from router.store.protocol import Store
 from router.store.results import ScoredAnswer
@@ -299,7 +300,8 @@ class Gathering:
         Raises:
             RequestError: there is none.
         """
-        given = await self._feedback(name, route)
+        signal = await read_signal(self._store, name, route=route)
+        given = dict(islice(signal.given.items(), MAX_ROWS))
         if not given:
             raise RequestError(
                 f"quality: no feedback of the name {name!r} with a value was given about requests "
@@ -319,35 +321,22 @@ class Gathering:
                     counts["without_text" if not text else "other_targets"] += 1
                     continue
                 prompts.append(_of_request(row, text, given[row.id]))
-        made_of = {
+        made_of: dict[str, Any] = {
             "feedback": sum(map(len, given.values())),
             "requests": len(prompts),
             "without_body": len(given) - len(matched),
             **counts,
         }
+        if warnings := signal.warnings(name):
+            made_of["warnings"] = warnings
         return Gathered(targets, prompts[::-1][:MAX_ROWS], made_of)
 
-    async def _feedback(self, name: str, route: str) -> dict[str, list[FeedbackRow]]:
-        """Return the route's feedback of a name that has a score, by the ids of records."""
-        given: dict[str, list[FeedbackRow]] = {}
-        matching = FeedbackFilter(name=name, route=route)
-        before = None
-        while len(given) < MAX_ROWS:
-            rows = await self._store.feedback(matching, limit=_PAGE, before=before)
-            if not rows:
-                break
-            before = rows[-1].number
-            for row in rows:
-                if row.record_id and row.score is not None:
-                    given.setdefault(row.record_id, []).append(row)
-        return given
-
     async def _records(
-        self, given: Mapping[str, Sequence[FeedbackRow]], route: str
+        self, given: Mapping[str, Sequence[GivenScore]], route: str
     ) -> dict[str, TrafficRow]:
         """Return the requests with some ids whose bodies are stored."""
         matched: dict[str, TrafficRow] = {}
-        since = min(row.request_at for rows in given.values() for row in rows)
+        since = min(each.at for scores in given.values() for each in scores)
         matching = TrafficFilter(route=route, traffic_class="live", since=since)
         before = None
         read = 0
@@ -361,13 +350,12 @@ class Gathering:
         return matched
 
 
-def _of_request(row: TrafficRow, text: str, given: Sequence[FeedbackRow]) -> _Prompt:
+def _of_request(row: TrafficRow, text: str, given: Sequence[GivenScore]) -> _Prompt:
     """Return a request with feedback as a row."""
     who = row.user or row.conversation
     prompt = _Prompt(text, f"{row.key_id} {who}" if who else row.id)
     sums = prompt.targets.setdefault(row.target, _Sums())
     for feedback in given:
-        assert feedback.score is not None, "others are left out"
         sums.add(feedback.score, row.cost_usd, row.total_s, feedback.weight)
     if row.propensity is not None and row.first_target == row.target and not row.cached:
         prompt.propensity = row.propensity

@@ -469,6 +469,9 @@ class LearnedRoutes(DeletionStep):
                 f". It chose for {recent.applied:,} of the last {recent.requests:,} requests, and "
                 f"not for {left:,} ({reasons})"
             )
+        if model is not None:
+            warnings: Sequence[str] = model.made_of.get("warnings", ())
+            explanation = ". ".join([explanation, *warnings])
         return LearnedReport(
             route=name,
             state=state,

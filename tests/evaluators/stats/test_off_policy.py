@@ -148,3 +148,31 @@ def test_the_model_that_scores_a_unit_has_not_seen_it():
     after = off_policy_value(outcomes, choices, policy).doubly_robust.estimate
     # Its weight is 2; with a model that has seen it, it would count as 1.91.
     assert after - before == pytest.approx(2 * 100.0 / 4000, rel=0.01)
+
+
+@pytest.mark.parametrize("effective", [True, False])
+@pytest.mark.parametrize(
+    ("outcome", "low", "high"), [(1.0, 0.0, 1.0), (0.0, 0.0, 1.0), (1e-9, 0.0, None)]
+)
+def test_no_estimate_is_beyond_what_is_possible(effective, outcome, low, high):
+    """Also where it has no interval, and of each estimator."""
+    n = 3000 if effective else 300
+    past = False
+    for seed in range(8):
+        choices = drawn(n, share=0.3, seed=seed)
+        # One action nearly always brings the same, the other something else.
+        rare = np.random.default_rng(100 + seed).random(n) < 0.0002
+        outcomes = np.where((choices.actions == 1) & ~rare, outcome, 0.5 if high else 5.0)
+        policy = np.array([[0.0, 1.0]])
+        free = off_policy_value(outcomes, choices, policy)
+        value = off_policy_value(outcomes, choices, policy, low=low, high=high)
+        smallest, largest = low, np.inf if high is None else high
+        estimates = (free.doubly_robust.estimate, free.inverse_propensity.estimate)
+        past |= not all(smallest <= estimate <= largest for estimate in estimates)
+        for interval in (value.doubly_robust, value.inverse_propensity):
+            ends = (interval.low, interval.estimate, interval.high)
+            shown = [end for end in ends if end is not None]
+            assert shown == sorted(shown)
+            assert all(smallest <= end <= largest for end in shown)
+        assert (value.doubly_robust.low is not None) == effective
+    assert past, "else this tests nothing"

@@ -95,9 +95,9 @@ def traffic():
     return records, scores
 
 
-def said(record_id, value, at):
+def said(record_id, value, at, *, key="", kind="bool"):
     return NewFeedback(
-        FeedbackRow(id=f"fb_{record_id}", at=at, key_id="", user="", name="good", kind="bool",
+        FeedbackRow(id=f"fb_{key}{record_id}", at=at, key_id=key, user="", name="good", kind=kind,
                     value=value, score=float(value), subject=request_subject(record_id),
                     record_id=record_id, request_key="", request_user="", route="chat",
                     request_at=at)
@@ -109,6 +109,9 @@ async def fill(path):
     async with sqlite_store(path) as store:
         await store.keep_traffic(records)
         await store.add_feedback([said(name, value, time.time()) for name, value in scores.items()])
+        # What a key says of two requests, which would be worth more than all others.
+        senseless = [said(f"req_{n}", 1e12, time.time(), key="bad", kind="number") for n in (0, 1)]
+        await store.add_feedback(senseless)
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +155,7 @@ def test_a_policy_that_never_ran_is_estimated(http, url):
     assert holds(found["value"]["inverse_propensity"], GOOD[B])
     assert holds(found["value"]["observed"], 0.8 * GOOD[A] + 0.2 * GOOD[B])
     assert found["value"]["difference"]["low"] > 0
+    assert "2 that are numbers beyond 0 and 1 are left out" in report["warnings"][0]
     assert holds(found["errors"]["doubly_robust"], 0.1)
     assert found["cost_usd"]["doubly_robust"]["estimate"] == pytest.approx(COST[B], rel=1e-3)
     assert found["errors"]["units"] == USERS
@@ -321,8 +325,8 @@ async def test_of_too_many_requests_those_of_some_users_are_taken(folder):
     async with sqlite_store(folder / "e.db") as store:
         recorded = RecordedTraffic(store, SealedFiles(lambda: None, store), None)
         matching = TrafficFilter(route="chat", traffic_class="live")
-        whole = await read_choices(recorded, matching, policy, None)
-        part = await read_choices(recorded, matching, policy, None, max_requests=1000)
+        whole = await read_choices(recorded, matching, policy, {})
+        part = await read_choices(recorded, matching, policy, {}, max_requests=1000)
     assert part.records == whole.records
     assert part.share in (0.5, 0.25)
     assert 0 < len(part.units) <= 1000
@@ -350,6 +354,7 @@ def test_the_frontier_of_live_requests(http, url):
     report = http.get(f"{url}/frontier", params=query).json()
     by_name = {target["target"]: target for target in report["targets"]}
     assert (report["source"], report["higher_is_better"]) == ("requests", True)
+    assert any("are left out" in warning for warning in report["warnings"])
     for target in (A, B):
         shown = by_name[str(target)]
         assert holds(shown["quality"], GOOD[target])

@@ -399,11 +399,16 @@ def test_feedback_teaches_and_what_is_deleted_leaves_the_model(tmp_path, host):
         for given in feedback:
             while http.post(f"{url}/feedback", json=given).status_code == 404:
                 time.sleep(0.01)
+        senseless = feedback[0] | {"value": 1e12, "user": "mallory"}
+        assert http.post(f"{url}/feedback", json=senseless).status_code < 300
         client = Client(url)
         client.routes.learn("chat")
         while (report := client.routes.learned("chat"))["state"] == "learning":
             time.sleep(0.05)
         model, test = report["model"], report["test"]
+        [warning] = model["made_of"].pop("warnings")
+        assert "1 that are numbers beyond 0 and 1 are left out" in warning
+        assert warning in report["explanation"]
         assert model["made_of"] == {"feedback": 160, "requests": 160, "without_body": 0}
         assert (test["weighted"], test["paired"], test["excluded"]) == (160, 0, 0)
         assert test["units"] == 40

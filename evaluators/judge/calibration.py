@@ -50,6 +50,9 @@ RELIABLE = 0.667
 # With fewer items that several people scored, the error of people's scores is not known.
 _ENOUGH = 10
 
+MAX_BINS = 10
+"""A judge's scores are grouped into at most so many bins."""
+
 MEASURES = {
     "pearson": "Pearson's correlation",
     "spearman": "Spearman's rank correlation",
@@ -202,6 +205,23 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     biases: tuple[str, ...] = ()
 
 
+class ScoreBin(msgspec.Struct, frozen=True, kw_only=True):
+    """The answers that a judge gives about the same score.
+
+    Attributes:
+        low, high: the scores are from `low` on and below `high`; the last bin has `high`, too.
+        judge: the judge's mean score of them.
+        people: people's.
+        answers: how many there are.
+    """
+
+    low: float
+    high: float
+    judge: float
+    people: Interval
+    answers: int
+
+
 class JudgeChange(msgspec.Struct, frozen=True, kw_only=True):
     """Two judges, or one on two dates, over the items that both scored.
 
@@ -320,6 +340,40 @@ def findings(calibration: Calibration) -> list[str]:
             f"left {calibration.unparsed:,} of {calibration.items:,} answers without a verdict"
         )
     return clauses
+
+
+def score_bins(items: Sequence[Item], *, low: float, high: float) -> tuple[ScoreBin, ...]:
+    """Group the answers by the judge's score; where that is whole, one bin has one score.
+
+    Args:
+        items: those without a score of the judge or of people are left out.
+        low: the lowest possible score.
+        high: the highest possible score.
+    """
+    span = high - low
+    whole = float(low).is_integer() and float(high).is_integer() and 2 <= span < MAX_BINS
+    count = round(span) + 1 if whole else MAX_BINS
+    start, width = (low - 0.5, 1.0) if whole else (low, span / count)
+    members: dict[int, list[Item]] = {}
+    for item in items:
+        if item.judge and item.people:
+            place = math.floor((_mean(item.judge) - start) / width)
+            members.setdefault(min(max(place, 0), count - 1), []).append(item)
+    return tuple(
+        ScoreBin(
+            low=start + place * width,
+            high=start + (place + 1) * width,
+            judge=math.fsum(_mean(item.judge) for item in bin_items) / len(bin_items),
+            people=intervals.mean_interval(
+                [_mean(item.people) for item in bin_items],
+                clusters=_clusters(bin_items),
+                low=low,
+                high=high,
+            ),
+            answers=len(bin_items),
+        )
+        for place, bin_items in sorted(members.items())
+    )
 
 
 def agreement(

@@ -83,6 +83,11 @@ def decimals(output: OutputInfo, *values: float | None) -> int:
         return 3
     if (output.low, output.high) == (0.0, 100.0):
         return 2
+    return three_digits(*values)
+
+
+def three_digits(*values: float | None) -> int:
+    """Return the decimal places with which the largest number has three digits; at most 9."""
     largest = max((abs(value) for value in values if value is not None), default=0.0)
     if largest == 0.0:
         return 0

@@ -1,0 +1,1 @@
+"""What the pages for a browser are made of: templates, styles and plots."""

@@ -212,10 +212,15 @@ async def show_feedback(
 async def delete_feedback(
     services: Injected, caller: InjectedCaller, feedback_id: FromPath[str]
 ) -> DeletedFeedback:
-    """Delete feedback, and what it has superseded: its author has said nothing then."""
+    """Delete feedback, and what it has superseded: its author has said nothing then.
+
+    What a learned route has learned of it goes with it.
+    """
+    feedback = await services.store.one_feedback(feedback_id, key_id=caller.only)
     deleted = await services.store.delete_feedback(feedback_id, key_id=caller.only)
     if not deleted:
         raise NotFoundError(f"There is no feedback {feedback_id!r}.")
+    await services.learned_routes.forget_feedback(feedback)
     return DeletedFeedback(deleted)
 
 

@@ -140,8 +140,13 @@ class LearnedStore(ChangeStore, Protocol):
         """Return a number that grows with every change of a model."""
         ...
 
-    async def learned_rows(self, matching: TrafficFilter) -> LearnedRows | None:
-        """Return the rows of one model that were made of requests that match; None for none."""
+    async def learned_rows(
+        self, matching: TrafficFilter, *, model: str | None = None
+    ) -> LearnedRows | None:
+        """Return the rows of one model that were made of requests that match; None for none.
+
+        `model` is its id; None for any that has some.
+        """
         ...
 
     async def forget_learned(

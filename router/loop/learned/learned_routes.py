@@ -46,6 +46,7 @@ from router.loop.learned.predictor import ActiveModel, Predictor, settings_of
 from router.rounds import Rounds
 from router.sealing.deletion import Deletion, DeletionStep
 from router.sealing.traffic import RecordedTraffic
+from router.store.feedback import FeedbackRow
 from router.store.learned import LearnedModel
 from router.store.leases import Lease
 from router.store.protocol import Store
@@ -417,6 +418,26 @@ class LearnedRoutes(DeletionStep):
         if related:
             await self._predictor.follow()
         return Deletion(related=related)
+
+    async def forget_feedback(self, feedback: FeedbackRow) -> None:
+        """Take the row that was made of deleted feedback out of the model that has learned of it.
+
+        What others said of the same request goes with it, until the route is learned again.
+        """
+        quality = f"{FEEDBACK}{feedback.name}"
+        models = [
+            model
+            for model in await self._store.learned_models(feedback.route, limit=1000)
+            if feedback.record_id and model.settings.get("quality") == quality
+        ]
+        if any(model.state == "learning" for model in models):
+            # It may have read the feedback already; so it is refused when it is ready.
+            await self._store.announce_deletion()
+        matching = TrafficFilter(id=feedback.record_id)
+        for model in models:
+            while copied := await self._store.learned_rows(matching, model=model.id):
+                await self._forget(copied.model, copied.rows)
+        await self._predictor.follow()
 
     async def _forget(self, model_id: str, rows: frozenset[int]) -> None:
         models = await self._store.learned_models(state="ready", limit=1000)

@@ -69,8 +69,10 @@ class SqlLearned(SqlPart, LearnedStore):
     async def learned_version(self) -> int:
         return await self._database.read("look for changed models", _version)
 
-    async def learned_rows(self, matching: TrafficFilter) -> LearnedRows | None:
-        return await self._database.read("look for learned requests", _rows, matching)
+    async def learned_rows(
+        self, matching: TrafficFilter, *, model: str | None = None
+    ) -> LearnedRows | None:
+        return await self._database.read("look for learned requests", _rows, matching, model)
 
     async def forget_learned(
         self, model: LearnedModel, rows: frozenset[int], *, artifact: str
@@ -176,18 +178,21 @@ def _version(db: Connection) -> int:
     return int(version)
 
 
-def _rows(db: Connection, matching: TrafficFilter) -> LearnedRows | None:
+def _rows(db: Connection, matching: TrafficFilter, model: str | None) -> LearnedRows | None:
     conditions = conditions_of(db, matching, others=_OF_USER)
-    first = db.execute(
-        f"SELECT model FROM learned_sources WHERE {conditions.where} LIMIT 1", conditions.values
-    ).fetchone()
-    if first is None:
-        return None
+    if model is None:
+        first = db.execute(
+            f"SELECT model FROM learned_sources WHERE {conditions.where} LIMIT 1",
+            conditions.values,
+        ).fetchone()
+        if first is None:
+            return None
+        (model,) = first
     rows = db.execute(
         f"SELECT row_number FROM learned_sources WHERE model = :model AND {conditions.where}",
-        conditions.values | {"model": first[0]},
-    )
-    return LearnedRows(first[0], frozenset(row for (row,) in rows))
+        conditions.values | {"model": model},
+    ).fetchall()
+    return LearnedRows(model, frozenset(row for (row,) in rows)) if rows else None
 
 
 def _forget(db: Connection, model: LearnedModel, rows: frozenset[int], artifact: str) -> bool:

@@ -97,6 +97,8 @@ async def test_rows_are_selected_as_their_requests_are(store, matching):
     expected = frozenset(n for n, record in enumerate(RECORDS) if selects(matching, record))
     assert await store.learned_rows(matching) == LearnedRows("lm_1", expected)
     assert expected
+    assert await store.learned_rows(matching, model="lm_1") == LearnedRows("lm_1", expected)
+    assert await store.learned_rows(matching, model="lm_2") is None
     after = msgspec.structs.replace(READY, forgotten=len(expected), hash="other")
     assert not await store.forget_learned(after, expected, artifact="another")
     assert await store.learned_rows(matching) == LearnedRows("lm_1", expected)

@@ -34,7 +34,8 @@ from router.config.routes import RouteTarget, parse_route
 from router.loop.rollout_routes import promoted
 from router.records import Target
 from router.services import Services
-from router.store.learned import LearnedSource
+from router.store.feedback import FeedbackRow
+from router.store.learned import LearnedModel, LearnedSource
 from router.store.lineage import RowSource
 from router.store.traffic import TrafficFilter
 
@@ -400,7 +401,7 @@ def test_feedback_teaches_and_what_is_deleted_leaves_the_model(tmp_path, host):
             while http.post(f"{url}/feedback", json=given).status_code == 404:
                 time.sleep(0.01)
         senseless = feedback[0] | {"value": 1e12, "user": "mallory"}
-        assert http.post(f"{url}/feedback", json=senseless).status_code < 300
+        senseless_id = http.post(f"{url}/feedback", json=senseless).json()["id"]
         client = Client(url)
         client.routes.learn("chat")
         while (report := client.routes.learned("chat"))["state"] == "learning":
@@ -412,6 +413,14 @@ def test_feedback_teaches_and_what_is_deleted_leaves_the_model(tmp_path, host):
         assert model["made_of"] == {"feedback": 160, "requests": 160, "without_body": 0}
         assert (test["weighted"], test["paired"], test["excluded"]) == (160, 0, 0)
         assert test["units"] == 40
+        http.delete(f"{url}/feedback/{senseless_id}")
+        by_name = http.get(f"{url}/feedback", params={"name": "thumb", "limit": 200}).json()
+        about_ninth = next(
+            each for each in by_name["data"] if each["record_id"] == feedback[9]["request_id"]
+        )
+        assert http.delete(f"{url}/feedback/{about_ninth['id']}").json()["deleted"] == 1
+        report = client.routes.learned("chat")
+        assert (report["model"]["rows"], report["model"]["forgotten"]) == (158, 2)
         assert {share["target"]: share["score"] for share in test["targets"]}["up/dear"] == 1.0
 
         files = tmp_path / "artifacts" / "learned"
@@ -419,13 +428,13 @@ def test_feedback_teaches_and_what_is_deleted_leaves_the_model(tmp_path, host):
         deleted = http.delete(f"{url}/traffic", params={"user": "user 7"}).json()
         assert deleted["deleted"] == 4
         report = client.routes.learned("chat")
-        assert (report["model"]["rows"], report["model"]["forgotten"]) == (156, 4)
+        assert (report["model"]["rows"], report["model"]["forgotten"]) == (154, 6)
         [after] = files.rglob("*.model")
         assert after != before
         assert after.stat().st_size < before.stat().st_size if before.exists() else True
         # What a user has said of somebody else's request goes, too.
         http.delete(f"{url}/traffic", params={"user": "ann"})
-        assert client.routes.learned("chat")["model"]["rows"] == 155
+        assert client.routes.learned("chat")["model"]["rows"] == 154
         # So does the rest; a model of nothing is none.
         http.delete(f"{url}/traffic", params={"route": "chat"})
         report = client.routes.learned("chat")
@@ -434,6 +443,29 @@ def test_feedback_teaches_and_what_is_deleted_leaves_the_model(tmp_path, host):
         assert "evalrouter route learn chat" in report["explanation"]
         assert not list(files.rglob("*.model"))
         client.close()
+
+
+async def test_feedback_that_is_deleted_while_a_route_is_learned_of_it_refuses_the_model(
+    unlearned, host
+):
+    feedback = FeedbackRow(
+        id="f", at=1.0, key_id="", user="", name="thumb", kind="bool", value=True, score=1.0,
+        subject="s", record_id="req_1", request_key="", request_user="", route="chat",
+        request_at=1.0,
+    )  # fmt: skip
+    async with services(unlearned, host, quality="feedback:thumb") as parts:
+        deletions = await parts.store.traffic_deletions()
+        model = LearnedModel(
+            id="lm_1", route="chat", created_at=1.0, settings={"quality": "feedback:thumb"}
+        )
+        await parts.store.add_learned(model)
+        other = msgspec.structs.replace(feedback, name="stars")
+        await parts.learned_routes.forget_feedback(other)
+        assert await parts.store.traffic_deletions() == deletions
+        await parts.learned_routes.forget_feedback(feedback)
+        ready = msgspec.structs.replace(model, state="ready", artifact="a")
+        with pytest.raises(ConflictError, match="deleted"):
+            await parts.store.finish_learned(ready, [], deletions=deletions)
 
 
 async def test_a_run_over_copied_requests_is_forgotten_with_them(unlearned, host):

@@ -155,7 +155,6 @@ class _Usual(msgspec.Struct, gc=False):
     cache_creation_input_tokens: Any = None
 
 
-_NO_DETAILS = _Details()
 _decode_usual = msgspec.json.Decoder(_Usual).decode
 
 
@@ -167,17 +166,18 @@ def read_usage(raw: bytes | msgspec.Raw) -> TokenCounts | None:
     except UNREADABLE:
         return _read_any(raw)
     prompt, completion, total = usual.prompt_tokens, usual.completion_tokens, usual.total_tokens
-    details = usual.prompt_tokens_details or _NO_DETAILS
-    cached = details.cached_tokens
-    written = details.cache_write_tokens or details.cache_creation_tokens
+    details = usual.prompt_tokens_details
+    cached = written = 0
+    if details is not None:
+        cached = details.cached_tokens
+        written = details.cache_write_tokens or details.cache_creation_tokens
+        if cached < 0 or written < 0 or cached + written > prompt:
+            return _read_any(raw)
     if (
         prompt < 0
         or completion < 0
         or total != prompt + completion
         or total > MAX_COUNT
-        or cached < 0
-        or written < 0
-        or cached + written > prompt
         or usual.prompt_cache_hit_tokens
         or usual.cached_tokens
         or usual.cache_read_input_tokens

@@ -112,22 +112,22 @@ class Odds:
         probabilities: of each target that may be the first. They add up to 1.
     """
 
-    __slots__ = ("_mixed", "_mixed_rate", "_mixed_target", "_names", "probabilities")
+    __slots__ = ("_encoded", "_mixed", "_mixed_rate", "_mixed_target", "probabilities")
 
     def __init__(self, probabilities: Mapping[Target, float]) -> None:
         self.probabilities = probabilities
-        self._names: Mapping[str, float] | None = None
+        self._encoded: msgspec.Raw | None = None
         # The last odds that were mixed of these, and of what.
         self._mixed: Odds | None = None
         self._mixed_rate = 0.0
         self._mixed_target: Target | None = None
 
-    @property
-    def names(self) -> Mapping[str, float]:
-        """Return the probabilities by the targets' names."""
-        if self._names is None:
-            self._names = {str(target): value for target, value in self.probabilities.items()}
-        return self._names
+    def encoded(self) -> msgspec.Raw:
+        """Return the probabilities by the targets' names, as JSON."""
+        if self._encoded is None:
+            names = {str(target): value for target, value in self.probabilities.items()}
+            self._encoded = msgspec.Raw(msgspec.json.encode(names))
+        return self._encoded
 
     def mixed(self, rate: float, target: Target) -> Odds:
         """Return the odds where a target is taken with the probability `rate`, and else as here."""

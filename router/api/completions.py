@@ -98,7 +98,7 @@ class Completions:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request; every failure becomes OpenAI's error object."""
-        context = RequestContext(scope, self._now(), self._clock())
+        context = RequestContext.of(scope, self._now(), self._clock())
         try:
             await self._answer(scope, receive, send, context)
         except ClientGoneError as error:

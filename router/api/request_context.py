@@ -16,7 +16,7 @@ from router.api.response_headers import attempts_value, host_headers, list_value
 from router.config.routes import KeepBodies, Route
 from router.gateway.cache import CachedResponse, CacheUse
 from router.gateway.hooks import Assignment
-from router.gateway.keys import KEYLESS
+from router.gateway.keys import KEYLESS, Grant
 from router.gateway.recorder import HEAD_BYTES, TAIL_BYTES
 from router.gateway.upstream import UpstreamResponse
 from router.records import (
@@ -34,7 +34,7 @@ from router.records import (
 MAX_REQUEST_ID_BYTES = 128
 
 
-class RequestContext:
+class RequestContext(msgspec.Struct, eq=False):
     """One request on its way through: the request, and what has become of it so far.
 
     Attributes:
@@ -68,77 +68,48 @@ class RequestContext:
         keep: what of it may be stored in its record; None before that was decided.
     """
 
-    __slots__ = (
-        "_user",
-        "assignment",
-        "at",
-        "attempts",
-        "body",
-        "cache_key",
-        "cache_use",
-        "cached",
-        "envelope",
-        "error_code",
-        "explores",
-        "first",
-        "grant",
-        "headers",
-        "hooks",
-        "keep",
-        "learned",
-        "model",
-        "odds",
-        "path",
-        "received",
-        "record_id",
-        "request_id",
-        "response",
-        "route",
-        "started",
-        "status",
-        "stored",
-        "stream",
-        "tail",
-        "trace",
-        "traceparent",
-        "unit",
-    )
+    headers: dict[bytes, bytes]
+    path: Path
+    record_id: str
+    request_id: str
+    at: float
+    started: float
+    grant: Grant = KEYLESS
+    body: bytes = b""
+    model: str = ""
+    stream: bool = False
+    envelope: dict[str, msgspec.Raw] = {}
+    stored: bool = True
+    hooks: int = 0
+    route: Route | None = None
+    cache_use: CacheUse | None = None
+    cache_key: bytes | None = None
+    cached: CachedResponse | None = None
+    trace: Trace | None = None
+    traceparent: str = ""
+    unit: str = ""
+    _user: str | None = None
+    first: Target | None = None
+    odds: Odds | None = None
+    explores: bool = False
+    learned: LearnedChoice | None = None
+    assignment: Assignment | None = None
+    response: UpstreamResponse | None = None
+    attempts: list[Attempt] = []
+    status: int = 0
+    error_code: str = ""
+    tail: deque[bytes] = msgspec.field(default_factory=deque)
+    received: int = 0
+    keep: KeepBodies | None = None
 
-    def __init__(self, scope: Any, at: float, started: float) -> None:
-        self.headers: dict[bytes, bytes] = dict(scope["headers"])
-        self.path: Path = PATHS[scope["path"]]
-        self.record_id = new_record_id()
-        given = self.headers.get(b"x-request-id")
-        self.request_id = self.record_id if given is None else _request_id(given) or self.record_id
-        self.at = at
-        self.started = started
-        self.grant = KEYLESS
-        self.body = b""
-        self.model = ""
-        self.stream = False
-        self.envelope: dict[str, msgspec.Raw] = {}
-        self.stored = True
-        self.hooks = 0
-        self.route: Route | None = None
-        self.cache_use: CacheUse | None = None
-        self.cache_key: bytes | None = None
-        self.cached: CachedResponse | None = None
-        self.trace: Trace | None = None
-        self.traceparent = ""
-        self.unit = ""
-        self._user: str | None = None
-        self.first: Target | None = None
-        self.odds: Odds | None = None
-        self.explores = False
-        self.learned: LearnedChoice | None = None
-        self.assignment: Assignment | None = None
-        self.response: UpstreamResponse | None = None
-        self.attempts: list[Attempt] = []
-        self.status = 0
-        self.error_code = ""
-        self.tail: deque[bytes] = deque()
-        self.received = 0
-        self.keep: KeepBodies | None = None
+    @classmethod
+    def of(cls, scope: Any, at: float, started: float) -> RequestContext:
+        """Return the context of a request that has just come."""
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        record_id = new_record_id()
+        given = headers.get(b"x-request-id")
+        request_id = record_id if given is None else _request_id(given) or record_id
+        return cls(headers, PATHS[scope["path"]], record_id, request_id, at, started)
 
     def read(self, body: bytes) -> None:
         """Take over the request's body, and parse what the router needs of it.

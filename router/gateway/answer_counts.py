@@ -150,23 +150,26 @@ class AnswerCounts:
             seen.last_at = at
         elif at < seen.first_at:
             seen.first_at = at
-        if record.traffic_class != "live" or record.error_code or record.status >= 400:
-            return
-        if record.path == "embeddings":
+        if (
+            record.traffic_class != "live"
+            or record.error_code
+            or record.status >= 400
+            or record.path == "embeddings"
+        ):
             return
         if not seen.hour_begin <= at < seen.hour_end:
             seen.hour_begin = at // HOUR_S * HOUR_S
             seen.hour_end = seen.hour_begin + HOUR_S
             seen.hour = self._hours.setdefault((target, seen.hour_begin), _Hour())
-        hour = seen.hour
+        hour, tokens, cost_usd = seen.hour, record.completion_tokens, record.cost_usd
         hour.requests += 1
         if record.finish_reason in _REFUSED:
             hour.refusals += 1
-        if record.completion_tokens is not None:
-            hour.tokens += record.completion_tokens
+        if tokens is not None:
+            hour.tokens += tokens
             hour.counted += 1
-        if record.cost_usd is not None:
-            hour.cost_usd += record.cost_usd
+        if cost_usd is not None:
+            hour.cost_usd += cost_usd
             hour.priced += 1
 
     def _add_version(self, key: _VersionKey, at: float) -> _Seen:

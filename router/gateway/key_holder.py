@@ -186,10 +186,11 @@ _TOKENS = _Names.of(b"tokens")
 def _describe(
     headers: RequestHeaders, names: _Names, bucket: Bucket, now: float, reserved: int = 0
 ) -> None:
-    level, until_full = bucket.state(now)
+    left, until_full = bucket.state(now)
+    left -= reserved
     limit, remaining, reset = names
     headers += (
         (limit, b"%d" % bucket.limit),
-        (remaining, b"%d" % (level - reserved if level > reserved else 0)),
+        (remaining, b"%d" % left if left > 0 else b"0"),
         (reset, in_words(until_full).encode()),
     )

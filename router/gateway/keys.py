@@ -247,10 +247,9 @@ class Keys:
             # Sums of fractions do not come back to 0 by themselves.
             holder.reserved_usd = holder.reserved_usd - usd if holder.in_flight else 0.0
             if total_tokens and completion:
+                known = total_tokens if total_tokens < MAX_TOKENS else MAX_TOKENS
                 holder.usual_completion = max(
-                    float(min(total_tokens, MAX_TOKENS) - prompt),
-                    holder.usual_completion * USUAL_DECAY,
-                    1.0,
+                    float(known - prompt), holder.usual_completion * USUAL_DECAY, 1.0
                 )
         if cost_usd is not None and not 0 <= cost_usd <= MAX_USD:
             cost_usd = None

@@ -31,13 +31,13 @@ class Bucket:
 
     def level(self, now: float) -> float:
         """Return what may be taken now; it is negative while there is a debt."""
-        elapsed = now - self._at
+        level, full, elapsed = self._level, self._full, now - self._at
         # A clock that is set back must neither empty the bucket nor stop it from filling.
         self._at = now
-        if elapsed > 0:
-            level = self._level + elapsed * self._rate
-            self._level = level if level < self._full else self._full
-        return self._level
+        if elapsed > 0 and level < full:
+            level += elapsed * self._rate
+            self._level = level = level if level < full else full
+        return level
 
     def take(self, amount: float, now: float) -> None:
         """Take the amount, into debt if need be."""
@@ -54,7 +54,7 @@ class Bucket:
     def state(self, now: float) -> tuple[int, float]:
         """Return what may be taken now, whole and not below 0, and the seconds until it is full."""
         level = self.level(now)
-        return max(0, int(level)), (self.limit - level) / self._rate
+        return int(level) if level > 0 else 0, (self._full - level) / self._rate
 
 
 def period_around(kind: BudgetPeriod, now: float) -> tuple[float, float]:

@@ -208,17 +208,20 @@ class ProcessMetrics:
 
     def count(self, record: Record) -> None:
         """Count a completed record. On the event loop, in about two microseconds."""
-        made_up = made_up_name(record) if record.error_code else None
-        key = (record.traffic_class, record.route, record.target_name())
-        if made_up is not None:
-            key = (record.traffic_class, made_up, made_up)
+        error_code, attempts = record.error_code, self._attempts
+        made_up = made_up_name(record) if error_code else None
+        traffic_class = record.traffic_class
+        if made_up is None:
+            key = (traffic_class, record.route, record.target_name())
+        else:
+            key = (traffic_class, made_up, made_up)
         series = self._series.get(key)
         if series is None:
             series = _series_of(self._series, key)
         status, seconds, first_byte = record.status, record.total_s, record.first_byte_s
         series.statuses[status] = series.statuses.get(status, 0) + 1
-        if record.error_code:
-            series.errors[record.error_code] = series.errors.get(record.error_code, 0) + 1
+        if error_code:
+            series.errors[error_code] = series.errors.get(error_code, 0) + 1
         series.seconds[bisect_left(SECONDS, seconds)] += 1
         series.seconds_sum += seconds
         if first_byte is not None:
@@ -227,17 +230,19 @@ class ProcessMetrics:
         if record.cached:
             series.cache_hits += 1
         else:
-            if record.cost_usd is None:
+            cost_usd = record.cost_usd
+            if cost_usd is None:
                 series.unpriced += 1
             else:
-                series.cost_usd += record.cost_usd
+                series.cost_usd += cost_usd
             series.input_tokens += (record.prompt_tokens or 0) + record.lost_tokens
-            series.estimated += record.estimated
             series.output_tokens += record.completion_tokens or 0
-            series.cached_tokens += record.cached_tokens
-        attempts = self._attempts
+            if record.estimated:
+                series.estimated += 1
+            if record.cached_tokens:
+                series.cached_tokens += record.cached_tokens
         for attempt in record.attempts:
-            tried: _Key = (record.traffic_class, made_up or attempt.target, attempt.result)
+            tried: _Key = (traffic_class, made_up or attempt.target, attempt.result)
             if tried not in attempts:
                 tried = _capped(attempts, tried)
             attempts[tried] += 1

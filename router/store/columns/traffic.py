@@ -19,7 +19,7 @@ from router.store.traffic import TotalsBy, TrafficFilter, TrafficRow
 log = logging.getLogger("evalrouter")
 
 
-class _Detail(msgspec.Struct, omit_defaults=True):
+class _CommonDetail(msgspec.Struct, omit_defaults=True):
     attempts: Sequence[Attempt] = ()
     translation: Translation | None = None
     system_fingerprint: str = ""
@@ -31,10 +31,22 @@ class _Detail(msgspec.Struct, omit_defaults=True):
     estimated: bool = False
     request_bytes: int = 0
     propensity: float | None = None
-    # "" where it is the column `target`, and no probabilities where only one target could be it.
+    # "" where it is the column `target`.
     first_target: str = ""
-    choices: Mapping[str, float] = {}
     learned: LearnedChoice | None = None
+
+
+class _Detail(_CommonDetail):
+    # No probabilities where only one target could be the first.
+    choices: Mapping[str, float] = {}
+
+
+_NO_CHOICES = msgspec.Raw(b"{}")
+
+
+class _EncodedDetail(_CommonDetail):
+    # As JSON, which is the same for many requests.
+    choices: msgspec.Raw = _NO_CHOICES
 
 
 _encode = msgspec.json.Encoder().encode
@@ -73,7 +85,6 @@ TRAFFIC_COLUMNS = (
 )
 # More targets than that a route has only by mistake, and each takes room in every row.
 MAX_CHOICES = 64
-NO_CHOICES: Mapping[str, float] = {}
 # Requests that an earlier version sealed have only so many of them.
 FIRST_COLUMNS = 22
 
@@ -132,8 +143,10 @@ def traffic_columns(number: int, record: Record) -> tuple[Any, ...]:
     `request_id` is "" where it is the record's own id, so that it takes no room.
     """
     target, first, odds = record.target_name(), record.first, record.odds
-    choices = NO_CHOICES if odds is None or len(odds.probabilities) == 1 else odds.names
-    detail = _Detail(
+    choices = _NO_CHOICES
+    if odds is not None and 1 < len(odds.probabilities) <= MAX_CHOICES:
+        choices = odds.encoded()
+    detail = _EncodedDetail(
         record.attempts,
         None if record.translation is AS_IT_CAME else record.translation,
         record.system_fingerprint,
@@ -148,8 +161,8 @@ def traffic_columns(number: int, record: Record) -> tuple[Any, ...]:
         ""
         if first is None or first == record.target or name_of(first) == target
         else name_of(first),
-        choices if len(choices) <= MAX_CHOICES else NO_CHOICES,
         record.learned,
+        choices,
     )
     return (
         number,

@@ -1,5 +1,6 @@
 """Odds: the probability with which each target comes first is how often it does."""
 
+import json
 import math
 from collections import Counter
 
@@ -116,4 +117,4 @@ def test_a_rollout_takes_its_share_of_the_odds():
     assert odds.mixed(0.0, C).probabilities == odds.probabilities
     assert odds.mixed(1.0, C).probabilities == {C: 1.0}
     assert odds.mixed(0.3, C) is odds.mixed(0.3, C)
-    assert odds.names == {"p/a": 0.75, "p/b": 0.25}
+    assert json.loads(bytes(odds.encoded())) == {"p/a": 0.75, "p/b": 0.25}

@@ -29,6 +29,7 @@ from typing import Any, Literal, cast
 from urllib.parse import unquote
 
 import httptools
+import msgspec
 from uvicorn.config import Config as UvicornConfig
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 from uvicorn.server import ServerState
@@ -486,7 +487,7 @@ class Protocol(asyncio.Protocol):
         # The parser would not go on after an exception without its being told why.
         assert self._fault is None
         keep_alive = parser.should_keep_alive()
-        exchange = Exchange(self, method, version, keep_alive=keep_alive)
+        exchange = Exchange(self, method, version, keep_alive)
         exchange.scope = {
             "type": "http",
             "asgi": self._asgi,
@@ -733,7 +734,7 @@ class Protocol(asyncio.Protocol):
             self.transport.abort()
 
 
-class Exchange:
+class Exchange(msgspec.Struct, eq=False):
     """One request and the response to it; its `receive` and `send` are the app's.
 
     Attributes:
@@ -747,48 +748,24 @@ class Exchange:
         expects_continue: whether the client waits for leave to send the body.
     """
 
-    __slots__ = (
-        "_chunked",
-        "_connection",
-        "_event",
-        "_events",
-        "_left",
-        "_method",
-        "_news",
-        "_version",
-        "body",
-        "complete",
-        "error",
-        "expects_continue",
-        "gone",
-        "keep_alive",
-        "more_body",
-        "scope",
-        "started",
-    )
-
-    scope: dict[str, Any]
-
-    def __init__(
-        self, connection: Protocol, method: str, version: str, *, keep_alive: bool
-    ) -> None:
-        self._connection = connection
-        self._method = method
-        self._version = version
-        self._event: asyncio.Event | None = None
-        self._news = False
-        # The response's framing, whether it is a stream of events, and the bytes still to come.
-        self._chunked = False
-        self._events = False
-        self._left = -1
-        self.body: bytes | bytearray = b""
-        self.more_body = True
-        self.error: EvalrouterError | None = None
-        self.gone = False
-        self.started = False
-        self.complete = False
-        self.keep_alive = keep_alive
-        self.expects_continue = False
+    _connection: Protocol
+    _method: str
+    _version: str
+    keep_alive: bool
+    scope: dict[str, Any] = {}
+    body: bytes | bytearray = b""
+    more_body: bool = True
+    error: EvalrouterError | None = None
+    gone: bool = False
+    started: bool = False
+    complete: bool = False
+    expects_continue: bool = False
+    _event: asyncio.Event | None = None
+    _news: bool = False
+    # The response's framing, whether it is a stream of events, and the bytes still to come.
+    _chunked: bool = False
+    _events: bool = False
+    _left: int = -1
 
     def wake(self) -> None:
         """Wake the app that waits in `receive`, as there is something new."""

@@ -544,15 +544,16 @@ class ConnectionPool:
             OSError: the connection failed (socket.gaierror: no such host, ssl.SSLError: TLS).
             Lost, Malformed: the answer did not come, or is not HTTP.
         """
-        if self._room is not None:
-            await self._room.acquire()
+        room = self._room
+        if room is not None:
+            await room.acquire()
         try:
             connection = await self._exchange(origin, head, body, connect_timeout, resend)
         except BaseException:
-            if self._room is not None:
-                self._room.release()
+            if room is not None:
+                room.release()
             raise
-        return Response(connection, self._room, self._max_answer_bytes)
+        return Response(connection, room, self._max_answer_bytes)
 
     async def _exchange(
         self, origin: Origin, head: bytes, body: bytes, connect_timeout: float, resend: bool

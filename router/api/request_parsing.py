@@ -202,9 +202,9 @@ def user_of(envelope: Mapping[str, msgspec.Raw]) -> str:
     is written; what is neither a number nor a string identifies nobody.
     """
     for name in ("safety_identifier", "user"):
-        raw = envelope.get(name)
-        if raw is None:
+        if name not in envelope:
             continue
+        raw = envelope[name]
         field = bytes(raw)
         if len(field) > MAX_USER_FIELD_BYTES:
             continue
@@ -258,10 +258,10 @@ def needs_of(envelope: Mapping[str, msgspec.Raw]) -> Needs:
 
 def answer_limit(envelope: Mapping[str, msgspec.Raw]) -> int:
     """Return the largest number of tokens that an answer may have; 0 without a limit."""
-    for name in ("max_completion_tokens", "max_tokens"):
-        if name in envelope and (limit := whole_number(envelope, name)):
-            return limit
-    return 0
+    limit = 0
+    if "max_completion_tokens" in envelope:
+        limit = whole_number(envelope, "max_completion_tokens")
+    return limit or whole_number(envelope, "max_tokens")
 
 
 def whole_number(envelope: Mapping[str, msgspec.Raw], name: str) -> int:

@@ -467,7 +467,7 @@ class Dispatcher:
                         body = await off_loop(len(body), whole, body, request.path, target)
                     else:
                         body = whole(body, request.path, target)
-            response = UpstreamResponse(
+            response = UpstreamResponse.of(
                 reply,
                 state,
                 loop=self.loop,

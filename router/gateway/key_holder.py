@@ -146,7 +146,7 @@ class Holder:
         if self.requests is not None and self.requests.level(now) < 1:
             wait = self.requests.wait(1, now)
             raise self._refusal(f"This key may send {row.rpm} requests per minute.", wait, now)
-        if self.tokens is not None and self.tokens.level(now) - self.reserved_tokens < 1:
+        if self.tokens is not None and not self.tokens.has(1 + self.reserved_tokens, now):
             # A place that requests under way take may be free again soon.
             wait = max(1.0, self.tokens.wait(1, now))
             raise self._refusal(f"This key may use {row.tpm} tokens per minute.", wait, now)

@@ -39,6 +39,11 @@ class Bucket:
             self._level = level = level if level < full else full
         return level
 
+    def has(self, amount: float, now: float) -> bool:
+        """Return whether the amount may be taken now without a debt."""
+        # It only grows, so the last level is mostly enough to know.
+        return self._level >= amount or self.level(now) >= amount
+
     def take(self, amount: float, now: float) -> None:
         """Take the amount, into debt if need be."""
         self._level = self.level(now) - amount

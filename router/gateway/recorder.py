@@ -284,9 +284,10 @@ class Traffic:
                 log.exception("request %s could not be counted", record.id)
         if self._answers is not None:
             self._answers.add(record)
-        if record.keep == "none":
+        keep = record.keep
+        if keep == "none":
             return
-        size = _size(record)
+        size = _size(record) if keep == "full" else 0
         if len(self._rows) >= self._queued or self._row_bytes + size > self._queued_bytes:
             self._drop(1)
             return

@@ -211,9 +211,8 @@ class ProcessMetrics:
         error_code, attempts = record.error_code, self._attempts
         made_up = made_up_name(record) if error_code else None
         traffic_class = record.traffic_class
-        if made_up is None:
-            key = (traffic_class, record.route, record.target_name())
-        else:
+        key = (traffic_class, record.route, record.target_name())
+        if made_up is not None:
             key = (traffic_class, made_up, made_up)
         series = self._series.get(key)
         if series is None:
@@ -237,10 +236,8 @@ class ProcessMetrics:
                 series.cost_usd += cost_usd
             series.input_tokens += (record.prompt_tokens or 0) + record.lost_tokens
             series.output_tokens += record.completion_tokens or 0
-            if record.estimated:
-                series.estimated += 1
-            if record.cached_tokens:
-                series.cached_tokens += record.cached_tokens
+            series.estimated += record.estimated
+            series.cached_tokens += record.cached_tokens
         for attempt in record.attempts:
             tried: _Key = (traffic_class, made_up or attempt.target, attempt.result)
             if tried not in attempts:

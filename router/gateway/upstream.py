@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from providers.base import OnUnsupported, Path, Reply
+from providers.base import OnUnsupported, Path, Reply, Translation
 from providers.errors import (
     ClientGoneError,
     EvalrouterError,
@@ -88,25 +88,8 @@ class UpstreamRequest(NamedTuple):
     trace: Trace | None = None
 
 
-class UpstreamResponse:
+class UpstreamResponse(msgspec.Struct, eq=False):
     """An answer that has begun. Read `body`, or iterate `chunks()`; then `aclose()`.
-
-    Args:
-        reply: the provider's reply, which this closes.
-        state: the target that answers; the answer holds a place at it until it is closed.
-        loop: the running event loop.
-        policy: the plan's policy.
-        limits: the target's time-outs.
-        deadline: when a stream has to be complete, on the loop's clock.
-        attempts: all attempts, the successful one last as soon as it has been noted.
-        first_byte_s: seconds from the client's request to the first byte of the body, retries
-            included.
-        body: the whole body of a JSON answer; None for a stream.
-        first: the bytes of a stream that have been read.
-        rest: the others.
-        hide_usage: whether the stream has a usage event that the client did not ask for.
-        secrets: bytes that the target was sent and that must not be passed on in a stream's
-            chunks; a body has none of them any more.
 
     Attributes:
         status: the target's status.
@@ -114,34 +97,33 @@ class UpstreamResponse:
         content_type: the body's type, whatever the target calls it.
         translation: what became of the request's fields.
         target: the provider and model that answer.
-        attempts, first_byte_s, body, hide_usage, secrets: see above.
+        attempts, first_byte_s, body, hide_usage, secrets: as `of` has them.
     """
 
-    __slots__ = (
-        "_deadline",
-        "_first",
-        "_limit",
-        "_limits",
-        "_loop",
-        "_policy",
-        "_reply",
-        "_rest",
-        "_state",
-        "_waits",
-        "attempts",
-        "body",
-        "content_type",
-        "first_byte_s",
-        "headers",
-        "hide_usage",
-        "secrets",
-        "status",
-        "target",
-        "translation",
-    )
+    _reply: Reply
+    _state: TargetState | None
+    _loop: asyncio.AbstractEventLoop
+    _policy: Policy
+    _limits: TimeLimits
+    _deadline: float
+    status: int
+    headers: Mapping[str, str]
+    content_type: str
+    translation: Translation
+    target: Target
+    attempts: list[Attempt]
+    first_byte_s: float
+    body: bytes | None
+    _first: bytes
+    _rest: AsyncIterator[bytes] | None
+    hide_usage: bool
+    secrets: tuple[bytes, ...]
+    _limit: _StreamDeadline | None = None
+    _waits: bool = False
 
-    def __init__(
-        self,
+    @classmethod
+    def of(
+        cls,
         reply: Reply,
         state: TargetState,
         *,
@@ -156,32 +138,52 @@ class UpstreamResponse:
         rest: AsyncIterator[bytes] | None = None,
         hide_usage: bool = False,
         secrets: tuple[bytes, ...] = (),
-    ) -> None:
-        self.status = reply.status
-        self.headers = reply.headers
+    ) -> UpstreamResponse:
+        """Return an answer that has begun.
+
+        Args:
+            reply: the provider's reply, which this closes.
+            state: the target that answers; the answer holds a place at it until it is closed.
+            loop: the running event loop.
+            policy: the plan's policy.
+            limits: the target's time-outs.
+            deadline: when a stream has to be complete, on the loop's clock.
+            attempts: all attempts, the successful one last as soon as it has been noted.
+            first_byte_s: seconds from the client's request to the first byte of the body, retries
+                included.
+            body: the whole body of a JSON answer; None for a stream.
+            first: the bytes of a stream that have been read.
+            rest: the others.
+            hide_usage: whether the stream has a usage event that the client did not ask for.
+            secrets: bytes that the target was sent and that must not be passed on in a stream's
+                chunks; a body has none of them any more.
+        """
+        headers = reply.headers
         usual = "text/event-stream" if body is None else "application/json"
-        content_type = reply.headers.get("content-type", usual)
+        content_type = headers.get("content-type", usual)
         if content_type != usual:
             fits = content_type.startswith(usual) and len(content_type) <= MAX_CONTENT_TYPE_CHARS
             content_type = content_type if fits else usual
-        self.content_type = content_type
-        self.translation = reply.translation
-        self.target = state.target
-        self.attempts = attempts
-        self.first_byte_s = first_byte_s
-        self.body = body
-        self.hide_usage = hide_usage
-        self.secrets = secrets
-        self._reply = reply
-        self._state: TargetState | None = state
-        self._loop = loop
-        self._policy = policy
-        self._limits = limits
-        self._deadline = deadline
-        self._first = first
-        self._rest = rest
-        self._limit: _StreamDeadline | None = None
-        self._waits = False
+        return cls(
+            reply,
+            state,
+            loop,
+            policy,
+            limits,
+            deadline,
+            reply.status,
+            headers,
+            content_type,
+            reply.translation,
+            state.target,
+            attempts,
+            first_byte_s,
+            body,
+            first,
+            rest,
+            hide_usage,
+            secrets,
+        )
 
     def reading(self) -> _StreamDeadline:
         """Return what a stream is read and passed on in: `with response.reading(): ...`.

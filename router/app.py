@@ -44,6 +44,7 @@ from router.api import (
     metrics,
     models,
     openapi,
+    page_layout,
     pages,
     plugins,
     providers,
@@ -54,6 +55,7 @@ from router.api import (
     run_logs,
     schedules,
     shadows,
+    sign_in,
     static_files,
     tasks,
     tracking,
@@ -64,6 +66,7 @@ from router.api import (
 )
 from router.api.origins import Hosts, Origins
 from router.evals.plugins import report
+from router.gateway.sessions import FailedSignIns, Sessions
 from router.services import Services
 
 log = logging.getLogger("evalrouter")
@@ -102,6 +105,8 @@ def create_app(services: Services) -> ASGIApp:
     examinations = providers.Examinations()
     followers = following.Followers(services.store)
     downloads = export.Downloads()
+    sessions = Sessions(services.store, services.keys)
+    failures = FailedSignIns()
 
     # What a server does beside answering requests, and can stop at any time.
     background: tuple[_Part, ...] = (
@@ -264,6 +269,9 @@ def create_app(services: Services) -> ASGIApp:
             providers.examine,
             pages.home,
             pages.run_page,
+            sign_in.show_login,
+            sign_in.sign_in,
+            sign_in.sign_out,
             static_files.static_file,
         ],
         dependencies={
@@ -272,6 +280,8 @@ def create_app(services: Services) -> ASGIApp:
             "followers": Provide(lambda: followers, sync_to_thread=False),
             "downloads": Provide(lambda: downloads, sync_to_thread=False),
             "examinations": Provide(lambda: examinations, sync_to_thread=False),
+            "sessions": Provide(lambda: sessions, sync_to_thread=False),
+            "failures": Provide(lambda: failures, sync_to_thread=False),
         },
     )
     app = Litestar(
@@ -280,7 +290,11 @@ def create_app(services: Services) -> ASGIApp:
             **schema.dependencies,
             "schema": Provide(lambda: schema, sync_to_thread=False),
         },
-        guards=[access.AccessCheck(services.store), query_parameters.QueryCheck()],
+        guards=[
+            access.AccessCheck(services.store),
+            sign_in.CsrfCheck(),
+            query_parameters.QueryCheck(),
+        ],
         exception_handlers={Exception: errors.handle},
         lifespan=[lifespan],
         request_max_body_size=config.server.max_body_bytes,
@@ -295,7 +309,15 @@ def create_app(services: Services) -> ASGIApp:
     origins = Origins(config.server.allow_origins)
     server = front.Front(
         completions.Completions(services, hosts, origins),
-        guard.Guard(app, services.keys, hosts, origins),
+        guard.Guard(
+            app,
+            keys=services.keys,
+            sessions=sessions,
+            pages=page_layout.Pages(schema.route_handlers),
+            server=config.server,
+            hosts=hosts,
+            origins=origins,
+        ),
         origins,
         config.server.max_body_bytes,
         start,

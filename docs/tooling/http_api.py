@@ -7,16 +7,17 @@ import inspect
 import tempfile
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import msgspec
 
 from providers import errors
 from providers.errors import EvalrouterError
-from router.api.access import ACCESS
+from router.api.access import ACCESS, reach_of
 from router.config.loading import parse
 from router.server import background
+from router.store.keys import Role
 from tooling.keys import in_yaml, summary
 from tooling.markdown import ROOT, Row, table
 
@@ -52,11 +53,12 @@ def openapi() -> dict[str, Any]:
 def access() -> str:
     """Return a table of how far each operation is open to each role."""
     cells = {"no": "no", "own": "its own", "all": "yes"}
+    roles = get_args(Role)
     rows: list[Row] = [
-        (f"`{operation}`", *(cells[reach] for reach in reaches))
-        for operation, reaches in ACCESS.items()
+        (f"`{operation}`", *(cells[reach_of(operation, role)] for role in (None, *roles)))
+        for operation in ACCESS
     ]
-    return table(("request", "no key", "client", "reviewer", "admin"), rows) + "\n"
+    return table(("request", "no key", *roles), rows) + "\n"
 
 
 def _parameter(parameter: dict[str, Any]) -> str:

@@ -1,5 +1,7 @@
 """Who may call what: one table of operations and roles. What is not in it is refused.
 
+The role `viewer` has no column, because `reach_of` says it for all: what `admin` may GET.
+
     ACCESS["GET /eval"]     # RoleAccess(no_key="no", client="own", reviewer="all", admin="all")
 
 `guard.py` finds out whose key a request presents. Litestar then finds the handler, and
@@ -23,10 +25,14 @@ from litestar.handlers.base import BaseRouteHandler
 
 from providers.errors import NotFoundError, PermissionDeniedError
 from router.api.request_parsing import PATHS
+from router.gateway.keys import READ_ONLY
+from router.gateway.sessions import SignedIn
 from router.store.keys import KeyRow, Role
 from router.store.runs import RunStore
 
 Reach = Literal["no", "own", "all"]
+# What asks for something, and changes nothing.
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class RoleAccess(NamedTuple):
@@ -50,6 +56,9 @@ ACCESS: Mapping[str, RoleAccess] = {
     "GET /health/live": PUBLIC,
     "GET /health/ready": PUBLIC,
     "GET /static/{files_version}/{name}": PUBLIC,
+    "GET /login": PUBLIC,
+    "POST /login": PUBLIC,
+    "POST /logout": PUBLIC,
     # models
     **{f"POST {path}": ANY_KEY for path in PATHS},
     "GET /v1/models": ANY_KEY,
@@ -196,10 +205,12 @@ class Caller(NamedTuple):
     Attributes:
         key: the key of the request; None while no key is needed, and where none is.
         reach: the cell of the table.
+        csrf_token: what forms of the sender's pages carry; "" without a session.
     """
 
     key: KeyRow | None
     reach: Reach
+    csrf_token: str = ""
 
     @property
     def only(self) -> str | None:
@@ -210,6 +221,11 @@ class Caller(NamedTuple):
     def key_id(self) -> str:
         """The id of the request's key; "" without one."""
         return "" if self.key is None else self.key.id
+
+    @property
+    def key_name(self) -> str:
+        """The name of the request's key, and its role; "" without one."""
+        return "" if self.key is None else f"{self.key.name} ({self.key.role})"
 
     @property
     def actor(self) -> str:
@@ -260,7 +276,12 @@ class AccessCheck:
         reaches = {reach_of(operation, role) for operation in operations} - {"no"}
         if not reaches:
             raise _refusal(operations, role)
-        scope["auth"] = caller = Caller(row, "own" if "own" in reaches else "all")
+        signed_in = presented.signed_in
+        scope["auth"] = caller = Caller(
+            row,
+            "own" if "own" in reaches else "all",
+            "" if signed_in is None else signed_in.session.csrf_token,
+        )
         run_id = scope["path_params"].get("run_id")
         if caller.only is not None and run_id is not None:
             await self._check_run(run_id, caller.only)
@@ -276,10 +297,17 @@ class AccessCheck:
 
 
 class PresentedKey(NamedTuple):
-    """What `guard.py` leaves for `AccessCheck`: the key of a request, and whether one is needed."""
+    """What `guard.py` leaves for the checks of Litestar's handlers.
+
+    Attributes:
+        key: the key of the request.
+        required: whether one is needed.
+        signed_in: the browser's session, where its cookie names the key.
+    """
 
     key: KeyRow | None
     required: bool
+    signed_in: SignedIn | None = None
 
 
 # Where it is in the scope.
@@ -287,12 +315,19 @@ PRESENTED = "evalrouter_key"
 
 
 def reach_of(operation: str, role: Role | None) -> Reach:
-    """Return the cell of the table; "no" for an operation that is not in it."""
+    """Return the cell of the table; "no" for an operation that is not in it.
+
+    A viewer sees what an administrator sees, and changes nothing.
+    """
     access = ACCESS.get(operation, CLOSED)
+    if role == "viewer":
+        return access.admin if operation.startswith("GET ") else access.no_key
     return access.no_key if role is None else getattr(access, role)
 
 
 def _refusal(operations: list[str], role: Role | None) -> PermissionDeniedError:
+    if role == "viewer":
+        return PermissionDeniedError(READ_ONLY, code="read_only")
     accesses = [ACCESS.get(operation, CLOSED) for operation in operations]
     if any(access.reviewer != "no" for access in accesses):
         return PermissionDeniedError(

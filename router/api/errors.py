@@ -104,9 +104,11 @@ def handle(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
     if isinstance(error, LitestarValidation):
         error = refused_arguments(error, request.route_handler)
     ours = from_exception(error, request.method, request.url.path)
-    if wants_page(request):
-        return error_page(request, ours)
     headers = dict(ours.headers) if isinstance(ours, RequestError) else {}
+    if wants_page(request):
+        page = error_page(request, ours)
+        page.headers.update(headers)
+        return page
     return Response(
         body_of(ours), status_code=ours.status, media_type="application/json", headers=headers
     )

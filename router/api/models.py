@@ -11,9 +11,8 @@ from litestar.params import FromPath
 
 from providers.errors import ModelNotFoundError
 from providers.names import check_name
-from router.api.guard import basic
+from router.api.access import caller
 from router.api.injection import Injected
-from router.gateway.keys import presented
 from router.gateway.model_lists import Listing, retirement_of
 from router.services import Services
 
@@ -55,7 +54,7 @@ AnyRequest = Request[Any, Any, Any]
 @get("/v1/models", tags=["models"], summary="List routes and models")
 async def list_models(services: Injected, request: AnyRequest) -> Models:
     """List every name that `model` may have in a request with this key."""
-    allowed = _allowed(services, request)
+    allowed = _allowed(request)
     if allowed is not None:
         permitted = (_row_of(services, name) for name in allowed)
         return Models([row for row in permitted if row is not None], {})
@@ -74,7 +73,7 @@ async def show_model(services: Injected, request: AnyRequest, model: FromPath[st
     """Show one route or `provider/model`, as OpenAI's client requests it."""
     name = model.lstrip("/")
     check_name(name, "model")
-    allowed = _allowed(services, request)
+    allowed = _allowed(request)
     # Raises for names that no request could be sent to.
     [target, *_] = services.routes.table.plan(name, 0.0).targets
     row = _row_of(services, name)
@@ -112,14 +111,10 @@ def _known(services: Services, provider: str, listing: Listing) -> Collection[st
     return models
 
 
-def _allowed(services: Services, request: AnyRequest) -> tuple[str, ...] | None:
+def _allowed(request: AnyRequest) -> tuple[str, ...] | None:
     """Return the names that the request's key is confined to; None for any."""
-    if not services.keys.required:
-        return None
-    headers = dict(request.scope["headers"])
-    key = presented(headers)
-    row = services.keys.identify(key or basic(headers.get(b"authorization")))
-    return None if row.routes is None else tuple(row.routes)
+    row = caller(request).key
+    return None if row is None or row.routes is None else tuple(row.routes)
 
 
 def _row_of(services: Services, name: str) -> ModelRow | None:

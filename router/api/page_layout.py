@@ -11,7 +11,8 @@ is sent with forbids both. Texts are escaped by the templates.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import cache
 from http import HTTPStatus
@@ -50,6 +51,27 @@ class NavigationEntry(NamedTuple):
 
 
 NAVIGATION = (NavigationEntry("Home", "/"),)
+
+
+class Pages:
+    """Knows which paths are pages.
+
+    Args:
+        handlers: those of the server; `page` makes those of pages.
+    """
+
+    def __init__(self, handlers: Iterable[object]) -> None:
+        paths = [
+            path
+            for handler in handlers
+            if isinstance(handler, HTTPRouteHandler) and PAGE in handler.opt
+            for path in handler.paths
+        ]
+        self._paths = [re.compile(re.sub(r"\{[^}]*\}", "[^/]+", path)) for path in paths]
+
+    def has(self, path: str) -> bool:
+        """Return whether a path is a page."""
+        return any(pattern.fullmatch(path) for pattern in self._paths)
 
 
 def page(path: str) -> Callable[[Callable[..., Any]], HTTPRouteHandler]:
@@ -111,7 +133,13 @@ def _layout(caller: Caller | None, title: str, current: str) -> dict[str, Any]:
         if caller is not None
         and (caller.key is None or reach_of(f"GET {entry.path}", role) != "no")
     ]
-    return {"title": title, "current": current, "navigation": shown}
+    return {
+        "title": title,
+        "current": current,
+        "navigation": shown,
+        "signed_in": "" if caller is None or not caller.csrf_token else caller.key_name,
+        "csrf_token": "" if caller is None else caller.csrf_token,
+    }
 
 
 @cache

@@ -67,7 +67,8 @@ def key() -> None:
 @click.option(
     "--role",
     type=click.Choice(get_args(Role)),
-    help="client (the default) calls models, reviewer sees and labels runs, admin does everything.",
+    help="client (the default) calls models, reviewer sees and labels runs, admin does everything, "
+    "viewer sees what admin sees and changes nothing.",
 )
 @click.option("--admin", is_flag=True, help="The same as --role admin.")
 @config_option

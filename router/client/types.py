@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NotRequired, TypedDict
 
-Role = Literal["client", "reviewer", "admin"]
+Role = Literal["client", "reviewer", "admin", "viewer"]
 StudyKind = Literal["calibration", "comparison", "tournament"]
 AlertState = Literal["pending", "firing", "resolved"]
 RunState = Literal["queued", "running", "paused", "completed", "failed", "cancelled"]

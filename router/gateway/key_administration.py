@@ -91,6 +91,8 @@ def _check(row: KeyRow) -> None:
         raise InputError(
             f"the time must be within {MAX_YEARS} years; leave it out and the key never expires"
         )
+    if row.role == "viewer" and row.routes is not None:
+        raise InputError("a viewer's key calls no models, so it cannot be confined to routes")
     if row.role == "admin" and row.routes is not None:
         raise InputError(
             "a key for administration may evaluate any route, so it cannot be confined to some"

@@ -30,7 +30,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from providers.errors import AuthenticationError
+from providers.errors import AuthenticationError, PermissionDeniedError
 from router.gateway.key_holder import (
     MAX_TOKENS,
     MAX_USD,
@@ -41,6 +41,7 @@ from router.gateway.key_holder import (
 )
 from router.store.keys import BudgetPeriod, KeyRow, KeySpend, KeyTable
 
+READ_ONLY = "This key's role is viewer, which sees everything, changes nothing and calls no models."
 USUAL_DECAY = 0.95  # how much of the largest answer so far is expected of the next one
 
 
@@ -159,8 +160,14 @@ class Keys:
 
         Raises:
             AuthenticationError: 401, a key is needed and the request presents no usable one.
+            PermissionDeniedError: 403, keys of this role call no models.
         """
-        return self._find(presented(headers), self.now()) if self.required else None
+        if not self.required:
+            return None
+        holder = self._find(presented(headers), self.now())
+        if holder.row.role == "viewer":
+            raise PermissionDeniedError(READ_ONLY, code="read_only")
+        return holder
 
     def admit(self, holder: Holder | None, route: str, expected: ExpectedUsage = NOTHING) -> Grant:
         """Let a request through, or not. No IO; takes microseconds.
@@ -198,6 +205,17 @@ class Keys:
             AuthenticationError: the key cannot be used, or is missing.
         """
         return self._find(key, self.now()).row
+
+    def in_use(self, key_id: str) -> KeyRow | None:
+        """Return the row of a key by its id; None where no key has it that can be used."""
+        holder = self._by_id.get(key_id)
+        if holder is None:
+            return None
+        try:
+            _check_usable(holder.row, self.now())
+        except AuthenticationError:
+            return None
+        return holder.row
 
     def name_of(self, key_id: str) -> str:
         """Return the name of a key; its id where no key has it."""

@@ -10,8 +10,8 @@ import msgspec
 from router.store.changes import ChangeStore
 
 BudgetPeriod = Literal["day", "week", "month", "total"]
-# Each may do what those before it may; `router/api/access.py` has the table.
-Role = Literal["client", "reviewer", "admin"]
+# `router/api/access.py` has the table of what each may do.
+Role = Literal["client", "reviewer", "admin", "viewer"]
 
 
 class KeyRow(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,6 +32,7 @@ from router.store.run_logs import RunLogStore
 from router.store.runs import RunStore
 from router.store.schedules import ScheduleStore
 from router.store.sealed_traffic import SealedTrafficStore
+from router.store.sessions import SessionStore
 from router.store.shadows import ShadowStore
 from router.store.studies import StudyStore
 from router.store.usage import UsageStore
@@ -58,6 +59,7 @@ class Store(
     ScheduleStore,
     RouteStore,
     KeyStore,
+    SessionStore,
     SealedTrafficStore,
     ReviewStore,
     FeedbackStore,

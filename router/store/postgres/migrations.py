@@ -1219,6 +1219,20 @@ CREATE TABLE evidence_bundles (
 CREATE INDEX evidence_by_subject ON evidence_bundles (subject);
 """)
 
+_M055 = _step("""
+CREATE TABLE browser_sessions (
+    digest BYTEA PRIMARY KEY,
+    id TEXT NOT NULL,
+    key_id TEXT NOT NULL,
+    csrf_token TEXT NOT NULL,
+    issued_at DOUBLE PRECISION NOT NULL,
+    expires_at DOUBLE PRECISION NOT NULL,
+    ends_at DOUBLE PRECISION NOT NULL
+);
+CREATE INDEX browser_sessions_by_id ON browser_sessions (id);
+CREATE INDEX browser_sessions_of_key ON browser_sessions (key_id, issued_at);
+""")
+
 STEPS = {
     "m029_label_scores": _M029,
     "m030_traffic_index": _M030,
@@ -1246,4 +1260,5 @@ STEPS = {
     "m052_learned": _M052,
     "m053_alerts": _M053,
     "m054_evidence": _M054,
+    "m055_browser_sessions": _M055,
 }

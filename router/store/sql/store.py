@@ -27,6 +27,7 @@ from router.store.sql.run_logs import SqlRunLogs
 from router.store.sql.runs import SqlRuns
 from router.store.sql.schedules import SqlSchedules
 from router.store.sql.sealed_traffic import SqlSealedTraffic
+from router.store.sql.sessions import SqlSessions
 from router.store.sql.shadows import SqlShadows
 from router.store.sql.studies import SqlStudies
 from router.store.sql.usage import SqlUsage
@@ -53,6 +54,7 @@ class SqlStore(
     SqlRoutes,
     SqlSchedules,
     SqlKeys,
+    SqlSessions,
     SqlSealedTraffic,
     SqlFeedback,
     SqlShadows,

@@ -1616,6 +1616,25 @@ def m054_evidence(db: Database) -> None:
     db.execute("CREATE INDEX evidence_by_subject ON evidence_bundles (subject)")
 
 
+def m055_browser_sessions(db: Database) -> None:
+    """Add the browsers that are signed in."""
+    db.execute(
+        """
+        CREATE TABLE browser_sessions (
+            digest BLOB PRIMARY KEY,
+            id TEXT NOT NULL,
+            key_id TEXT NOT NULL,
+            csrf_token TEXT NOT NULL,
+            issued_at REAL NOT NULL,
+            expires_at REAL NOT NULL,
+            ends_at REAL NOT NULL
+        ) WITHOUT ROWID
+        """
+    )
+    db.execute("CREATE INDEX browser_sessions_by_id ON browser_sessions (id)")
+    db.execute("CREATE INDEX browser_sessions_of_key ON browser_sessions (key_id, issued_at)")
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -1666,4 +1685,5 @@ STEPS = (
     m052_learned,
     m053_alerts,
     m054_evidence,
+    m055_browser_sessions,
 )

@@ -22,14 +22,16 @@ from providers.errors import ConflictError, RequestError
 from router.api.access import ACCESS, ADMINS, OWN_REQUESTS, OWN_RUNS, PUBLIC, AccessCheck, reach_of
 from router.api.guard import Guard
 from router.api.origins import Hosts, Origins
+from router.api.page_layout import Pages
 from router.api.request_parsing import PATHS
 from router.client import Client
 from router.config.loading import parse
 from router.gateway.key_administration import create
 from router.gateway.keys import Keys
+from router.gateway.sessions import Sessions
 from router.store.sqlite import SqliteStore
 
-ROLES = {"none": None, "client": "client", "reviewer": "reviewer", "admin": "admin"}
+ROLES = {"none": None} | {role: role for role in ("client", "reviewer", "admin", "viewer")}
 
 
 def handlers() -> set[str]:
@@ -60,6 +62,9 @@ def test_what_is_open_without_a_key_is_little():
         "GET /health/live",
         "GET /health/ready",
         "GET /static/{files_version}/{name}",
+        "GET /login",
+        "POST /login",
+        "POST /logout",
     ]
 
 
@@ -86,6 +91,7 @@ async def make_keys(path: Path) -> tuple[dict[str, str], dict[str, str]]:
             ("other", "client"),
             ("reviewer", "reviewer"),
             ("admin", "admin"),
+            ("viewer", "viewer"),
         ):
             keys[name], row = await create(store, name, now=0.5, role=role)
             ids[name] = row.id
@@ -146,6 +152,7 @@ def test_the_server_does_what_the_table_says(world):
                     "invalid_api_key",
                     "admin_required",
                     "reviewer_required",
+                    "read_only",
                 )
 
 
@@ -301,7 +308,15 @@ async def test_a_route_that_is_not_in_the_table_is_refused(tmp_path):
         keys.replace_rows(await store.keys())
         config = parse("", "", {})
         app = Litestar(route_handlers=[about], guards=[AccessCheck(store)], openapi_config=None)
-        guard = Guard(app, keys, Hosts(config.server), Origins(()))
+        guard = Guard(
+            app,
+            keys=keys,
+            sessions=Sessions(store, keys),
+            pages=Pages(()),
+            server=config.server,
+            hosts=Hosts(config.server),
+            origins=Origins(()),
+        )
         transport = httpx.ASGITransport(app=guard)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
             assert (await http.get("/about")).status_code == 401

@@ -330,7 +330,7 @@ def test_a_run_needs_a_key_for_administration(http, url, keys):
 
 def test_a_browser_asks_its_user(http, url, keys):
     accept = {"Accept": "text/html,application/xhtml+xml"}
-    reply = http.get(url, headers=accept)
+    reply = http.get(f"{url}/eval", headers=accept)
     assert reply.status_code == 401
     assert reply.headers["www-authenticate"].startswith('Basic realm="')
     assert http.get(url, headers=accept, auth=("anyone", keys["admin"])).status_code == 200

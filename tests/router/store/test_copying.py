@@ -35,6 +35,7 @@ from router.store.review import NewReviewRow, ReviewContent, ReviewRow, ReviewSo
 from router.store.rollouts import JudgedRequests, Rollout, RolloutDecision, RolloutScore
 from router.store.schedules import ScheduleDecision
 from router.store.sealed_traffic import FileFacts
+from router.store.sessions import BrowserSession
 from router.store.shadows import ShadowPair, ShadowRow
 from router.store.sqlite import SqliteStore, traffic_index
 from router.store.sqlite.migrations import migrate
@@ -171,6 +172,9 @@ async def fill_rollouts(store):
                        changed_rows=1, size=2, sha256="a", manifest="b", signed_by="",
                        location=ODD, stored=True, key_id="", created_at=1.5, created_by=ODD)
     )  # fmt: skip
+    session = BrowserSession(id="ses_1", key_id="key_1", csrf_token=ODD, issued_at=1.0,
+                             expires_at=2.0, ends_at=2.0)  # fmt: skip
+    await store.add_session(session, b"digest", limit=1)
     await fill_watches(store)
     model = LearnedModel(id="lm_1", route="r", created_at=1.0, settings={"quality": ODD})
     await store.add_learned(model)

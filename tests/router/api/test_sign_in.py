@@ -1,0 +1,309 @@
+"""Signing in with a browser: cookies, forms that are the session's own, and where it leads."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from typing import NamedTuple
+
+import httpx
+import pytest
+from servers import gateway
+
+from router.api.sign_in import cookie_of, local_path
+from router.gateway.key_administration import create, revoke
+from router.store.sqlite import SqliteStore
+
+BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+ROLES = ("client", "reviewer", "admin", "viewer")
+
+
+class World(NamedTuple):
+    url: str
+    other_url: str
+    keys: dict[str, str]
+    path: str
+
+
+async def in_store(path, action):
+    store = SqliteStore(path)
+    await store.open()
+    try:
+        return await action(store)
+    finally:
+        await store.close()
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("sessions")
+    path = folder / "e.db"
+
+    async def add(store):
+        return {
+            name: (await create(store, name, now=1.0, role=role))[0]
+            for name, role in [*zip(ROLES, ROLES, strict=True), ("gone", "admin")]
+        }
+
+    keys = asyncio.run(in_store(path, add))
+    config = f"{{storage: {{database: 'sqlite:///{path}', artifacts: '{folder}'}}}}"
+    https = config[:-1] + ", server: {public_url: 'https://router.test'}}"
+    with gateway(config) as url, gateway(https) as other_url:
+        yield World(url, other_url, keys, path)
+
+
+def browser(url):
+    return httpx.Client(base_url=url, headers=BROWSER, timeout=60)
+
+
+def csrf_token(text):
+    return re.search(r'name="csrf_token" value="([\w-]+)"', text)[1]
+
+
+def sign_in(http, key, target="/", **fields):
+    form = http.get("/login", params={"next": target})
+    data = {"key": key, "next": target, "csrf_token": csrf_token(form.text)} | fields
+    return http.post("/login", data=data)
+
+
+def test_a_page_leads_to_the_form_which_leads_back(world):
+    with browser(world.url) as http:
+        answer = http.get("/runs/x", params={"limit": "5"})
+        assert answer.status_code == 303
+        assert answer.headers["location"] == "/login?next=%2Fruns%2Fx%3Flimit%3D5"
+        form = http.get(answer.headers["location"])
+        assert 'name="next" value="/runs/x?limit=5"' in form.text
+        assert form.headers["cache-control"] == "no-store"
+        answer = sign_in(http, world.keys["admin"], "/runs/x?limit=5")
+        assert (answer.status_code, answer.headers["location"]) == (303, "/runs/x?limit=5")
+        assert http.get("/").status_code == 200
+
+
+def test_paths_of_the_api_have_errors_as_json_without_a_session(world):
+    with browser(world.url) as http:
+        for path in ("/eval", "/keys", "/traffic", "/nothing"):
+            answer = http.get(path)
+            assert answer.status_code == 401
+            assert answer.json()["error"]["code"] == "invalid_api_key"
+    answer = httpx.get(world.url)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+
+
+def test_the_cookie_is_for_this_server_only_and_no_script_sees_it(world):
+    for url, secure in ((world.url, False), (world.other_url, True)):
+        with browser(url) as http:
+            token = csrf_token(http.get("/login").text)
+            cookies = {"cookie": f"evalrouter_login={token}"}
+            data = {"key": world.keys["admin"], "csrf_token": token}
+            answer = http.post("/login", data=data, headers=cookies)
+            [cookie] = [
+                value
+                for value in answer.headers.get_list("set-cookie")
+                if value.startswith("evalrouter_session=")
+            ]
+            parts = {part.strip().lower() for part in cookie.split(";")[1:]}
+            assert {"httponly", "samesite=lax", "path=/"} <= parts
+            assert ("secure" in parts) is secure
+            assert not {part for part in parts if part.startswith("domain")}
+            assert world.keys["admin"] not in cookie
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_session_may_read_what_its_key_may(world, role):
+    with browser(world.url) as http:
+        assert sign_in(http, world.keys[role]).status_code == 303
+        for path in ("/keys", "/eval", "/v1/models", "/eval/judges"):
+            by_key = httpx.get(
+                world.url + path, headers={"authorization": f"Bearer {world.keys[role]}"}
+            )
+            by_session = http.get(path)
+            assert by_session.status_code == by_key.status_code
+            assert by_session.status_code == 403 or by_session.json() == by_key.json()
+
+
+def test_a_key_in_a_header_comes_before_the_session(world):
+    with browser(world.url) as http:
+        sign_in(http, world.keys["admin"])
+        headers = {"authorization": f"Bearer {world.keys['client']}"}
+        assert http.get("/keys", headers=headers).status_code == 403
+        headers = {"authorization": "Bearer er-none"}
+        assert http.get("/keys", headers=headers).status_code == 401
+
+
+def test_a_change_needs_the_token_of_the_session(world):
+    with browser(world.url) as http, browser(world.url) as other:
+        sign_in(http, world.keys["admin"])
+        sign_in(other, world.keys["admin"])
+        token, others = (csrf_token(each.get("/").text) for each in (http, other))
+        form = {"content-type": "application/x-www-form-urlencoded"}
+        for headers, content in (
+            ({}, b"{}"),
+            ({"x-csrf-token": ""}, b"{}"),
+            ({"x-csrf-token": others}, b"{}"),
+            (form, f"csrf_token={others}".encode()),
+            (form, b""),
+            (form | {"x-csrf-token": "x"}, f"csrf_token={token}".encode()),
+            ({"content-type": "text/plain"}, f"csrf_token={token}".encode()),
+        ):
+            answer = http.post("/keys", headers=headers, content=content)
+            assert answer.status_code == 403, headers
+            assert answer.json()["error"]["code"] == "csrf_token"
+        for method in ("PUT", "PATCH", "DELETE"):
+            answer = http.request(method, "/experiments/x" if method != "PUT" else "/routes/x")
+            assert answer.json()["error"]["code"] == "csrf_token"
+        # What the handler says of the body.
+        headers = {"x-csrf-token": token}
+        assert http.post("/keys", headers=headers, content=b"{}").status_code == 400
+        assert http.delete("/experiments/x", headers=headers).status_code == 404
+        elsewhere = headers | {"origin": "https://evil.test"}
+        answer = http.post("/keys", headers=elsewhere, content=b"{}")
+        assert answer.json()["error"]["code"] == "other_origin"
+
+
+def test_signing_in_from_another_sites_page_is_refused(world):
+    with browser(world.url) as http:
+        token = csrf_token(http.get("/login").text)
+        data = {"key": world.keys["admin"], "csrf_token": token}
+        answer = http.post("/login", data=data, headers={"origin": "https://evil.test"})
+        assert answer.json()["error"]["code"] == "other_origin"
+        for data in (
+            {"key": world.keys["admin"]},
+            {"key": world.keys["admin"], "csrf_token": token[:-1]},
+            {"key": world.keys["admin"], "csrf_token": "é"},
+        ):
+            # The form that is shown then has another token.
+            answer = http.post("/login", data=data, headers={"cookie": f"evalrouter_login={token}"})
+            assert answer.status_code == 400
+            assert "evalrouter_session" not in answer.headers.get("set-cookie", "")
+    with browser(world.url) as http:
+        data = {"key": world.keys["admin"], "csrf_token": token}
+        assert http.post("/login", data=data).status_code == 400
+
+
+def test_a_new_session_ends_the_former_one_of_the_browser(world):
+    with browser(world.url) as http:
+        sign_in(http, world.keys["admin"])
+        former = http.cookies["evalrouter_session"]
+        sign_in(http, world.keys["admin"])
+        assert http.cookies["evalrouter_session"] != former
+        assert http.get("/keys").status_code == 200
+        cookie = {"cookie": f"evalrouter_session={former}"}
+    assert httpx.get(f"{world.url}/keys", headers=cookie).status_code == 401
+
+
+def test_signing_out_ends_the_session_in_every_process(world):
+    with browser(world.url) as http:
+        sign_in(http, world.keys["viewer"])
+        cookie = {"cookie": f"evalrouter_session={http.cookies['evalrouter_session']}"}
+        assert httpx.get(f"{world.other_url}/keys", headers=cookie).status_code == 200
+        token = csrf_token(http.get("/").text)
+        assert http.post("/logout").status_code == 403
+        assert httpx.get(f"{world.other_url}/keys", headers=cookie).status_code == 200
+        answer = http.post("/logout", data={"csrf_token": token})
+        assert (answer.status_code, answer.headers["location"]) == (303, "/login")
+        assert "evalrouter_session" not in http.cookies
+        for url in (world.url, world.other_url):
+            assert httpx.get(f"{url}/keys", headers=cookie).status_code == 401
+        assert http.post("/logout").status_code == 303
+
+
+def test_a_session_ends_with_its_key(world):
+    with browser(world.url) as http:
+        sign_in(http, world.keys["gone"])
+        assert http.get("/keys").status_code == 200
+        asyncio.run(in_store(world.path, lambda store: revoke(store, "gone", time.time())))
+        while http.get("/keys").status_code == 200:
+            time.sleep(0.05)
+        assert http.get("/").headers["location"] == "/login?next=%2F"
+        answer = sign_in(http, world.keys["gone"])
+        assert answer.status_code == 401
+        assert "This API key was revoked." in answer.text
+
+
+def test_a_viewer_changes_nothing_even_with_the_token(world):
+    with browser(world.url) as http:
+        sign_in(http, world.keys["viewer"])
+        headers = {"x-csrf-token": csrf_token(http.get("/").text)}
+        for method, path in (
+            ("POST", "/keys"),
+            ("DELETE", "/traffic"),
+            ("POST", "/v1/chat/completions"),
+        ):
+            answer = http.request(method, path, headers=headers, content=b"{}")
+            assert answer.status_code in (401, 403), answer.text
+    answer = httpx.post(
+        f"{world.url}/v1/chat/completions",
+        headers={"authorization": f"Bearer {world.keys['viewer']}"},
+        json={"model": "baseline/echo", "messages": [{"role": "user", "content": "hi"}]},
+    )
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "read_only")
+
+
+def test_too_many_failures_are_refused_but_not_those_who_know_their_key(world):
+    # An address of loopback that no other test has.
+    transport = httpx.HTTPTransport(local_address="127.0.0.77")
+    with httpx.Client(base_url=world.url, headers=BROWSER, transport=transport) as http:
+        for key in ("er-wrong", "", "é" * 1000, *["x"] * 7):
+            answer = sign_in(http, key)
+            assert answer.status_code == 401
+            assert key not in answer.text or len(key) < 2
+        answer = sign_in(http, "er-wrong")
+        assert answer.status_code == 429
+        assert int(answer.headers["retry-after"]) > 0
+        assert answer.headers["content-type"].startswith("text/html")
+    with browser(world.url) as http:
+        assert sign_in(http, world.keys["admin"]).status_code == 303
+
+
+def test_a_form_that_is_too_large_is_refused(world):
+    with browser(world.url) as http:
+        assert sign_in(http, "x" * 70_000).status_code == 413
+        assert sign_in(http, "x" * 2_000_000).status_code == 413
+        many = {f"f{number}": "" for number in range(200)}
+        assert sign_in(http, "x", **many).status_code == 413
+
+
+def test_without_keys_nobody_has_to_sign_in(tmp_path):
+    config = f"{{storage: {{database: 'sqlite:///{tmp_path}/e.db', artifacts: '{tmp_path}'}}}}"
+    with gateway(config) as url, browser(url) as http:
+        assert http.get("/").status_code == 200
+        assert http.get("/login").headers["location"] == "/"
+
+
+@pytest.mark.parametrize(
+    ("target", "path"),
+    [
+        ("/runs?x=1", "/runs?x=1"),
+        ("/", "/"),
+        ("", "/"),
+        ("//evil.test", "/"),
+        ("/\\evil.test", "/"),
+        ("/a\\b", "/"),
+        ("\\\\evil.test", "/"),
+        ("https://evil.test", "/"),
+        ("javascript:alert(1)", "/"),
+        ("/\tevil", "/"),
+        ("/a\r\nset-cookie: x=1", "/"),
+        ("/\n/evil.test", "/"),
+        (" //evil.test", "/"),
+        ("evil.test", "/"),
+        ("/" + "x" * 3000, "/"),
+        ("/é", "/"),
+    ],
+)
+def test_no_next_leads_to_another_site(target, path, world):
+    assert local_path(target) == path
+    with browser(world.url) as http:
+        assert sign_in(http, world.keys["viewer"], target).headers["location"] == path
+
+
+def test_cookies_that_are_none():
+    for value, found in (
+        (b"a=1; evalrouter_session=x", "x"),
+        (b'evalrouter_session="x"', "x"),
+        (b"", ""),
+        (b"\xff=\xff; ;;=", ""),
+        (b"other=1", ""),
+    ):
+        assert cookie_of({b"cookie": value}, "evalrouter_session") == found

@@ -17,8 +17,10 @@ from typing import Any, Literal, NamedTuple
 KEY = bytes(range(32))
 SECRET = f"whsec_{base64.b64encode(KEY).decode()}"
 
-# An HTTP status, with headers; "reset" cuts the connection, "hang" never answers.
-Failure = int | tuple[int, dict[str, str]] | Literal["reset", "hang"]
+# An HTTP status, with headers and a body; "reset" cuts the connection, "hang" never answers.
+Failure = (
+    int | tuple[int, dict[str, str]] | tuple[int, dict[str, str], bytes] | Literal["reset", "hang"]
+)
 
 
 class Received(NamedTuple):
@@ -82,12 +84,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.close()
             self.close_connection = True
         else:
-            status, more = failure if isinstance(failure, tuple) else (failure, {})
+            status, more, *bodies = failure if isinstance(failure, tuple) else (failure, {})
             answer = b"" if status == 204 else b"no: " + self.path.encode() + b"\x1b[31m"
+            [answer] = bodies or [answer]
             self.send_response(status)
             for name, value in more.items():
                 self.send_header(name, value)
-            if status != 204:
+            if status != 204 and "content-length" not in more:
                 self.send_header("content-length", str(len(answer)))
             self.end_headers()
             self.wfile.write(answer)

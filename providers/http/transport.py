@@ -9,7 +9,7 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from types import MappingProxyType
 from typing import Annotated, NamedTuple
 
@@ -195,7 +195,7 @@ class HttpReply:
         except (http1.Lost, http1.Malformed, http1.TooLarge, OSError) as error:
             raise translate(error, self._provider) from error
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the body, one item per read from the socket."""
         try:
             async for chunk in self._response.chunks():
@@ -234,7 +234,7 @@ class _DecodedReply(HttpReply):
             parts.append(piece)
         return b"".join(parts)
 
-    async def chunks(self) -> AsyncIterator[bytes]:
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
         """Yield the body, decoded, in pieces of bounded size."""
         decoded = 0
         try:

@@ -15,7 +15,10 @@ from router.config.documents import Document, DocumentPath, Problem
 from router.config.providers import Providers, header_problems, wrong_with_address
 from router.config.routes import target_problem
 from router.config.section import NAME, Section
+from router.config.watches import LIVE_SIGNALS
 
+# What an alert tells of a rollout: its state.
+DECISIONS = ("paused", "rolling_back", "rolled_back", "aborted", "promoted")
 # What a rule may be about. Those of MEASURED are compared with a threshold.
 AlertSubject = Literal[
     "errors",
@@ -56,6 +59,16 @@ THRESHOLDS: Mapping[AlertSubject, float | None] = {
 _FEWEST: Mapping[AlertSubject, int] = {"errors": 20, "first_byte": 20, "duration": 20}
 _ABOUT_KEYS = frozenset({"budget", "burn"})
 _WITH_QUANTILE = frozenset({"first_byte", "duration"})
+# The labels of conditions that are not measured, each with the values that are known beforehand.
+_CHANGES = ("model", "system_fingerprint")
+LABELS: Mapping[AlertSubject, Mapping[str, tuple[str, ...]]] = {
+    "breaker": {"target": ()},
+    "rollout": {"route": (), "candidate": (), "decision": DECISIONS, "rollout": ()},
+    "shadow": {"route": ()},
+    "drift": {"watch": (), "target": (), "signal": ("probe", *LIVE_SIGNALS, *_CHANGES, "no_data")},
+    "retirement": {"target": ()},
+    "schedule": {"schedule": (), "problem": ("run", "gate", "missed", "skipped")},
+}
 MAX_RULES = 200
 MAX_RECEIVERS = 50
 
@@ -213,9 +226,16 @@ def alert_problems(
     document: Document,
     alerts: Alerts,
     providers: Providers | None,
-    routes: Collection[str],
+    named: Mapping[str, Collection[str]],
 ) -> Iterator[Problem]:
-    """Yield what types cannot say. `providers` is None where they cannot be read."""
+    """Yield what types cannot say.
+
+    Args:
+        document: the config.
+        alerts: its section `alerts`.
+        providers: None where they cannot be read.
+        named: the names that the config has of each label's kind: `route`, `watch`, `schedule`.
+    """
     for section, entries, limit in (
         ("receivers", alerts.receivers, MAX_RECEIVERS),
         ("rules", alerts.rules, MAX_RULES),
@@ -240,7 +260,8 @@ def alert_problems(
                     (*place, "receivers", n), f"no receiver {receiver_name!r}.{near}"
                 )
         if providers is not None:
-            yield from _filter_problems(document, place, rule, providers, routes)
+            yield from _filter_problems(document, place, rule, providers, named["route"])
+        yield from _label_problems(document, place, rule, named)
 
 
 def _filter_problems(
@@ -259,6 +280,35 @@ def _filter_problems(
             yield document.problem(
                 (*place, "targets", n), f"{target!r} is no model of a provider of the config"
             )
+
+
+def _label_problems(
+    document: Document,
+    place: DocumentPath,
+    rule: AlertRule,
+    named: Mapping[str, Collection[str]],
+) -> Iterator[Problem]:
+    """Yield labels that no condition of the rule's subject has, so that it would match none."""
+    labels = LABELS.get(rule.subject, {})
+    for key, label, given in (
+        ("routes", "route", rule.routes),
+        ("targets", "target", rule.targets),
+    ):
+        if labels and given and label not in labels:
+            yield document.problem((*place, key), f"{rule.subject} has no {label}")
+    for name, value in rule.labels.items():
+        at = (*place, "labels", name)
+        if not labels:
+            continue
+        if name not in labels:
+            near = closest(name, labels)
+            yield document.problem(at, f"{rule.subject} has no label {name!r}.{near}")
+        elif labels[name] and value not in labels[name]:
+            words = ", ".join(labels[name])
+            yield document.problem(at, f"{value!r} is not one of {words}")
+        elif name in named and value not in named[name]:
+            near = closest(value, named[name])
+            yield document.problem(at, f"no {name} {value!r}.{near}")
 
 
 def _receiver_problems(

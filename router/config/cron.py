@@ -23,7 +23,8 @@ from router.config.documents import Document, DocumentPath, Problem
 
 MAX_LINE = 200
 
-_FIELDS = ("minute", "hour", "day of the month", "month", "day of the week")
+# Each with how many values it has.
+_FIELDS = {"minute": 60, "hour": 24, "day of the month": 31, "month": 12, "day of the week": 7}
 _NAMES = {
     "@hourly": "0 * * * *",
     "@daily": "0 0 * * *",
@@ -129,10 +130,31 @@ def _checked(text: str) -> str:
     for name, field in zip(_FIELDS, fields, strict=True):
         if not _ALLOWED.fullmatch(field):
             raise InputError(f"{line!r}: {field!r} is no {name}", param="cron")
-    return _read(line, fields)
+    _read(line, fields)
+    for name, field in zip(_FIELDS, fields, strict=True):
+        for step, values in _steps(field, _FIELDS[name]):
+            if step > values:
+                raise InputError(
+                    f"{line!r}: in {field!r}, a step of {step} goes beyond {values} values, so "
+                    "that only the first would count",
+                    param="cron",
+                )
+    return line
 
 
-def _read(line: str, fields: list[str]) -> str:
+def _steps(field: str, values: int) -> Iterator[tuple[int, int]]:
+    """Yield each step of a field that can be read, and how many values it steps over."""
+    for part in field.split(","):
+        span, slash, step = part.partition("/")
+        first, _, last = span.partition("-")
+        # Ranges of names are taken for the whole field, which is never too strict.
+        is_range = first.isdigit() and last.isdigit()
+        if slash:
+            yield int(step), int(last) - int(first) + 1 if is_range else values
+
+
+def _read(line: str, fields: list[str]) -> None:
+    """Raise InputError where a line cannot be read, or is never due."""
     start = datetime(2024, 1, 1, tzinfo=UTC)
     try:
         CronSim(line, start)
@@ -147,4 +169,3 @@ def _read(line: str, fields: list[str]) -> str:
         raise InputError(
             f"{line!r} is never due: no month that it names has such a day", param="cron"
         ) from None
-    return line

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -162,12 +162,13 @@ def _read(reader: SectionReader, environ: Mapping[str, str]) -> Config:
     reader.add(telemetry_problems(document, telemetry))
     review = reader.section("review", Review)
     reader.add(review_problems(document, review, providers, routes))
-    alerts = reader.section("alerts", Alerts)
-    reader.add(alert_problems(document, alerts, providers, routes))
     watches = reader.entries("watches", WatchSettings)
     reader.add(watch_problems(document, watches, providers, routes))
     schedules = reader.entries("schedules", Schedule)
     reader.add(schedule_problems(reader, schedules))
+    alerts = reader.section("alerts", Alerts)
+    named: dict[str, Collection[str]] = {"route": routes, "watch": watches, "schedule": schedules}
+    reader.add(alert_problems(document, alerts, providers, named))
     evaluation = reader.section("evaluation", Evaluation)
     reader.add(evaluation_problems(document, evaluation, server, storage))
     return Config(

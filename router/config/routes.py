@@ -384,17 +384,16 @@ def _contradictions(document: Document, place: DocumentPath, route: Route) -> It
 def _target_problems(
     document: Document, providers: Providers, place: DocumentPath, model: str
 ) -> Iterator[Problem]:
-    try:
-        check_name(model, document.at(place))
-    except RequestError as error:
-        yield Problem(place, document.line(place), error.message)
-        return
     if problem := target_problem(model, providers):
         yield document.problem(place, problem)
 
 
 def target_problem(model: str, providers: Collection[str]) -> str:
     """Return why a model cannot be a target of routes; "" where it can."""
+    try:
+        check_name(model, "the name")
+    except RequestError as error:
+        return error.message
     provider, slash, rest = model.partition("/")
     if not slash or not rest:
         return f"{model!r} is not of the form provider/model"

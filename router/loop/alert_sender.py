@@ -3,7 +3,8 @@
 A receiver gets its messages one after the other, in their order, so that it never hears that an
 alert is over before that it began. What cannot be reached, is too slow, or answers with 408, 425,
 429 or from 500 on gets the message again, after a time that doubles. Any other answer is final:
-redirects, which are never followed, because they would lead wherever the receiver likes.
+redirects, which are never followed, because they would lead wherever the receiver likes. The status
+decides: an answer's body may be long, slow or cut off.
 
 Every attempt is written down before the next one. A process that is killed after a message has
 arrived and before that is written sends it once more, under the same id.
@@ -16,12 +17,13 @@ import random as random_module
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from urllib.parse import parse_qsl, urlsplit
 
 import msgspec
 
 from providers.errors import NotFoundError, UpstreamError, closest
-from providers.http.transport import HttpLimits, Transport
+from providers.http.transport import HttpLimits, HttpReply, Transport
 from providers.masking import Masks
 from router.config.alerts import AlertReceiver
 from router.gateway.failures import retry_after
@@ -29,6 +31,7 @@ from router.loop.alert_messages import signature_headers
 from router.store.alerts import AlertMessage, AlertStore
 
 CONNECT_S = 5.0
+# So much of an answer is read, of which the beginning of an error is kept; the rest is dropped.
 MAX_ANSWER_BYTES = 64 * 1024
 FIRST_WAIT_S, MAX_WAIT_S = 5.0, 600.0
 # What may succeed another time.
@@ -71,9 +74,7 @@ class AlertSender:
         self._clock = clock
         self._random = random
         # Of its own: providers' limits say nothing about receivers.
-        self._transport = Transport(
-            HttpLimits(max_header_bytes=16 * 1024, max_answer_bytes=MAX_ANSWER_BYTES)
-        )
+        self._transport = Transport(HttpLimits(max_header_bytes=16 * 1024))
         self._hidden = {name: _parts_of(receiver) for name, receiver in receivers.items()}
         self._headers = {
             name: {key: value.reveal() for key, value in receiver.headers.items()}
@@ -163,6 +164,8 @@ class AlertSender:
         more = {"content-type": "application/json"}
         if receiver.kind == "webhook":
             more |= signature_headers(receiver, message.id, body, self._clock())
+        reply: HttpReply | None = None
+        answer = bytearray()
         try:
             async with asyncio.timeout(receiver.timeout_seconds):
                 reply = await self._transport.request(
@@ -175,14 +178,21 @@ class AlertSender:
                     more=more,
                     any_status=True,
                 )
-                try:
-                    answer = await reply.read()
-                finally:
-                    await reply.aclose()
+                async with aclosing(reply.chunks()) as chunks:
+                    async for chunk in chunks:
+                        answer += chunk
+                        if len(answer) >= MAX_ANSWER_BYTES:
+                            break
         except TimeoutError:
-            return None, f"no answer within {receiver.timeout_seconds:g} seconds", None
+            if reply is None:
+                return None, f"no answer within {receiver.timeout_seconds:g} seconds", None
         except UpstreamError as error:
-            return None, self._shown(error.message, message.receiver), None
+            if reply is None:
+                return None, self._shown(error.message, message.receiver), None
+        finally:
+            if reply is not None:
+                await reply.aclose()
+        # It decides, whatever became of what came after it.
         status = reply.status
         if 200 <= status < 300:
             return status, "", None

@@ -47,6 +47,13 @@ def test_a_line_that_begins_with_a_star_is_due_by_elapsed_time():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "line", ["0 */24 * * *", "*/60 * * * *", "0 9-17/9 * * *", "0 0 1/31 * *", "0 0 * * MON-FRI/2"]
+)
+def test_a_step_as_long_as_its_range_is_read(line):
+    assert CronLine(line).text == line
+
+
 @pytest.mark.parametrize("line", ["30 2 31 2 *", "0 0 31 4,6 *", "0 0 30,31 FEB *"])
 def test_a_line_that_is_never_due_is_refused_and_says_so(line):
     with pytest.raises(InputError, match="is never due"):
@@ -73,6 +80,10 @@ def test_a_line_that_is_rarely_due_is_read():
         ("0 0 * 13 *", "'13' is no month"),
         ("0 0 * * 8", "'8' is no day of the week"),
         ("*/0 * * * *", "'*/0' is no minute"),
+        ("*/99999999999 * * * *", "a step of 99999999999 goes beyond 60 values"),
+        ("0 */25 * * *", "a step of 25 goes beyond 24 values"),
+        ("1,5/61 * * * *", "in '1,5/61', a step of 61"),
+        ("0 9-17/10 * * *", "a step of 10 goes beyond 9 values"),
         ("5-1 * * * *", "'5-1' is no minute"),
         ("\0 * * * *", "is no minute"),
         ("² * * * *", "is no minute"),

@@ -180,6 +180,30 @@ async def test_a_message_is_sent_again_under_its_id_until_it_arrives(store, cloc
     assert made.sender.outcomes == {("ops", "delivered"): 1, ("ops", "retried"): 5}
 
 
+@pytest.mark.parametrize(
+    ("status", "headers", "state"),
+    [
+        (200, {}, "delivered"),
+        (400, {}, "failed"),
+        (500, {}, "waiting"),
+        # It is cut off.
+        (200, {"content-length": "1000001", "connection": "close"}, "delivered"),
+        (200, {"content-encoding": "gzip"}, "delivered"),
+    ],
+)
+async def test_the_status_decides_whatever_comes_after_it(store, clock, status, headers, state):
+    length = 10 if "connection" in headers else 1_000_000
+    with alert_receiver((status, headers, b"x" * length)) as receiver:
+        async with world(config(receiver), store, clock) as made:
+            made.source.now = [drift()]
+            await made.round()
+            await made.round(0.1)
+            [message] = await made.store.messages_about([], 10)
+    assert (message.state, message.attempts, message.status) == (state, 1, status)
+    assert message.error == ("" if status == 200 else f"status {status}: {'x' * 300}"[:300])
+    assert len(receiver.received) == 1
+
+
 async def test_what_is_too_old_is_given_up(store, clock):
     with alert_receiver(*[500] * 9) as receiver:
         more = ", max_age_seconds: 60"
@@ -398,7 +422,7 @@ async def test_a_rule_that_is_gone_ends_its_alerts(store, clock):
         async with world(config(receiver), store, clock) as made:
             made.source.now = [drift()]
             await made.round()
-        changed = config(receiver, rule="subject: drift, labels: {watch: other}")
+        changed = config(receiver, rule="subject: drift, labels: {target: other}")
         made = World(changed, store, made.source, clock)
         await made.sender.open()
         await made.round()

@@ -197,7 +197,7 @@ async def test_a_person_may_name_the_candidate(tmp_path):
         assert (view.migrations[1].route_change, view.notes) == ("", [])
         with pytest.raises(NotFoundError):
             await parts.retirements.propose("up/new", "up/spare")
-        for candidate in ("nobody/x", "x", "up/spare"):
+        for candidate in ("nobody/x", "x", "up/spare", "up/big\n\x1b[31m", f"up/{'x' * 300}"):
             with pytest.raises(RequestError, match="candidate"):
                 await parts.retirements.propose("up/spare", candidate)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from providers.errors import EvidenceError
+from providers.errors import EvalrouterError, EvidenceError
 from router.cli.commands import (
     Commands,
     actor,
@@ -29,6 +29,7 @@ from router.cli.commands import (
 )
 from router.cli.completion import complete_runs
 from router.cli.progress import progress_line
+from router.cli.terminal import single_line
 from router.config.loading import load
 from router.loop.bundles.export import BundleOptions, ExportedBundle, export_bundle
 from router.loop.bundles.exported import PASSPHRASE, configured_key
@@ -38,7 +39,7 @@ from router.loop.bundles.signatures import (
     read_public_key,
     write_key,
 )
-from router.loop.bundles.verification import Verification
+from router.loop.bundles.verification import SCORING_S, Verification
 from router.loop.bundles.verification import verify as verify_bundle
 from router.store.evidence import Bodies
 
@@ -181,12 +182,20 @@ def _print_exported(path: Path, exported: ExportedBundle) -> None:
     type=click.Path(path_type=Path),
     help="The key that must have signed the file, from whom you trust for it.",
 )
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=SCORING_S,
+    show_default=True,
+    help="How long answers may be scored once more.",
+)
 @json_option
-def verify(file: Path, key_file: Path | None, as_json: bool) -> None:
+def verify(file: Path, key_file: Path | None, seconds: float, as_json: bool) -> None:
     """Recompute every number of a file of evidence, and say what differs.
 
     Nothing in the file is executed, and no network, database or config is used. Exits with 1 where
-    the file was changed, where another key signed it, or where a number does not come out.
+    the file was changed, where another key signed it, where a number does not come out, or where
+    there was not enough time.
     """
     trusted = None if key_file is None else read_public_key(key_file)
 
@@ -195,10 +204,14 @@ def verify(file: Path, key_file: Path | None, as_json: bool) -> None:
             return await verify_bundle(
                 file,
                 trusted=trusted,
+                scoring_s=seconds,
                 progress=lambda what, done: show(f"checking {what}" + f": {done:,}" * bool(done)),
             )
 
-    result = asyncio.run(run())
+    try:
+        result = asyncio.run(run())
+    except EvalrouterError as error:
+        raise EvidenceError(single_line(error.message)) from error
     if as_json:
         print_json({"passed": result.passed, **msgspec.structs.asdict(result)})
     else:
@@ -208,42 +221,55 @@ def verify(file: Path, key_file: Path | None, as_json: bool) -> None:
 
 
 def _print_verification(result: Verification) -> None:
-    print_text(f"{result.file}: manifest sha256 {result.manifest}")
+    for text, style in _lines(result):
+        # What the bundle says must not look like a line of this program.
+        print_text(single_line(text), style=style)
+
+
+def _lines(result: Verification) -> Iterator[tuple[str, str | None]]:
+    """Yield the lines about a verification, each with its style."""
+    yield f"{result.file}: manifest sha256 {result.manifest}", None
     if result.refused:
-        print_text(f"REFUSED: {result.refused}", style="bold red")
+        yield f"REFUSED: {result.refused}", "bold red"
         return
-    print_text(
-        f"evidence of {result.kind} {result.subject} ({result.name}), texts: {result.bodies}"
-    )
-    print_text(
+    of = f"{result.kind} {result.subject} ({result.name})"
+    yield f"evidence of {of}, texts: {result.bodies}", None
+    yield (
         {
             "trusted": f"signed by {result.signed_by}, the key that you named",
             "unnamed": f"signed by {result.signed_by}, which you have not named as trusted "
             "(--public-key)",
             "none": "not signed: where it comes from cannot be checked",
-        }[result.signature]
+        }[result.signature],
+        None,
     )
     for sentence in result.checked:
-        print_text(sentence)
+        yield sentence, None
     for sentence in result.not_recomputed:
-        print_text(f"not recomputed: {sentence}")
+        yield f"not recomputed: {sentence}", None
     for sentence in result.versions:
-        print_text(f"note: {sentence}")
+        yield f"note: {sentence}", None
     for difference in result.differences[:_SHOWN]:
-        print_text(
+        yield (
             f"differs: {difference.what}: stated {difference.stated}, recomputed "
             f"{difference.recomputed}",
-            style="red",
+            "red",
         )
     if result.differing > _SHOWN:
-        print_text(f"and {result.differing - _SHOWN:,} more; --json has more of them")
-    if result.passed:
-        print_text(f"OK: {result.agree:,} numbers come out as stated", style="green")
-    else:
-        print_text(
+        yield f"and {result.differing - _SHOWN:,} more; --json has more of them", None
+    if result.differing:
+        yield (
             f"DIFFERS: {result.differing:,} numbers do not come out as stated, {result.agree:,} do",
-            style="bold red",
+            "bold red",
         )
+    elif result.unscored:
+        yield (
+            f"INCOMPLETE: {counted(result.unscored, 'answer')} could not be scored in time; "
+            f"{result.agree:,} numbers come out as stated",
+            "bold yellow",
+        )
+    else:
+        yield f"OK: {result.agree:,} numbers come out as stated", "green"
 
 
 @contextmanager

@@ -15,9 +15,17 @@ _UNSAFE = re.compile(
 )
 
 
+_LINE_ENDS = re.compile("[\n\t\u2028\u2029]")
+
+
 def harmless(text: str) -> str:
     """Return the text with a visible sign for each character that a terminal would act on."""
     return _UNSAFE.sub(_sign, text.replace("\r\n", "\n"))
+
+
+def single_line(text: str) -> str:
+    """Return the text likewise, in which no line ends: others cannot write lines of their own."""
+    return _LINE_ENDS.sub(_sign, harmless(text))
 
 
 def _sign(match: re.Match[str]) -> str:

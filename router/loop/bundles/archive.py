@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import IO
 
 from providers.errors import EvidenceError
+from providers.plain_files import open_plain_file
 
 MAX_ENTRIES = 64
 # What a zip file can hold without its extension for larger ones, which is not read here.
@@ -238,10 +239,9 @@ def open_archive(path: Path) -> Iterator[Archive]:
         EvidenceError: it is not there, or is no archive that a bundle can be.
     """
     try:
-        file = path.open("rb")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise EvidenceError(f"{path}: {reason}") from error
+        file = open_plain_file(path)
+    except OSError as error:
+        raise EvidenceError(f"{path}: {error.strerror}") from error
     with file:
         try:
             yield Archive(file, path.name)

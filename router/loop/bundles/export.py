@@ -171,6 +171,8 @@ def _place(path: Path | None, name: str, *, replace: bool) -> Path:
     place = path or Path(f"{name}.evidence.zip")
     if place.is_dir() or not place.parent.is_dir():
         raise EvidenceError(f"{place}: name a file in a folder that is there")
+    if place.exists() and not place.is_file():
+        raise EvidenceError(f"{place}: not a plain file, but a device, a pipe or a socket")
     if not replace and place.exists():
         raise ConflictError(f"{place} is there already; name another file, or replace it")
     return place

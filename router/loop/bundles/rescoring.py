@@ -14,12 +14,12 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from evaluators.base import Answer, Judgement, JudgeRequest, Sample, Scorable, Score
-from evaluators.execution.scoring import Scorer
+from evaluators.execution.scoring import HERE_S, Scorer
 from evaluators.judge.graded import Graded
 from evaluators.judge.panel import combined
 from evaluators.text.answers import read_for_scoring, reads_text
@@ -29,6 +29,8 @@ from router.loop.bundles.differences import Compared, Difference, is_alike
 from router.store.judgements import JudgementRow
 
 _AT_ONCE = 500
+# Characters. Some metrics take time by the square of it: a tenth of a second for so many.
+_LONG = 10_000
 
 
 class JudgementCounts:
@@ -68,43 +70,64 @@ class RecomputedScores(msgspec.Struct):
     Attributes:
         texts: the scores of texts.
         judges: the scores of judges.
+        compared: how many answers have been compared.
         replaced: answers whose texts were replaced, so that no metric can read them.
+        unscored: answers that were not compared, because the time was over.
         combined: scores of judges of which only the combination of the verdicts was checked.
         used: what judges took, by the judgements that are there.
     """
 
     texts: Compared = msgspec.field(default_factory=Compared)
     judges: Compared = msgspec.field(default_factory=Compared)
+    compared: int = 0
     replaced: int = 0
+    unscored: int = 0
     combined: int = 0
     used: JudgementCounts = msgspec.field(default_factory=JudgementCounts)
 
 
-async def rescored(bundled: BundledRun, progress: Callable[[int], None]) -> RecomputedScores:
+async def rescored(
+    bundled: BundledRun, progress: Callable[[int], None], limit_s: float
+) -> RecomputedScores:
     """Score every answer of a bundle that can be scored here, and compare.
 
     Args:
         bundled: the run.
         progress: called with how many answers have been compared.
+        limit_s: seconds that it may take.
 
     Raises:
         EvidenceError: an answer is of no sample of the bundle.
     """
     made = RecomputedScores()
-    pairs = _answered(bundled)
-    done = 0
-    async with AsyncExitStack() as stack:
-        scorers = _Scorers(bundled, stack)
-        while batch := await asyncio.to_thread(_next, pairs):
-            await scorers.compare(batch, made.texts)
-            for _, result in batch:
-                made.used.add(result.judgements)
-            made.replaced += sum(bundled.is_replaced(*pair) for pair in batch)
-            await _compare_judges(bundled, batch, made)
-            done += len(batch)
-            progress(done)
-    await asyncio.to_thread(made.used.add, bundled.judgements())
+    try:
+        async with asyncio.timeout(limit_s) as timeout, AsyncExitStack() as stack:
+            await _compare_all(bundled, _Scorers(bundled, stack), made, progress)
+    except TimeoutError:
+        if not timeout.expired():
+            raise
+        answers = await asyncio.to_thread(lambda: sum(1 for _ in _answered(bundled)))
+        made.unscored = answers - made.compared
+    if not made.unscored:
+        await asyncio.to_thread(made.used.add, bundled.judgements())
     return made
+
+
+async def _compare_all(
+    bundled: BundledRun,
+    scorers: _Scorers,
+    made: RecomputedScores,
+    progress: Callable[[int], None],
+) -> None:
+    pairs = _answered(bundled)
+    while batch := await asyncio.to_thread(_next, pairs):
+        for _, result in batch:
+            made.used.add(result.judgements)
+        await _compare_judges(bundled, batch, made)
+        made.replaced += sum(bundled.is_replaced(*pair) for pair in batch)
+        # It may be the last thing that there is time for, and counts what it has done.
+        await scorers.compare(batch, made)
+        progress(made.compared)
 
 
 _Pair = tuple[BundledSample, BundledResult]
@@ -121,6 +144,23 @@ def _next(pairs: Iterator[_Pair]) -> list[_Pair]:
     return list(islice(pairs, _AT_ONCE))
 
 
+class _Group(NamedTuple):
+    """Answers that are scored together.
+
+    Attributes:
+        indexes: of the metrics that score them.
+        is_long: whether that may take seconds for one of them.
+    """
+
+    indexes: tuple[int, ...]
+    is_long: bool
+
+
+def _is_long(item: Scorable) -> bool:
+    texts = (item.answer.text or "", *item.sample.references)
+    return max(map(len, texts)) > _LONG
+
+
 class _Scorers:
     """Scores texts with the metrics that can score them here."""
 
@@ -134,11 +174,12 @@ class _Scorers:
         self._every = bundled.metrics.scored
         # What does not read texts can be scored although they were replaced.
         self._beside = tuple(n for n in self._every if not reads_text(self._metrics[n]))
-        self._scorers: dict[tuple[int, ...], Scorer] = {}
+        self._scorers: dict[_Group, Scorer] = {}
 
-    async def compare(self, batch: Sequence[_Pair], compared: Compared) -> None:
+    async def compare(self, batch: Sequence[_Pair], made: RecomputedScores) -> None:
         """Score answers, and compare their scores with those of the bundle."""
-        groups: dict[tuple[int, ...], list[tuple[BundledResult, Scorable]]] = {}
+        compared = made.texts
+        groups: dict[_Group, list[tuple[BundledResult, Scorable]]] = {}
         for sample, result in batch:
             answer = result.result.answer
             assert answer is not None, "the pairs have answers"
@@ -151,14 +192,15 @@ class _Scorers:
             indexes = self._beside if replaced or excluded else self._every
             if excluded:
                 self._check_excluded(result, compared)
-            groups.setdefault(indexes, []).append((result, Scorable(sample.sample, answer)))
-        for indexes, members in groups.items():
-            if not indexes:
-                continue
-            scorer = await self._scorer(indexes)
-            scores = await scorer.score([item for _, item in members])
-            for (result, _), made in zip(members, scores, strict=True):
-                _compare(result, made, compared, is_complete=self._is_complete)
+            item = Scorable(sample.sample, answer)
+            groups.setdefault(_Group(indexes, _is_long(item)), []).append((result, item))
+        for group, members in sorted(groups.items(), key=lambda group: group[0].is_long):
+            if group.indexes:
+                scorer = await self._scorer(group)
+                scored = await scorer.score([item for _, item in members])
+                for (result, _), scores in zip(members, scored, strict=True):
+                    _compare(result, scores, compared, is_complete=self._is_complete)
+            made.compared += len(members)
 
     def _check_excluded(self, result: BundledResult, compared: Compared) -> None:
         """Check that an answer which is left out has no scores of its text."""
@@ -177,16 +219,18 @@ class _Scorers:
             place = _place(result, score.output)
             compared.add(Difference(what=place, stated=score.value, recomputed=_EXCLUDED))
 
-    async def _scorer(self, indexes: tuple[int, ...]) -> Scorer:
-        if indexes not in self._scorers:
-            self._scorers[indexes] = await self._stack.enter_async_context(
+    async def _scorer(self, group: _Group) -> Scorer:
+        if group not in self._scorers:
+            self._scorers[group] = await self._stack.enter_async_context(
                 Scorer(
-                    [self._document.metrics[n] for n in indexes],
-                    metrics=[self._metrics[n] for n in indexes],
+                    [self._document.metrics[n] for n in group.indexes],
+                    metrics=[self._metrics[n] for n in group.indexes],
                     answers=self._cells,
+                    # A thread of this process could not be ended.
+                    here_s=0.0 if group.is_long else HERE_S,
                 )
             )
-        return self._scorers[indexes]
+        return self._scorers[group]
 
 
 _EXCLUDED, _NO_SCORE = "(excluded)", "(none)"

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from providers.errors import EvidenceError
+from providers.plain_files import read_plain_file
 
 MAX_KEY_BYTES = 16 * 1024
 SIGNATURE_BYTES = 64
@@ -119,14 +120,9 @@ def read_public_key(path: Path) -> bytes:
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            pem = file.read(MAX_KEY_BYTES + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise EvidenceError(f"{path}: {reason}") from error
-    if len(pem) > MAX_KEY_BYTES:
-        raise EvidenceError(f"{path}: too large for a key")
-    return pem
+        return read_plain_file(path, MAX_KEY_BYTES)
+    except OSError as error:
+        raise EvidenceError(f"{path}: no key can be read: {error.strerror}") from error
 
 
 def is_signed(public_pem: bytes, signature: bytes, message: bytes) -> bool:

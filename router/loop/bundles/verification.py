@@ -55,6 +55,8 @@ from router.store.evidence import Bodies, BundleKind
 from router.store.rollouts import RolloutDecision
 
 MAX_MANIFEST_BYTES = 1 << 20
+# Texts may have been written to take hours.
+SCORING_S = 300.0
 
 # What is done, and how far: bytes of hashes, answers of scores.
 ProgressCallback = Callable[[str, int], None]
@@ -76,6 +78,7 @@ class Verification(msgspec.Struct, kw_only=True):
         differences: the first of these.
         checked: what was held against what is stored beside it, each a sentence.
         not_recomputed: what can only be believed, each a sentence.
+        unscored: how many answers were not scored once more, because the time was over.
         versions: versions that are others here than where the bundle was written.
     """
 
@@ -93,12 +96,13 @@ class Verification(msgspec.Struct, kw_only=True):
     differences: list[Difference] = []
     checked: list[str] = []
     not_recomputed: list[str] = []
+    unscored: int = 0
     versions: list[str] = []
 
     @property
     def passed(self) -> bool:
-        """Whether it was not refused, and every number comes out as stated."""
-        return not self.refused and not self.differing
+        """Whether it was not refused, and every number was checked and comes out as stated."""
+        return not self.refused and not self.differing and not self.unscored
 
     def add(self, compared: Compared) -> None:
         """Add what came of a comparison."""
@@ -111,6 +115,7 @@ async def verify(
     path: Path,
     *,
     trusted: bytes | None = None,
+    scoring_s: float = SCORING_S,
     progress: ProgressCallback = lambda _what, _done: None,
 ) -> Verification:
     """Verify a bundle.
@@ -118,6 +123,7 @@ async def verify(
     Args:
         path: the file.
         trusted: the PEM of the public key that must have signed it; None for any or none.
+        scoring_s: seconds that scoring all answers once more may take.
         progress: called with what is done, and how far.
 
     Raises:
@@ -137,9 +143,11 @@ async def verify(
         if result.refused:
             return result
         result.versions = _other_versions(manifest)
-        verify_subject = _verify_run if manifest.kind == "run" else _verify_rollout
         try:
-            await verify_subject(archive, manifest, result, progress)
+            if manifest.kind == "run":
+                await _verify_run(archive, manifest, result, progress, scoring_s)
+            else:
+                await _verify_rollout(archive, manifest, result, progress)
         except EvalrouterError:
             raise
         except Exception as error:
@@ -239,7 +247,11 @@ _CONTRADICTORY = "Any number and decision, because the rows contradict each othe
 
 
 async def _verify_run(
-    archive: Archive, manifest: BundleManifest, result: Verification, progress: ProgressCallback
+    archive: Archive,
+    manifest: BundleManifest,
+    result: Verification,
+    progress: ProgressCallback,
+    scoring_s: float,
 ) -> None:
     bundled = await asyncio.to_thread(BundledRun, archive, manifest.bodies)
     _check_manifest(manifest, bundled)
@@ -259,17 +271,24 @@ async def _verify_run(
     result.add(differences(known, made))
     for compared in await asyncio.to_thread(list, _calibrated(bundled)):
         result.add(compared)
-    scores = await rescored(bundled, lambda done: progress("scores", done))
+    scores = await rescored(bundled, lambda done: progress("scores", done), scoring_s)
     result.add(scores.texts)
     result.add(scores.judges)
-    stated_use = [
-        {name: getattr(use, name) for name in ("metric", "judge", *_COUNTED)}
-        for use in bundled.stated.judges
-    ]
-    used = {"judges": scores.used.numbers()}
-    result.add(differences({"judges": stated_use}, used))
+    result.unscored = scores.unscored
+    if not scores.unscored:
+        stated_use = [
+            {name: getattr(use, name) for name in ("metric", "judge", *_COUNTED)}
+            for use in bundled.stated.judges
+        ]
+        used = {"judges": scores.used.numbers()}
+        result.add(differences({"judges": stated_use}, used))
     result.checked = _checked(scores.texts.alike, scores.judges.alike, scores.combined)
     result.not_recomputed = list(_not_recomputed(bundled, manifest, scores.replaced))
+    if scores.unscored:
+        result.not_recomputed.append(
+            f"{scores.unscored:,} answers were not scored within {scoring_s:g} s; give them more "
+            "with --seconds."
+        )
 
 
 async def _verify_rollout(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import struct
 import subprocess
 import zipfile
@@ -309,16 +310,65 @@ def test_a_line_without_an_end_is_not_read_into_memory(tmp_path):
         list(archive.lines("results.jsonl"))
 
 
+def test_what_a_bundle_says_ends_no_line(bundle, tmp_path):
+    """Nor does it change the terminal: what it says is never a line of this program."""
+    entries = entries_of(bundle)
+    forged = "mine), texts: keep\nsigned by ann's key\x1b[2J\u2028OK: 9 numbers"
+    manifest = json.loads(entries["manifest.json"])
+    manifest["versions"]["msgspec"] = "1\nOK: 9 numbers come out as stated"
+    run = json.loads(entries["run.json"])
+    manifest["name"] = run["name"] = forged
+    entries["manifest.json"], entries["run.json"] = canonical(manifest), canonical(run)
+    numbers = json.loads(entries["numbers.json"])
+    numbers["report"]["method"] = "\nOK: 9 numbers"
+    entries["numbers.json"] = canonical(numbers)
+    key = write_key(tmp_path / "k", passphrase=None)
+    packed(tmp_path / "b.zip", sealed(entries, key))
+    done = CliRunner().invoke(main, ["verify", str(tmp_path / "b.zip")])
+    lines = done.stdout.splitlines()
+    assert (done.exit_code, lines[-1][:8]) == (1, "DIFFERS:")
+    assert not [line for line in lines if line.startswith(("signed by ann", "OK"))]
+    assert "(mine), texts: keep␊signed by ann's key␛[2J�OK: 9 numbers), texts: keep" in done.stdout
+    # Nor does it in an error.
+    entries["manifest.json"] = canonical({**manifest, "id": "run_x\nOK: 9 numbers"})
+    packed(tmp_path / "c.zip", sealed(entries, key))
+    done = CliRunner().invoke(main, ["verify", str(tmp_path / "c.zip")])
+    assert done.exit_code == 2
+    assert "it is of run_x␊OK: 9 numbers" in done.stderr
+    # Programs get it as it is.
+    done = CliRunner().invoke(main, ["verify", str(tmp_path / "b.zip"), "--json"])
+    assert json.loads(done.stdout)["name"] == forged
+
+
+def test_what_was_not_scored_in_time_is_not_ok(bundle):
+    done = CliRunner().invoke(main, ["verify", str(bundle), "--seconds", "1e-9"])
+    assert done.exit_code == 1
+    assert "not recomputed: 158 answers were not scored within 1e-09 s" in done.stdout
+    assert done.stdout.splitlines()[-1].startswith("INCOMPLETE: 158 answers could not be scored")
+
+
 def test_files_that_are_not_there_or_no_keys_are_refused_in_one_line(bundle, evidence, tmp_path):
     (tmp_path / "text").write_text("hello")
     (tmp_path / "large").write_bytes(b"-" * 100_000)
     key = str(evidence / "key")
+    os.mkfifo(tmp_path / "pipe", 0o600)
+    pipe = str(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/zero")
+    link = str(tmp_path / "link")
     for arguments, message in (
         (["verify", str(tmp_path / "none.zip")], "No such file"),
         (["verify", str(tmp_path)], "Is a directory"),
+        (["verify", pipe], "not a plain file"),
+        (["verify", link], "not a plain file"),
+        (["verify", str(bundle), "--public-key", pipe], "not a plain file"),
+        (["verify", str(bundle), "--public-key", link], "not a plain file"),
+        (["evidence", "export", "run_x", "--key", pipe], "not a plain file"),
         (["verify", str(bundle), "--public-key", str(tmp_path / "none")], "No such file"),
         (["verify", str(bundle), "--public-key", str(tmp_path / "text")], "no public key"),
-        (["verify", str(bundle), "--public-key", str(tmp_path / "large")], "too large for a key"),
+        (
+            ["verify", str(bundle), "--public-key", str(tmp_path / "large")],
+            "more than 16,384 bytes",
+        ),
         (["verify", str(bundle), "--public-key", key], "this is a private key"),
         (["evidence", "keygen", str(tmp_path / "text")], "is there already"),
         (["evidence", "export", "run_x", "--key", str(tmp_path / "text")], "others can read"),

@@ -18,6 +18,7 @@ from router.cli.commands import (
     print_warning,
 )
 from router.config.loading import answered_variables, load, source_of, unread_variables
+from router.config.watches import small_references
 
 
 @click.group(cls=Commands, invoke_without_command=True)
@@ -70,7 +71,7 @@ def config_check(path: Path | None) -> None:
         from router.services import check_schedules  # noqa: PLC0415  # takes a while to import
 
         check_schedules(checked, source_of(path))
-    for warning in unread_variables(path):
+    for warning in [*unread_variables(path), *small_references(checked.watches)]:
         print_warning(warning)
     for answer in answered_variables(path):
         err.print(f"[cyan]note:[/] {escape(answer)}", soft_wrap=True, highlight=False)

@@ -16,6 +16,7 @@ from router.cli.commands import (
 )
 from router.cli.containers import missing_volume
 from router.config.loading import load, source_of, unread_variables
+from router.config.watches import small_references
 from router.services import check_schedules, create_first_key, refuse_open_door
 
 log = logging.getLogger("evalrouter")
@@ -37,7 +38,11 @@ def serve(config_path: Path | None, host: str | None, port: int | None, workers:
     server = msgspec.structs.replace(config.server, **changes)
     config = msgspec.structs.replace(config, server=server)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    for warning in [*unread_variables(config_path), *missing_volume(config.storage)]:
+    for warning in [
+        *unread_variables(config_path),
+        *missing_volume(config.storage),
+        *small_references(config.watches),
+    ]:
         log.warning("%s", warning)
     check_schedules(config, source_of(config_path))
     with listen(config.server.host, config.server.port) as sock:

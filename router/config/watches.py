@@ -19,6 +19,12 @@ from router.config.section import NAME, Section
 LiveSignal = Literal["refusals", "length", "language", "cost"]
 LIVE_SIGNALS: tuple[LiveSignal, ...] = ("refusals", "length", "language", "cost")
 
+FEWEST_PROBES = 15
+"""With fewer probes of reference even the largest change right after it may never be found."""
+
+FEWEST_PERIODS = 12
+"""Likewise of live signals; a reference of so many probes has so many that are compared."""
+
 _Prompt = Annotated[str, msgspec.Meta(min_length=1, max_length=4000)]
 
 
@@ -136,6 +142,23 @@ def watch_problems(
         yield from cron_problems(document, place, watch.cron, watch.timezone)
         if watch.live is not None and len(set(watch.live.signals)) < len(watch.live.signals):
             yield document.problem((*place, "live", "signals"), "a signal is named twice")
+
+
+def small_references(watches: Mapping[str, WatchSettings]) -> list[str]:
+    """Return a warning for each reference that is too small to find a change right after it."""
+    warnings = []
+    for name, watch in watches.items():
+        periods = FEWEST_PERIODS if watch.live is None else watch.live.periods
+        for setting, size, fewest in (
+            ("reference_probes", watch.reference_probes, FEWEST_PROBES),
+            ("live.periods", periods, FEWEST_PERIODS),
+        ):
+            if size < fewest:
+                warnings.append(
+                    f"watches.{name}.{setting}: with {size}, even a large change soon after the "
+                    f"reference may never be found; {fewest} or more find it"
+                )
+    return warnings
 
 
 def _watched_problem(target: str, providers: Collection[str], routes: Mapping[str, Route]) -> str:

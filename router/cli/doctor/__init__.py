@@ -28,6 +28,7 @@ from router.config.loading import (
 )
 from router.config.providers import KEY_VARIABLES
 from router.config.schema import Config
+from router.config.watches import small_references
 
 _COLORS = {"ok": "green", "note": "cyan", "warning": "yellow", "failure": "bold red"}
 
@@ -106,6 +107,7 @@ def _examined(path: Path | None, limit_s: float) -> Results:
     findings = [
         _described(source, config),
         *(Finding("environment", "warning", text) for text in unread_variables(path)),
+        *(Finding("watches", "warning", text) for text in _small_references(config)),
         *(Finding("environment", "note", text) for text in answered_variables(path)),
         *results.findings,
         *hosts.routes(),
@@ -120,6 +122,10 @@ def _examined(path: Path | None, limit_s: float) -> Results:
             for finding in findings
         ]
     )
+
+
+def _small_references(config: Config | None) -> list[str]:
+    return [] if config is None else small_references(config.watches)
 
 
 def _of_machine(config: Config | None) -> list[PlannedCheck]:

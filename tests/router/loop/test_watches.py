@@ -11,16 +11,18 @@ import pytest
 from click.testing import CliRunner
 from drifting_hosts import body, noisy
 
-from evaluators.stats.drift import MAX_TOKENS
+from evaluators.stats.drift import MAX_TOKENS, DriftTest, alpha_of
 from providers.errors import ConfigError, ConflictError, DatasetError, NotFoundError, RequestError
 from providers.offline.scripted import Script, ScriptedServer
 from router.cli import main
 from router.config.loading import parse
+from router.config.watches import FEWEST_PERIODS, FEWEST_PROBES
 from router.datasets.registry import Lineage
 from router.evals.lease import this_owner
 from router.evals.requests import EvalRequester
 from router.gateway.answer_counts import AnswerCounts
 from router.loop.watch_alerts import DriftSource
+from router.loop.watch_comparison import anchors_of
 from router.loop.watches import Watches, WatchPin
 from router.records import Record, Target
 from router.services import Services
@@ -508,3 +510,46 @@ async def test_live_signals_are_compared_day_by_day(tmp_path):
         [newest] = await parts.store.watch_probes("nightly", signal="refusals", limit=1)
         assert (newest.kind, newest.why) == ("missing", "0 of the 30 answers that a period needs")
         await watches.close()
+
+
+def found(held_out: int, seed: int) -> bool:
+    """Whether the largest change right after the reference is found, at the default levels."""
+    draws = random.Random(seed)
+    test = DriftTest()
+    for _ in range(held_out):
+        test.add(draws.random(), tie=draws.random())
+    threshold = 1 / alpha_of(0.01 / 5, 1)
+    changed = (test.add(10 + draws.random(), tie=draws.random()) for _ in range(300))
+    return any(evidence.e_value >= threshold for evidence in changed)
+
+
+def test_a_small_reference_hides_a_change_right_after_it():
+    """So `evalrouter config check` warns of fewer: 15 probes have 12 that are held out."""
+    enough, few = (
+        sum(found(held_out, seed) for seed in range(40)) for held_out in (FEWEST_PERIODS, 5)
+    )
+    assert FEWEST_PROBES - anchors_of(FEWEST_PROBES) == FEWEST_PERIODS
+    assert enough >= 38
+    assert few <= 20
+
+
+@pytest.mark.parametrize(
+    ("watch", "warned"),
+    [
+        ("{target: up/a}", []),
+        ("{target: up/a, live: null, reference_probes: 15}", []),
+        ("{target: up/a, reference_probes: 14}", ["reference_probes: with 14"]),
+        (
+            "{target: up/a, reference_probes: 6, live: {periods: 6}}",
+            ["reference_probes: with 6", "live.periods: with 6"],
+        ),
+    ],
+)
+def test_references_that_are_too_small_are_warned_of(tmp_path, watch, warned):
+    config = tmp_path / "c.yaml"
+    config.write_text(CONFIG.format(url="http://127.0.0.1:9", folder=tmp_path, watch=watch))
+    checked = CliRunner().invoke(main, ["config", "check", str(config)])
+    assert checked.exit_code == 0, checked.output
+    assert checked.stderr.count("watches.nightly") == len(warned)
+    for text in warned:
+        assert text in checked.stderr

@@ -27,6 +27,7 @@ from evaluators.metrics import registry
 from evaluators.tasks.registry import fill
 from providers.errors import MissingExtraError
 from providers.kinds import KINDS
+from router.api.request_bodies import BODIES
 from router.cli import main
 from router.config.loading import parse
 from router.config.schema import Config
@@ -312,6 +313,8 @@ def test_every_path_is_documented():
     page = reference("http.md")
     for path in http_api.openapi()["paths"]:
         assert f" {path}`" in page
+    for operation in BODIES:
+        assert f"`{operation}`" in page.partition("## Bodies")[2]
 
 
 def test_every_output_is_documented():

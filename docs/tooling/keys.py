@@ -100,6 +100,8 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
         return "its defaults"
     if default is None:
         return "none"
+    if default is msgspec.UNSET:
+        return "as it is"
     if isinstance(default, Secret) or default in ("", (), {}):
         return "empty"
     return f"`{msgspec.json.encode(default).decode()}`"

@@ -13,13 +13,14 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tooling import commands, conformance, http_api, keys, metrics
+from tooling import commands, conformance, http_api, keys, metrics, request_bodies
 from tooling.markdown import UndocumentedError
 
 PART = re.compile(r"<!-- generated: (?P<name>[a-z-]+) -->\n(?P<text>.*?)<!-- end -->", re.DOTALL)
 
 PARTS: Mapping[str, Callable[[], str]] = {
     "access": http_api.access,
+    "bodies": request_bodies.bodies,
     "cli": commands.cli,
     "config": keys.config,
     "conformance": conformance.table_of_reports,

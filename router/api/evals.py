@@ -192,7 +192,11 @@ async def resume_run(
 
 
 class Rescored(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Metrics as in a run document; without any, all of the run's, as they are installed now."""
+    """What a run's answers are scored by once more.
+
+    Attributes:
+        metrics: as in a run document; without any, all of the run's, as they are installed now.
+    """
 
     metrics: Metrics = ()
 
@@ -211,7 +215,12 @@ async def rescore_run(
 
 
 class Extended(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The numbers of samples, and of repeats of each, that a run is to have; None for as it is."""
+    """What a run is to have more of.
+
+    Attributes:
+        limit: the number of samples; None for as it is.
+        repeats: the number of answers to each; likewise.
+    """
 
     limit: Rows | None = None
     repeats: Repeats | None = None
@@ -232,7 +241,11 @@ async def extend_run(
 
 
 class Resumed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Those of the document's `limits` that change."""
+    """How a run that was stopped goes on.
+
+    Attributes:
+        limits: those of the document's `limits` that change.
+    """
 
     limits: dict[str, Any] = {}
 

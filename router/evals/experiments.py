@@ -124,7 +124,12 @@ class Leaderboard(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExperimentChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A change of an experiment; None leaves a field as it is."""
+    """A change of an experiment; None leaves a field as it is.
+
+    Attributes:
+        tags: words to find it by, in the place of those that it has.
+        notes: anything that people should know about it, likewise.
+    """
 
     tags: Tags | None = None
     notes: Notes | None = None

@@ -44,7 +44,11 @@ class SilenceRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class AlertTest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which receiver is to get a test alert."""
+    """Who is to get a test alert.
+
+    Attributes:
+        receiver: the name of a receiver in the config.
+    """
 
     receiver: str
 

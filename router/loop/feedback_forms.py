@@ -298,7 +298,13 @@ class PortkeyFeedback(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class PortkeyChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What is to supersede feedback, in Portkey's form. What is left out stays as it was."""
+    """What is to supersede feedback, in Portkey's form. What is left out stays as it was.
+
+    Attributes:
+        value: an integer from -10 to 10.
+        weight: how much it counts, from 0 to 1.
+        metadata: anything else.
+    """
 
     value: int | None = None
     weight: float | None = None

@@ -116,7 +116,9 @@ class ReviewEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     Attributes:
         version: the row's version that the person has read; a later one is a conflict.
-        messages, answer, reference: as in `router.store.review.ReviewContent`.
+        messages: the conversation.
+        answer: what a model answered.
+        reference: what should have been answered.
         dataset: what it is to become a row of.
     """
 

@@ -30,6 +30,9 @@ def stored_name(text: str) -> str:
 
     So none is cut, and it is found by the whole name.
     """
+    if len(text) * 4 <= MAX_STORED_BYTES:
+        # No character has more bytes.
+        return text
     encoded = text.encode("utf-8", "surrogatepass")
     return text if len(encoded) <= MAX_STORED_BYTES else f"sha256:{sha256(encoded).hexdigest()}"
 

@@ -270,7 +270,8 @@ class EvalRequester:
             trace: the trace that it is recorded in.
         """
         if trace is not None:
-            prepared = prepared._replace(upstream=prepared.upstream._replace(trace=trace))
+            upstream = msgspec.structs.replace(prepared.upstream, trace=trace)
+            prepared = prepared._replace(upstream=upstream)
         at = time.time()
         completed, body = await self._ask(prepared)
         if self.log is not None:

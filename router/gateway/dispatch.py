@@ -454,7 +454,8 @@ class Dispatcher:
         stream = _NO_STREAM
         reply: Reply | None = None
         response: UpstreamResponse | None = None
-        limit = Deadline(self.loop, min(deadline, clock() + first_byte))
+        loop = self.loop
+        limit = Deadline(loop, min(deadline, clock() + first_byte))
         try:
             with limit:
                 reply, ask_usage = await self._reply(provider, call, request, target)
@@ -470,7 +471,7 @@ class Dispatcher:
             response = UpstreamResponse.of(
                 reply,
                 state,
-                loop=self.loop,
+                loop=loop,
                 policy=policy,
                 limits=limits,
                 deadline=deadline,

@@ -254,6 +254,8 @@ class _PreparedRoute:
             Plan(name, order, self.policy, self._odds_of(shares))
             for order, shares in zip(self.orders, self._shares, strict=True)
         ]
+        # A route of one target has one plan, whatever is drawn.
+        self.only = self._plans[0] if count == 1 and not self.limited else None
 
     def _order(self, positions: Sequence[int]) -> tuple[Target, ...]:
         # dict.fromkeys keeps the first of each, so that no target is tried twice.
@@ -512,7 +514,7 @@ class Table:
             target = self._direct(model)
             policy = self._policies.get(target.provider, _RUN_WORKERS)
             return Plan(model, (target,), policy)
-        plan = prepared.plan(draw, load_of, needs)
+        plan = prepared.only or prepared.plan(draw, load_of, needs)
         if explore_draw < prepared.explore:
             return prepared.explored(plan, explore_draw / prepared.explore)
         return plan

@@ -176,12 +176,11 @@ class TargetState:
         """
         if whole:
             self._cut_off = 0
-        closed = self._close()
         before = self._latency
         self._latency = seconds if before is None else before + _EWMA * (seconds - before)
         self._times.append(seconds)
         self._slow = None
-        return closed
+        return self._close()
 
     def completed(self) -> None:
         """Note that a stream came to its end."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from types import TracebackType
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
 
@@ -52,7 +52,7 @@ class PacingListener(Protocol):
         ...
 
 
-class UpstreamRequest(NamedTuple):
+class UpstreamRequest(msgspec.Struct, frozen=True, eq=False):
     """A request as every target gets it, whichever of them answers.
 
     Attributes:

@@ -31,7 +31,7 @@ from router.cli.completion import complete_runs
 from router.cli.progress import progress_line
 from router.cli.terminal import single_line
 from router.config.loading import load
-from router.loop.bundles.export import BundleOptions, ExportedBundle, export_bundle
+from router.loop.bundles.export import BundleOptions, ExportedBundle
 from router.loop.bundles.exported import PASSPHRASE, configured_key
 from router.loop.bundles.signatures import (
     fingerprint,
@@ -131,8 +131,6 @@ def evidence_export(  # noqa: PLR0917 - one parameter for each option
         else read_key(key_file, passphrase=_passphrase())
     )
 
-    here = Path.cwd()
-
     async def export(services: Services) -> tuple[Path, ExportedBundle]:
         with _progress() as show:
             options = BundleOptions(
@@ -142,11 +140,9 @@ def evidence_export(  # noqa: PLR0917 - one parameter for each option
                 routes=services.routes.table.routes,
                 progress=lambda entry, rows: show(f"writing {entry}: {counted(rows, 'row')}"),
             )
-            path, exported = await export_bundle(
-                services.store, subject, output, options, replace=replace
+            return await services.evidence.write(
+                subject, output, options, replace=replace, actor=actor()
             )
-            await services.evidence.note(exported, str(here / path), actor=actor())
-            return path, exported
 
     path, exported = with_services(config, export)
     if as_json:

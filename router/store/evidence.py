@@ -27,11 +27,11 @@ class EvidenceBundle(msgspec.Struct, frozen=True, kw_only=True):
         sha256: of the file, hex.
         manifest: SHA-256 of its manifest, which is the same for the same evidence, hex.
         signed_by: the fingerprint of the key; "" without a signature.
-        location: the file, or where in the artifact store.
+        location: the file, or where in the artifact store; "" for a client's key.
         stored: whether it is in the artifact store, from where it can be downloaded.
         key_id: the id of the key that the run belongs to, whose holder may see it; "" for none.
         created_at: when it was written, seconds since the epoch, UTC.
-        created_by: who had it written.
+        created_by: who had it written; "" for a client's key.
     """
 
     id: str

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -85,6 +85,13 @@ _SAMPLES_AT_ONCE = 200
 ROLLOUT_PREFIX = "ro_"
 
 
+async def _no_note(exported: ExportedBundle, path: Path) -> None:
+    """Note nothing."""
+
+
+NoteCallback = Callable[["ExportedBundle", Path], Awaitable[None]]
+
+
 class BundleOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a bundle is written.
 
@@ -94,6 +101,7 @@ class BundleOptions(msgspec.Struct, frozen=True, kw_only=True):
         key: signs the bundle; None for one without a signature.
         routes: the routes as they are defined now.
         progress: called with the entry that is written, and how many rows it has so far.
+        note: called with the bundle and its file before the file is in its place.
     """
 
     bodies: Bodies = "masked"
@@ -101,6 +109,7 @@ class BundleOptions(msgspec.Struct, frozen=True, kw_only=True):
     key: SigningKey | None = None
     routes: Mapping[str, Route] = {}
     progress: ProgressCallback = lambda _entry, _rows: None
+    note: NoteCallback = _no_note
 
 
 class ExportedBundle(msgspec.Struct, frozen=True, kw_only=True):
@@ -194,13 +203,18 @@ async def export_run_bundle(
         RunDocumentError: the run's metrics cannot be built here.
         EvidenceError: it is too large.
         ArtifactError: the file or a temporary one cannot be written.
-        StoreError: the run changed meanwhile.
+        StoreError: the run changed meanwhile, or texts of it were deleted.
     """
     if run.state in {"queued", "running"}:
         raise ConflictError(f"{run.id} is {run.state}; wait for its end, or pause it")
     document = stored_document(run)
     stored = _StoredRun(run, document, build_metrics(document))
     texts = bodies_of(options.bodies, options.personal_data)
+    deleted = await store.deleted_texts(run.id)
+
+    async def is_unchanged() -> bool:
+        return await store.deleted_texts(run.id) == deleted
+
     with temporary_folder() as folder:
         try:
             writer = EntryWriter(folder, options.progress)
@@ -211,14 +225,8 @@ async def export_run_bundle(
             numbers = await _numbers(writer, stored.metrics, texts.kind)
             await _check_numbers(store, stored, numbers)
             writer.whole(NUMBERS, canonical(numbers))
-            return await asyncio.to_thread(
-                complete,
-                path,
-                writer,
-                subject_of_run(bundled_run(run, texts)),
-                texts,
-                options.key,
-            )
+            subject = subject_of_run(bundled_run(run, texts))
+            return await _completed(path, writer, subject, texts, options, is_unchanged)
         except OSError as error:
             raise ArtifactError(f"cannot write the evidence of {run.id}: {error}") from error
 
@@ -228,6 +236,11 @@ async def export_rollout_bundle(
 ) -> ExportedBundle:
     """Write the evidence of a rollout into a new file; arguments and errors as for a run's."""
     texts = bodies_of(options.bodies, options.personal_data)
+    totals = await store.rollout_totals(rollout.id)
+
+    async def is_unchanged() -> bool:
+        return await store.rollout_totals(rollout.id) == totals
+
     with temporary_folder() as folder:
         try:
             writer = EntryWriter(folder, options.progress)
@@ -237,7 +250,7 @@ async def export_rollout_bundle(
             finally:
                 await asyncio.to_thread(writer.close)
             subject = subject_of_rollout(rollout)
-            return await asyncio.to_thread(complete, path, writer, subject, texts, options.key)
+            return await _completed(path, writer, subject, texts, options, is_unchanged)
         except OSError as error:
             raise ArtifactError(f"cannot write the evidence of {rollout.id}: {error}") from error
 
@@ -340,14 +353,42 @@ def _check_rows(path: Path, manifest: BundleManifest) -> None:
         )
 
 
-def complete(
+async def _completed(  # noqa: PLR0917 - what it writes, where, and what it has to ask before
     path: Path,
+    writer: EntryWriter,
+    subject: BundleSubject,
+    texts: BundledTexts,
+    options: BundleOptions,
+    is_unchanged: Callable[[], Awaitable[bool]],
+) -> ExportedBundle:
+    """Write the file, and put it into its place once it is noted and nothing was deleted.
+
+    A deletion before the note is seen here, and one after it names the bundle.
+    """
+    # Beside its place: a rename is within one disk, and no reader finds half a bundle.
+    beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+    try:
+        exported = await asyncio.to_thread(_written, beside, writer, subject, texts, options.key)
+        await options.note(exported, path)
+        if not await is_unchanged():
+            raise StoreError(
+                f"{exported.subject} cannot be exported: requests of it were deleted meanwhile; "
+                "export it once more"
+            )
+        await asyncio.to_thread(beside.replace, path)
+    finally:
+        await asyncio.to_thread(beside.unlink, missing_ok=True)
+    return exported
+
+
+def _written(
+    beside: Path,
     writer: EntryWriter,
     subject: BundleSubject,
     texts: BundledTexts,
     key: SigningKey | None,
 ) -> ExportedBundle:
-    """Write the manifest and the signature, and all entries into the file. Blocks.
+    """Write the manifest and the signature, and all entries into a file. Blocks.
 
     Raises:
         EvidenceError: it is too large.
@@ -379,17 +420,11 @@ def complete(
         (folder / PUBLIC_KEY).write_bytes(key.public_pem)
         order += [SIGNATURE, PUBLIC_KEY]
     order += [name for name in ENTRIES[subject.kind] if name not in order]
-    # Beside its place: a rename is within one disk, and no reader finds half a bundle.
-    beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
-    try:
-        write_archive(beside, {name: folder / name for name in order})
-        _check_rows(beside, manifest)
-        with beside.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        size = beside.stat().st_size
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_archive(beside, {name: folder / name for name in order})
+    _check_rows(beside, manifest)
+    with beside.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    size = beside.stat().st_size
     return ExportedBundle(
         kind=subject.kind,
         subject=subject.id,

@@ -14,6 +14,7 @@ import os
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -123,18 +124,60 @@ class EvidenceBundles:
                 key=key,
                 routes=self._routes.table.routes,
             )
-            with temporary_folder() as folder:
-                path, exported = await export_bundle(
-                    self._store, request.subject, folder / "bundle.zip", options
-                )
-                bundle_id = self._new_id()
-                stored = await self._datasets.artifacts.put(_key(bundle_id), file_chunks(path))
-        location = f"{self._datasets.artifacts.root}/{stored.key}"
-        return await self._add(bundle_id, exported, location, stored=True, actor=actor)
+            bundle_id = self._new_id()
+            location = f"{self._datasets.artifacts.root}/{_key(bundle_id)}"
+            async with self._noted() as noted:
 
-    async def note(self, exported: ExportedBundle, location: str, *, actor: str) -> EvidenceBundle:
-        """Note a bundle that a command has written, so that a deletion can name it."""
-        return await self._add(self._new_id(), exported, location, stored=False, actor=actor)
+                async def note(exported: ExportedBundle, _: Path) -> None:
+                    noted.append(
+                        await self._add(bundle_id, exported, location, stored=True, actor=actor)
+                    )
+
+                options = msgspec.structs.replace(options, note=note)
+                with temporary_folder() as folder:
+                    path, _ = await export_bundle(
+                        self._store, request.subject, folder / "bundle.zip", options
+                    )
+                    await self._datasets.artifacts.put(_key(bundle_id), file_chunks(path))
+                return noted[0]
+
+    async def write(
+        self,
+        subject: str,
+        path: Path | None,
+        options: BundleOptions,
+        *,
+        replace: bool,
+        actor: str,
+    ) -> tuple[Path, ExportedBundle]:
+        """Write a bundle into a file of whoever runs a command; see `export_bundle`."""
+        here = await asyncio.to_thread(Path.cwd)
+        async with self._noted() as noted:
+
+            async def note(exported: ExportedBundle, place: Path) -> None:
+                noted.append(
+                    await self._add(
+                        self._new_id(), exported, str(here / place), stored=False, actor=actor
+                    )
+                )
+
+            options = msgspec.structs.replace(options, note=note)
+            return await export_bundle(self._store, subject, path, options, replace=replace)
+
+    @asynccontextmanager
+    async def _noted(self) -> AsyncGenerator[list[EvidenceBundle]]:
+        """Take the rows of bundles that are noted inside back where an error is raised.
+
+        A row is there before its file is: of two that were to be written, a deletion must not
+        miss the one whose process is killed in between.
+        """
+        noted: list[EvidenceBundle] = []
+        try:
+            yield noted
+        except BaseException:
+            for bundle in noted:
+                await self._store.delete_evidence(bundle.id)
+            raise
 
     async def _add(
         self, bundle_id: str, exported: ExportedBundle, location: str, *, stored: bool, actor: str
@@ -169,11 +212,17 @@ class EvidenceBundles:
         before: str | None = None,
         limit: int = 50,
     ) -> Sequence[EvidenceBundle]:
-        """List bundles, newest first; of one run or rollout, and of one key's runs."""
+        """List bundles, newest first; of one run or rollout, and of one key's runs.
+
+        Where they are and who had them written is for those who may see all of them.
+        """
         subjects = None if subject is None else [subject]
-        return await self._store.evidence_bundles(
+        bundles = await self._store.evidence_bundles(
             subjects=subjects, key_id=key_id, before=before, limit=limit
         )
+        if key_id is None:
+            return bundles
+        return [msgspec.structs.replace(each, location="", created_by="") for each in bundles]
 
     def content(self, bundle: EvidenceBundle) -> AsyncGenerator[bytes]:
         """Yield the bytes of a bundle.
@@ -182,10 +231,7 @@ class EvidenceBundles:
             NotFoundError: it is a file of whoever ran the command, or is gone.
         """
         if not bundle.stored:
-            raise NotFoundError(
-                f"{bundle.id} was written by a command, to {bundle.location}, and is not stored "
-                "here."
-            )
+            raise NotFoundError(f"{bundle.id} was written by a command, and is not stored here.")
         return self._datasets.artifacts.get(_key(bundle.id))
 
     async def delete(self, bundle_id: str) -> None:

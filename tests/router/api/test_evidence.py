@@ -125,6 +125,9 @@ def test_only_the_owner_of_a_run_and_administrators_see_its_bundles(folder, run_
         for name, status, listed in (("boss", 200, 1), ("owner", 200, 1), ("other", 404, 0)):
             assert send(name, "GET", f"/evidence/{made['id']}").status_code == status, name
             assert len(send(name, "GET", "/evidence").json()["data"]) == listed, name
+        [seen] = send("owner", "GET", "/evidence").json()["data"]
+        assert seen == {**made, "location": "", "created_by": ""}
+        assert made["location"]
         for name in ("owner", "other"):
             refused = send(name, "POST", "/evidence", json={"subject": run_id})
             assert refused.status_code == 403

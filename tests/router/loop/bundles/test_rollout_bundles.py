@@ -10,7 +10,7 @@ import zipfile
 import pytest
 from bundled_runs import entries_of, packed, sealed
 
-from providers.errors import ConflictError, EvidenceError, NotFoundError
+from providers.errors import ArtifactError, ConflictError, EvidenceError, NotFoundError, StoreError
 from router.config.loading import parse
 from router.config.rollouts import RolloutSignal, RouteRollout
 from router.loop.bundles.contents import canonical
@@ -247,6 +247,41 @@ async def test_numbers_are_only_stated_where_requests_were_deleted(services, tmp
     assert found.passed
     assert found.agree == 0
     assert "requests that were counted have been deleted since" in found.not_recomputed[0]
+
+
+async def test_what_is_deleted_during_an_export_is_in_no_bundle_that_is_written_then(
+    services, tmp_path
+):
+    rollout = await ended(services)
+    record = (await services.store.counted_requests(rollout.id, limit=1))[0][1].id
+
+    async def delete(exported, place):
+        assert not place.exists()
+        assert (await services.deletion.delete(TrafficFilter(id=record))).deleted == 1
+
+    with pytest.raises(StoreError, match="requests of it were deleted meanwhile"):
+        await export_bundle(
+            services.store, rollout.id, tmp_path / "b.zip", BundleOptions(note=delete)
+        )
+    assert [path.name for path in tmp_path.iterdir() if "zip" in path.name] == []
+    # Once more, and there is no such request in it.
+    path, _ = await services.evidence.write(
+        rollout.id, tmp_path / "b.zip", BundleOptions(), replace=False, actor="ann"
+    )
+    assert record not in entries_of(path)["requests.jsonl"].decode()
+    [row] = await services.evidence.list(subject=rollout.id)
+    assert (row.location, row.created_by) == (str(path), "ann")
+
+
+async def test_a_bundle_that_cannot_be_put_into_its_place_is_not_on_record(services, tmp_path):
+    rollout = await ended(services)
+    place = tmp_path / "b.zip"
+    # A folder that somebody makes meanwhile.
+    options = BundleOptions(progress=lambda *_: place.mkdir(exist_ok=True))
+    with pytest.raises(ArtifactError, match="cannot write the evidence of"):
+        await services.evidence.write(rollout.id, place, options, replace=False, actor="ann")
+    assert await services.evidence.list() == []
+    assert [path.name for path in tmp_path.iterdir() if "zip" in path.name] == ["b.zip"]
 
 
 async def test_a_rollout_that_goes_on_or_is_not_there_is_refused(services, tmp_path):

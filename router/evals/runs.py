@@ -67,12 +67,14 @@ class _CheckedRun(NamedTuple):
         metrics: the document's.
         dataset: the document's, read to its end once.
         dataset_name: what to call the run where its document does not say.
+        registered: the hash of the dataset where it is a registered one; else "".
     """
 
     document: RunDocument
     metrics: list[AnyMetric]
     dataset: PreparedDataset
     dataset_name: str
+    registered: str
 
 
 class Runs:
@@ -125,7 +127,7 @@ class Runs:
             run = self._new_run(checked, base=base, runner=runner, key_id=key_id)
             if paused_as:
                 run = msgspec.structs.replace(run, id=paused_as, state="paused")
-            await self._store.add_run(run, checked.dataset.samples())
+            await self._store.add_run(run, checked.dataset.samples(), registered=checked.registered)
         self._jobs.wake()
         return run
 
@@ -160,7 +162,7 @@ class Runs:
         async with self._open(runner, document, base) as source:
             document = msgspec.structs.replace(document, dataset=source.address)
             dataset = await in_thread(prepare, document, source, metrics)
-            yield _CheckedRun(document, metrics, dataset, source.name)
+            yield _CheckedRun(document, metrics, dataset, source.name, source.registered)
 
     def _new_run(self, checked: _CheckedRun, *, base: Path, runner: Runner, key_id: str) -> Run:
         document, samples = checked.document, checked.dataset.count

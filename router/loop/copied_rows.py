@@ -39,8 +39,11 @@ class CopiedRowsDeletion(DeletionStep):
         while (copied := await self._store.copied_rows(matching)) is not None:
             if at_most is not None and deleted >= at_most:
                 return Deletion(related=deleted, complete=False, elsewhere=tuple(elsewhere))
-            elsewhere += await self._runs_over(copied.hash)
+            places = await self._runs_over(copied.hash)
             deleted += await self._datasets.delete_rows(copied.hash, copied.rows)
+            # Runs that were created meanwhile as well; later ones no longer find the version.
+            places += await self._runs_over(copied.hash)
+            elsewhere += dict.fromkeys(places)
         return Deletion(related=deleted, elsewhere=tuple(elsewhere))
 
     async def _runs_over(self, content: str) -> list[str]:

@@ -124,13 +124,17 @@ class RunStore(Protocol):
     Every method that takes the id of a run, except `run`, raises NotFoundError where no run has it.
     """
 
-    async def add_run(self, run: Run, samples: Iterable[Sample]) -> None:
+    async def add_run(self, run: Run, samples: Iterable[Sample], *, registered: str = "") -> None:
         """Add a run and its samples, all or nothing; the run can be read once it is complete.
 
-        `samples` is iterated on a thread, no faster than it is written, and other writes get their
-        turn in between.
+        Args:
+            run: the run.
+            samples: iterated on a thread, no faster than they are written, and other writes get
+                their turn in between.
+            registered: the hash of the registered dataset that they are from; "" for none.
 
         Raises:
+            ConflictError: rows of that dataset, or all of it, were deleted meanwhile.
             StoreError: the run's id is taken, or two samples have the same id.
             Exception: whatever `samples` raises; nothing was stored.
         """

@@ -26,7 +26,7 @@ ABANDONED_S = 600.0  # after this without progress, an addition or deletion was 
 class SqlRuns(SqlPart, RunStore):
     """Runs, added and deleted in chunks, so that other writes get their turn in between."""
 
-    async def add_run(self, run: Run, samples: Iterable[Sample]) -> None:
+    async def add_run(self, run: Run, samples: Iterable[Sample], *, registered: str = "") -> None:
         write = self._database.write
         remaining = iter(samples)
         number = await write("add a run", _insert_hidden, run)
@@ -35,7 +35,7 @@ class SqlRuns(SqlPart, RunStore):
             while chunk := await in_thread(sample_chunk, remaining, added + 1):
                 await write("add samples", _add_samples, number, chunk)
                 added += len(chunk)
-            await write("add a run", _show, number)
+            await write("add a run", _show_new, number, registered)
         except BaseException:
             # Where this fails too, erase_abandoned_runs() does it later.
             with contextlib.suppress(StoreError):
@@ -187,6 +187,20 @@ def _add_samples(db: Connection, number: int, chunk: list[SampleValues]) -> None
 def _keep_hidden(db: Connection, number: int) -> None:
     """Hide a run while it is being added or deleted."""
     db.execute("UPDATE runs SET hidden_since = ? WHERE number = ?", (db.now(), number))
+
+
+def _show_new(db: Connection, number: int, registered: str) -> None:
+    """Show a run whose dataset is still as it was read; a deletion of its rows names the run."""
+    if registered:
+        # Written, so that a deletion that takes the version's place waits, and the other way round.
+        there = db.execute("UPDATE datasets SET hash = hash WHERE hash = ?", (registered,))
+        if not there.rowcount:
+            raise ConflictError(
+                "The dataset, or requests that rows of it are copies of, were deleted while the "
+                "run was created; create it again.",
+                code="requests_deleted",
+            )
+    _show(db, number)
 
 
 def _show(db: Connection, number: int) -> None:

@@ -8,7 +8,8 @@ import pytest
 from stores import a_run, answered, answered_cells, everything, some_samples
 
 from evaluators.base import Answer, Cell, Sample, Score
-from providers.errors import NotFoundError, RunDocumentError, StoreError
+from providers.errors import ConflictError, NotFoundError, RunDocumentError, StoreError
+from router.store.datasets import DatasetRow
 from router.store.runs import Progress, RunFilter
 
 
@@ -79,6 +80,20 @@ async def test_a_run_with_bad_samples_leaves_nothing(store):
     assert await store.runs() == []
     await store.add_run(a_run(), some_samples(2))  # the id is free again
     assert [sample.id for sample in await everything(store.samples("run_1"))] == ["s0", "s1"]
+
+
+async def test_a_run_over_rows_that_were_deleted_meanwhile_leaves_nothing(store):
+    version = DatasetRow(
+        name="d", hash="h1", path="p", format="jsonl", rows=2, columns=(), created_at=1.0
+    )
+    await store.add_dataset(version)
+    await store.add_run(a_run(), some_samples(2), registered="h1")
+    await store.replace_versions("h1", [], ())
+    other = a_run("run_2")
+    with pytest.raises(ConflictError, match="deleted while the run was created"):
+        await store.add_run(other, some_samples(2), registered="h1")
+    assert [run.id for run in await store.runs()] == ["run_1"]
+    await store.add_run(other, some_samples(2))
 
 
 async def test_samples_that_fail_on_their_way_leave_nothing(store):

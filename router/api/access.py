@@ -96,6 +96,12 @@ ACCESS: Mapping[str, RoleAccess] = {
     "GET /eval/{run_id}/logs": OWN_RUNS,
     "POST /eval/{run_id}/track": ADMINS,
     "GET /runs/{run_id}": OWN_RUNS,
+    # pages
+    "GET /": OWN_RUNS,
+    "GET /runs": OWN_RUNS,
+    "GET /pages/routes": ADMINS,
+    "GET /pages/experiments": REVIEWERS,
+    "GET /pages/datasets": OWN_RUNS,
     # experiments and judges
     "GET /experiments": REVIEWERS,
     "GET /experiments/{name}": REVIEWERS,
@@ -140,7 +146,6 @@ ACCESS: Mapping[str, RoleAccess] = {
     "POST /api/public/scores": OWN_REQUESTS,
     "POST /api/public/ingestion": OWN_REQUESTS,
     # the server itself
-    "GET /": ADMINS,
     "GET /metrics": ADMINS,
     "GET /keys": ADMINS,
     "POST /keys": ADMINS,

@@ -77,11 +77,11 @@ class Guard:
         """Pass the request on, or answer it with OpenAI's error object or the form to sign in."""
         if scope["type"] == "http":
             headers = dict(scope["headers"])
-            is_page = (
-                scope["method"] == "GET"
-                and accepts_html(headers.get(b"accept", b"").decode("latin-1"))
-                and self._pages.has(scope["path"])
+            is_browser = scope["method"] == "GET" and accepts_html(
+                headers.get(b"accept", b"").decode("latin-1")
             )
+            own_path = self._pages.shared(scope["path"]) if scope["method"] == "GET" else None
+            is_page = is_browser and (own_path is not None or self._pages.has(scope["path"]))
             try:
                 presented_key = await self._check(scope["method"], scope["path"], headers)
             except AuthenticationError as error:
@@ -94,6 +94,10 @@ class Guard:
                 await refuse(error, send)
                 return
             scope = {**scope, PRESENTED: presented_key}
+            if own_path is not None and is_browser:
+                scope |= {"path": own_path, "raw_path": own_path.encode()}
+            elif own_path is not None:
+                send = _varying(send)
             if is_page and presented_key.signed_in is not None:
                 send = await self._renewing(presented_key.signed_in, scope["scheme"], send)
         await self._app(scope, receive, send)
@@ -148,6 +152,17 @@ class Guard:
             await send(message)
 
         return send_renewed
+
+
+def _varying(send: Send) -> Send:
+    """Return a `send` that says of the answer that a browser gets another one."""
+
+    async def send_varying(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), (b"vary", b"accept")]}
+        await send(message)
+
+    return send_varying
 
 
 async def _send_to(location: str, send: Send) -> None:

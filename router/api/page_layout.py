@@ -4,6 +4,9 @@
     async def run_list(services: Injected, caller: InjectedCaller) -> Response[str]:
         return await rendered("runs.html", caller, title="Runs", current="/runs", runs=...)
 
+A page that has the path of an operation of the API is a handler of `/pages` and that path: a
+browser that asks for `/routes` gets `/pages/routes`, and a program gets JSON.
+
 A page loads files of this server only, and has no script or style of its own: the policy that it
 is sent with forbids both. Texts are escaped by the templates.
 """
@@ -44,13 +47,28 @@ PAGE = "evalrouter_page"
 
 
 class NavigationEntry(NamedTuple):
-    """A page that every page links to."""
+    """A page that every page links to.
+
+    Attributes:
+        name: what the link says.
+        path: its address.
+        operation: the page in the table of `access.py`.
+    """
 
     name: str
     path: str
+    operation: str
 
 
-NAVIGATION = (NavigationEntry("Home", "/"),)
+NAVIGATION = (
+    NavigationEntry("Home", "/", "GET /"),
+    NavigationEntry("Routes", "/routes", "GET /pages/routes"),
+    NavigationEntry("Runs", "/runs", "GET /runs"),
+    NavigationEntry("Experiments", "/experiments", "GET /pages/experiments"),
+    NavigationEntry("Datasets", "/datasets", "GET /pages/datasets"),
+)
+# Before the path of a page that has the path of an operation of the API.
+SHARED = "/pages"
 
 
 class Pages:
@@ -68,6 +86,11 @@ class Pages:
             for path in handler.paths
         ]
         self._paths = [re.compile(re.sub(r"\{[^}]*\}", "[^/]+", path)) for path in paths]
+
+    def shared(self, path: str) -> str | None:
+        """Return the page's own path where its path is one of the API, too; None elsewhere."""
+        own = SHARED + path
+        return own if self.has(own) else None
 
     def has(self, path: str) -> bool:
         """Return whether a path is a page."""
@@ -130,8 +153,7 @@ def _layout(caller: Caller | None, title: str, current: str) -> dict[str, Any]:
     shown = [
         entry
         for entry in NAVIGATION
-        if caller is not None
-        and (caller.key is None or reach_of(f"GET {entry.path}", role) != "no")
+        if caller is not None and (caller.key is None or reach_of(entry.operation, role) != "no")
     ]
     return {
         "title": title,

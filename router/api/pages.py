@@ -1,41 +1,252 @@
-"""Pages for a browser: `/` lists routes and runs, `/runs/{id}` shows one run's report."""
+"""Pages for a browser that show what there is: routes, runs, experiments, datasets.
+
+Where the API has the same path, a browser gets the page and a program gets JSON: `page_layout.py`.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+import time
+from typing import Any, Literal, NamedTuple
 
 from litestar import Request, Response
-from litestar.params import FromPath
+from litestar.params import FromPath, FromQuery
 
-from router.api.access import InjectedCaller
+from router.api.access import Caller, InjectedCaller, reach_of
 from router.api.injection import Injected
-from router.api.page_layout import page, rendered
+from router.api.page_layout import page, rendered, utc
+from router.api.page_tables import ROWS_PER_PAGE, Column, Export, TableView, csv_response
+from router.loop.dataset_owners import key_of
+from router.services import Services
+from router.store.experiments import Experiment
+from router.store.review import ReviewFilter
+from router.store.runs import Run, RunFilter, RunState
+from router.store.traffic import TrafficFilter, TrafficTotal
+
+# Rows of an export.
+MAX_EXPORTED = 10_000
+# Of the numbers on the home page: little enough to be added up at once.
+RECENT_S = 300.0
+_LISTED_ROUTES = 1000
+
+
+class RouteRow(NamedTuple):
+    """A route as its table shows it.
+
+    Attributes:
+        name: what clients send as the model.
+        strategy: how it chooses; "" where the route cannot be used.
+        targets: its targets with their weights.
+        fallback: what follows when all of them failed.
+        source: `config` or `override`.
+        error: why it, or its override, is not in use.
+    """
+
+    name: str
+    strategy: str
+    targets: str
+    fallback: str
+    source: str
+    error: str
+
+
+def _routes(services: Services) -> list[RouteRow]:
+    rows = []
+    for view in services.routes.view():
+        route = view.route
+        rows.append(
+            RouteRow(
+                name=view.name,
+                strategy="" if route is None else route.strategy,
+                targets=""
+                if route is None
+                else ", ".join(f"{target.model} ({target.weight:g})" for target in route.targets),
+                fallback="" if route is None else ", ".join(route.fallback),
+                source=view.source,
+                error=view.override_error,
+            )
+        )
+    return rows
 
 
 @page("/")
 async def home(
     services: Injected, caller: InjectedCaller, request: Request[Any, Any, Any]
 ) -> Response[str]:
-    """Show the routes, the providers and the newest runs."""
-    config = services.config
+    """Show what goes on: requests, runs, and what waits for people; first steps on a new server."""
+
+    def may(operation: str) -> bool:
+        key = caller.key
+        return key is None or reach_of(operation, key.role) == "all"
+
+    store, sees_routes = services.store, may("GET /routes")
+    matching = RunFilter(key_id=caller.only)
+    active, newest, totals, alerts, reviews, rollouts = await asyncio.gather(
+        _active_runs(services, caller),
+        store.runs(matching, limit=5),
+        _recent(services, caller),
+        store.open_alerts() if may("GET /alerts") else _nothing(),
+        store.count_review_rows(ReviewFilter(state="waiting")) if may("GET /review") else _zero(),
+        store.rollouts(active=True) if may("GET /rollouts") else _nothing(),
+    )
     return await rendered(
         "home.html",
         caller,
         title="Home",
         current="/",
         base_url=str(request.base_url).rstrip("/"),
-        routes=[
-            {
-                "name": name,
-                "targets": ", ".join(
-                    f"{target.model} ({target.weight:g})" for target in route.targets
-                ),
-            }
-            for name, route in services.routes.table.routes.items()
-        ],
-        providers=[(name, provider.kind) for name, provider in config.providers.items()],
-        runs=await services.store.runs(limit=50),
+        minutes=round(RECENT_S / 60),
+        totals=totals,
+        requests=sum(total.requests for total in totals),
+        failures=sum(total.failures for total in totals),
+        cost_usd=sum(total.cost_usd for total in totals),
+        unpriced=sum(total.unpriced for total in totals),
+        active=active,
+        newest=newest,
+        firing=[alert for alert in alerts if alert.state == "firing"],
+        sees_alerts=may("GET /alerts"),
+        reviews=reviews,
+        sees_reviews=may("GET /review"),
+        rollouts=rollouts,
+        sees_rollouts=may("GET /rollouts"),
+        routes=_routes(services) if sees_routes else [],
+        providers=[(name, provider.kind) for name, provider in services.config.providers.items()]
+        if sees_routes
+        else [],
     )
+
+
+async def _nothing() -> list[Any]:
+    return []
+
+
+async def _zero() -> int:
+    return 0
+
+
+async def _active_runs(services: Services, caller: Caller) -> list[Run]:
+    states: tuple[RunState, ...] = ("running", "queued")
+    pages = [
+        await services.store.runs(RunFilter(state=state, key_id=caller.only), limit=20)
+        for state in states
+    ]
+    return [run for runs in pages for run in runs]
+
+
+async def _recent(services: Services, caller: Caller) -> list[TrafficTotal]:
+    now = time.time()
+    matching = TrafficFilter(key_id=caller.only, since=now - RECENT_S, until=now + 1.0)
+    return await services.recorded.totals(matching, ("route",), limit=_LISTED_ROUTES)
+
+
+_ROUTE_COLUMNS = (
+    Column("name", "Route", sorts=True),
+    Column("strategy", "Strategy", sorts=True),
+    Column("targets", "Targets (weight)"),
+    Column("fallback", "Fallback"),
+    Column("source", "Set by", sorts=True),
+    Column("error", "Problem"),
+)
+
+
+@page("/pages/routes")
+async def route_list(
+    *,
+    services: Injected,
+    caller: InjectedCaller,
+    q: FromQuery[str] = "",
+    sort: FromQuery[str] = "name",
+    after: FromQuery[str] = "",
+    export: FromQuery[Export] = "",
+) -> Response[Any]:
+    """Show the routes; `q` is a part of a name or of a target."""
+    rows = [row for row in _routes(services) if q.lower() in f"{row.name} {row.targets}".lower()]
+    view = TableView("/routes", _ROUTE_COLUMNS, sort=sort, filters={"q": q}, after=after)
+    if export:
+        shown = view.page_of(rows, _name, "", MAX_EXPORTED)
+        return csv_response("routes", _ROUTE_COLUMNS, (row._asdict() for row in shown))
+    return await rendered(
+        "routes.html",
+        caller,
+        title="Routes",
+        current="/routes",
+        view=view,
+        q=q,
+        rows=view.page_of(rows, _name, after, ROWS_PER_PAGE),
+        providers=[(name, provider.kind) for name, provider in services.config.providers.items()],
+    )
+
+
+def _name(row: RouteRow | Experiment) -> str:
+    return row.name
+
+
+_RUN_COLUMNS = (
+    Column("name", "Run"),
+    Column("state", "State"),
+    Column("dataset", "Dataset"),
+    Column("samples", "Samples", number=True),
+    Column("routes", "Routes"),
+    Column("experiment", "Experiment"),
+    Column("created", "Created (UTC)", sorts=True),
+    Column("id", "Id"),
+)
+
+
+@page("/runs")
+async def run_list(
+    *,
+    services: Injected,
+    caller: InjectedCaller,
+    state_is: FromQuery[Literal["", RunState]] = "",
+    experiment: FromQuery[str] = "",
+    tag: FromQuery[str] = "",
+    sort: FromQuery[str] = "-created",
+    after: FromQuery[str] = "",
+    export: FromQuery[Export] = "",
+) -> Response[Any]:
+    """Show the runs; `after` is the id of the last run of the page before."""
+    filters = {"state_is": state_is, "experiment": experiment, "tag": tag}
+    view = TableView("/runs", _RUN_COLUMNS, sort=sort, filters=filters, after=after)
+    matching = RunFilter(
+        state=state_is or None,
+        experiment=experiment or None,
+        tag=tag or None,
+        key_id=caller.only,
+    )
+    runs = await services.store.runs(
+        matching,
+        limit=MAX_EXPORTED if export else ROWS_PER_PAGE + 1,
+        before=after or None,
+        oldest_first=not view.descending,
+    )
+    if export:
+        return await asyncio.to_thread(csv_response, "runs", _RUN_COLUMNS, map(_run_cells, runs))
+    return await rendered(
+        "runs.html",
+        caller,
+        title="Runs",
+        current="/runs",
+        view=view,
+        rows=[_run_cells(run) for run in view.page(runs, lambda run: run.id, ROWS_PER_PAGE)],
+        experiment=experiment,
+        tag=tag,
+        state_is=state_is,
+        states=("queued", "running", "paused", "completed", "failed", "cancelled"),
+    )
+
+
+def _run_cells(run: Run) -> dict[str, Any]:
+    return {
+        "name": run.name,
+        "state": run.state,
+        "dataset": run.dataset,
+        "samples": run.dataset_rows,
+        "routes": ", ".join(map(str, run.document.get("routes") or ())),
+        "experiment": run.experiment,
+        "created": utc(run.created_at),
+        "id": run.id,
+    }
 
 
 @page("/runs/{run_id:str}")
@@ -48,6 +259,7 @@ async def run_page(
         "run.html",
         caller,
         title=outcome.run.name,
+        current="/runs",
         run=outcome.run,
         report=outcome.report,
         gates=outcome.gates,
@@ -55,4 +267,112 @@ async def run_page(
             (comparison.route, comparison.output): comparison
             for comparison in outcome.report.comparisons
         },
+    )
+
+
+_EXPERIMENT_COLUMNS = (
+    Column("name", "Experiment", sorts=True),
+    Column("runs", "Runs", sorts=True, number=True),
+    Column("tags", "Tags"),
+    Column("notes", "Notes"),
+    Column("last_run_at", "Last run (UTC)", sorts=True),
+)
+
+
+@page("/pages/experiments")
+async def experiment_list(
+    *,
+    services: Injected,
+    caller: InjectedCaller,
+    tag: FromQuery[str] = "",
+    sort: FromQuery[str] = "-last_run_at",
+    after: FromQuery[str] = "",
+    export: FromQuery[Export] = "",
+) -> Response[Any]:
+    """Show the experiments; `tag` is one that they have."""
+    experiments = await services.store.experiments(tag=tag or None)
+    view = TableView(
+        "/experiments", _EXPERIMENT_COLUMNS, sort=sort, filters={"tag": tag}, after=after
+    )
+    if export:
+        shown = view.page_of(experiments, _name, "", MAX_EXPORTED)
+        return csv_response("experiments", _EXPERIMENT_COLUMNS, map(_experiment_cells, shown))
+    shown = view.page_of(experiments, _name, after, ROWS_PER_PAGE)
+    return await rendered(
+        "experiments.html",
+        caller,
+        title="Experiments",
+        current="/experiments",
+        view=view,
+        tag=tag,
+        rows=[_experiment_cells(experiment) for experiment in shown],
+    )
+
+
+def _experiment_cells(experiment: Experiment) -> dict[str, Any]:
+    last = experiment.last_run_at
+    return {
+        "name": experiment.name,
+        "runs": experiment.runs,
+        "tags": ", ".join(experiment.tags),
+        "notes": experiment.notes,
+        "last_run_at": "" if last is None else utc(last),
+    }
+
+
+class DatasetVersion(NamedTuple):
+    """A version of a dataset as its table shows it.
+
+    Attributes:
+        key: what names it: `name@hash`.
+        name, hash, rows, format, created: as in DatasetRow.
+    """
+
+    key: str
+    name: str
+    hash: str
+    rows: int
+    format: str
+    created: str
+
+
+_DATASET_COLUMNS = (
+    Column("name", "Dataset", sorts=True),
+    Column("hash", "Version"),
+    Column("rows", "Rows", sorts=True, number=True),
+    Column("format", "Format", sorts=True),
+    Column("created", "Added (UTC)", sorts=True),
+)
+
+
+@page("/pages/datasets")
+async def dataset_list(
+    *,
+    services: Injected,
+    caller: InjectedCaller,
+    q: FromQuery[str] = "",
+    sort: FromQuery[str] = "-created",
+    after: FromQuery[str] = "",
+    export: FromQuery[Export] = "",
+) -> Response[Any]:
+    """Show every version of the datasets; `q` is a part of a name."""
+    versions = [
+        DatasetVersion(
+            f"{row.name}@{row.hash}", row.name, row.hash, row.rows, row.format, utc(row.created_at)
+        )
+        for row in await services.store.datasets(None)
+        if q.lower() in row.name.lower() and caller.only in (None, key_of(row))
+    ]
+    view = TableView("/datasets", _DATASET_COLUMNS, sort=sort, filters={"q": q}, after=after)
+    if export:
+        shown = view.page_of(versions, lambda version: version.key, "", MAX_EXPORTED)
+        return csv_response("datasets", _DATASET_COLUMNS, (each._asdict() for each in shown))
+    return await rendered(
+        "datasets.html",
+        caller,
+        title="Datasets",
+        current="/datasets",
+        view=view,
+        q=q,
+        rows=view.page_of(versions, lambda version: version.key, after, ROWS_PER_PAGE),
     )

@@ -149,7 +149,12 @@ class RunStore(Protocol):
         ...
 
     async def runs(
-        self, matching: RunFilter = ANY_RUN, *, limit: int = 50, before: str | None = None
+        self,
+        matching: RunFilter = ANY_RUN,
+        *,
+        limit: int = 50,
+        before: str | None = None,
+        oldest_first: bool = False,
     ) -> list[Run]:
         """List runs, newest first, which is by id: ids sort by age.
 

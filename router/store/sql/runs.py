@@ -46,9 +46,14 @@ class SqlRuns(SqlPart, RunStore):
         return await self._database.read("read a run", find_run, run_id)
 
     async def runs(
-        self, matching: RunFilter = ANY_RUN, *, limit: int = 50, before: str | None = None
+        self,
+        matching: RunFilter = ANY_RUN,
+        *,
+        limit: int = 50,
+        before: str | None = None,
+        oldest_first: bool = False,
     ) -> list[Run]:
-        return await self._database.read("list runs", _page, matching, limit, before)
+        return await self._database.read("list runs", _page, matching, limit, before, oldest_first)
 
     async def update_run(self, run_id: str, **changes: Any) -> None:
         await self._database.write(
@@ -243,8 +248,10 @@ def _abandoned(db: Connection) -> list[int]:
 # listing and counting
 
 
-def _page(db: Connection, matching: RunFilter, limit: int, before: str | None) -> list[Run]:
-    conditions = ["TRUE" if before is None else "id < :before"]
+def _page(
+    db: Connection, matching: RunFilter, limit: int, before: str | None, oldest_first: bool
+) -> list[Run]:
+    conditions = ["TRUE" if before is None else f"id {'>' if oldest_first else '<'} :before"]
     if matching.state is not None:
         conditions.append("state = :state")
     if matching.experiment is not None:
@@ -261,7 +268,8 @@ def _page(db: Connection, matching: RunFilter, limit: int, before: str | None) -
         conditions += ["key_id <> ''"] if matching.key_id else []
     values = msgspec.structs.asdict(matching)
     values |= {"before": before, "tag": json_text(matching.tag)}
-    return runs_where(db, " AND ".join(conditions), values, order_by="id DESC", limit=limit)
+    order = "id" if oldest_first else "id DESC"
+    return runs_where(db, " AND ".join(conditions), values, order_by=order, limit=limit)
 
 
 def _progress(db: Connection, run_id: str) -> Progress:

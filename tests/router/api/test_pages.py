@@ -1,14 +1,21 @@
 """The pages: their policy, their errors, and texts that would be markup."""
 
+import asyncio
+import csv
+import html
+import io
 import re
 from html.parser import HTMLParser
 
 import httpx
 import pytest
 from servers import gateway
+from stores import a_run
 
 from router.api.page_layout import number
+from router.api.page_tables import Column, csv_response
 from router.api.static_files import WEB
+from router.store.sqlite import SqliteStore
 
 BROWSER = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'"
@@ -22,7 +29,10 @@ def url(tmp_path_factory):
 storage: {{database: "sqlite:///{folder}/e.db", artifacts: "{folder}/artifacts"}}
 evaluation: {{roots: ["{folder}"]}}
 datasets: {{roots: ["{folder}"]}}
-routes: {{r: {{targets: [{{model: baseline/echo}}]}}}}
+routes:
+  r: {{targets: [{{model: baseline/echo}}]}}
+  b: {{targets: [{{model: baseline/echo}}], strategy: round_robin}}
+  a: {{targets: [{{model: baseline/lead-3}}], strategy: least_busy}}
 """
     with gateway(config) as url:
         document = {"dataset": f"{folder}/d.jsonl", "routes": ["r"], "name": ATTACK}
@@ -80,9 +90,16 @@ def check_policy(answer):
             assert not re.match(r"(?i)[a-z]+:|//", attributes.get(name) or "")
 
 
+LISTS = ("/routes", "/runs", "/experiments", "/datasets")
+
+
 def test_pages_and_errors_are_sent_with_the_policy(url, run_id):
     for path, status in (
         ("/", 200),
+        *((path, 200) for path in LISTS),
+        ("/routes?sort=x", 400),
+        ("/runs?state_is=x", 400),
+        ("/datasets?after=nothing", 400),
         (f"/runs/{run_id}", 200),
         ("/runs/nothing", 404),
         ("/nothing", 404),
@@ -95,12 +112,12 @@ def test_pages_and_errors_are_sent_with_the_policy(url, run_id):
 
 
 def test_what_a_page_refers_to_is_there(url, run_id):
-    for path in ("/", f"/runs/{run_id}"):
-        elements = Elements(httpx.get(url + path).text).elements
+    for path in ("/", *LISTS, f"/runs/{run_id}"):
+        elements = Elements(httpx.get(url + path, headers=BROWSER).text).elements
         targets = {attributes.get("href") or attributes.get("src") for _, attributes in elements}
         for target in targets - {None}:
             if not target.startswith("#"):
-                assert httpx.get(url + target).status_code == 200, target
+                assert httpx.get(url + target, headers=BROWSER).status_code == 200, target
 
 
 def test_programs_get_errors_as_json(url):
@@ -110,8 +127,96 @@ def test_programs_get_errors_as_json(url):
     assert set(httpx.get(f"{url}/eval/nothing", headers=BROWSER).json()) == {"error"}
 
 
+def test_a_browser_gets_a_page_where_a_program_gets_json(url):
+    for path in ("/routes", "/experiments", "/datasets"):
+        program, browser = httpx.get(url + path), httpx.get(url + path, headers=BROWSER)
+        assert program.json()["object"] == "list"
+        assert browser.headers["content-type"] == "text/html; charset=utf-8"
+        for answer in (program, browser):
+            assert "accept" in re.split(r",\s*", answer.headers["vary"])
+    # A page of the same name as a program's list, of which there is only one.
+    assert httpx.get(f"{url}/eval", headers=BROWSER).json()["object"] == "list"
+
+
+def rows_of(answer):
+    body = re.search(r"<tbody>(.*?)</tbody>", answer.text, re.DOTALL)
+    return [] if body is None else re.findall(r"<tr><td>(?:<a [^>]*>)?(.*?)<", body[1])
+
+
+def test_routes_are_sorted_and_filtered(url):
+    def shown(query):
+        return rows_of(httpx.get(f"{url}/routes?{query}", headers=BROWSER))
+
+    assert shown("") == shown("sort=name") == ["a", "b", "r"]
+    assert shown("sort=-name") == ["r", "b", "a"]
+    assert shown("sort=-strategy") == ["r", "b", "a"]
+    assert shown("q=lead") == ["a"]
+    assert shown("q=ECHO&sort=name&after=b") == ["r"]
+    answer = httpx.get(f"{url}/routes?q=zz", headers=BROWSER)
+    assert rows_of(answer) == []
+    assert "No route has this" in answer.text
+    page = httpx.get(f"{url}/routes?sort=name", headers=BROWSER)
+    assert 'aria-sort="ascending"><a href="/routes?sort=-name"' in page.text
+
+
+def test_a_table_is_saved_as_csv_with_its_filter_and_without_formulas(url):
+    answer = httpx.get(f"{url}/routes?q=lead&export=csv", headers=BROWSER)
+    assert answer.headers["content-type"].startswith("text/csv")
+    assert "attachment" in answer.headers["content-disposition"]
+    rows = list(csv.reader(io.StringIO(answer.text)))
+    assert rows[0] == ["name", "strategy", "targets", "fallback", "source", "error"]
+    assert [row[0] for row in rows[1:]] == ["a"]
+    [_, run] = csv.reader(io.StringIO(httpx.get(f"{url}/runs?export=csv").text))
+    assert run[0] == ATTACK
+    column = [Column("a", "A")]
+    text = csv_response("x", column, [{"a": "=1+1"}, {"a": -1}, {"a": "@x"}]).content
+    assert text.split() == [b"a", b"'=1+1", b"-1", b"'@x"]
+
+
+def test_empty_tables_say_what_to_do(tmp_path):
+    config = f"storage: {{database: 'sqlite:///{tmp_path}/e.db', artifacts: '{tmp_path}'}}"
+    with gateway(config) as url:
+        for path, command in (
+            ("/", "evalrouter eval run"),
+            ("/routes", "PUT /routes/NAME"),
+            ("/runs", "evalrouter eval run"),
+            ("/experiments", "experiment: NAME"),
+            ("/datasets", "evalrouter dataset add"),
+        ):
+            answer = httpx.get(url + path, headers=BROWSER)
+            assert command in answer.text
+            assert rows_of(answer) == [] or path == "/"
+
+
+def test_runs_are_paged_by_key_in_both_directions(tmp_path):
+    async def add():
+        store = SqliteStore(tmp_path / "e.db")
+        await store.open()
+        for n in range(205):
+            await store.add_run(a_run(f"run_{n:04}", name=f"n{n}", created_at=float(n)), [])
+        await store.close()
+
+    asyncio.run(add())
+    config = f"storage: {{database: 'sqlite:///{tmp_path}/e.db', artifacts: '{tmp_path}'}}"
+    with gateway(config) as url:
+        for sort, names in (
+            ("-created", [f"n{n}" for n in range(204, -1, -1)]),
+            ("created", [f"n{n}" for n in range(205)]),
+        ):
+            seen, address = [], f"/runs?sort={sort}"
+            while address:
+                answer = httpx.get(url + address, headers=BROWSER)
+                seen.append(rows_of(answer))
+                found = re.search(r'href="([^"]*)" rel="next"', answer.text)
+                address = html.unescape(found[1]) if found else ""
+            assert [len(page) for page in seen] == [100, 100, 5]
+            assert [name for page in seen for name in page] == names
+            exported = httpx.get(f"{url}/runs?sort={sort}&export=csv").text
+            assert [row[0] for row in csv.reader(io.StringIO(exported))][1:] == names
+
+
 def test_texts_are_no_markup(url, run_id):
-    for path in ("/", f"/runs/{run_id}"):
+    for path in ("/", "/runs", f"/runs/{run_id}"):
         page = Elements(httpx.get(url + path).text)
         assert ATTACK in page.text
         assert "img" not in {tag for tag, _ in page.elements}

@@ -1,0 +1,161 @@
+"""Tables of pages: columns, sorting, filters, pages by key, and export as CSV.
+
+All of it is in the address, so that a table as somebody sees it can be shared, and works without
+JavaScript.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeVar
+from urllib.parse import urlencode
+
+from litestar import Response
+
+from providers.errors import RequestError
+
+ROWS_PER_PAGE = 100
+Export = Literal["", "csv"]
+_Row = TypeVar("_Row")
+
+
+class Column(NamedTuple):
+    """A column.
+
+    Attributes:
+        key: its name in addresses and exports.
+        title: its heading.
+        sorts: whether the table can be sorted by it.
+        number: whether it has numbers.
+    """
+
+    key: str
+    title: str
+    sorts: bool = False
+    number: bool = False
+
+
+class TableView:
+    """A table as one address shows it.
+
+    Args:
+        path: the page's path.
+        columns: its columns.
+        sort: the key of the column that it is sorted by, behind `-` where the last comes first.
+        filters: the parameters that say which rows it has; "" for those that say nothing.
+        after: the key of the last row of the page before; "" for the first page.
+
+    Raises:
+        RequestError: it cannot be sorted so.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        columns: Sequence[Column],
+        *,
+        sort: str,
+        filters: Mapping[str, str],
+        after: str = "",
+    ) -> None:
+        self.path = path
+        self.columns = columns
+        self.descending = sort.startswith("-")
+        self.sort = sort.removeprefix("-")
+        self.is_later = bool(after)
+        self._filters = {name: value for name, value in filters.items() if value}
+        self._next_key: str | None = None
+        sortable = [column.key for column in columns if column.sorts]
+        if self.sort not in sortable:
+            raise RequestError(
+                f"This table is sorted by {', '.join(sortable)}, or by -{sortable[0]} and so on.",
+                param="sort",
+            )
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether rows may be left out."""
+        return bool(self._filters)
+
+    @property
+    def first(self) -> str:
+        """The address of the first page."""
+        return self._address()
+
+    @property
+    def next(self) -> str:
+        """The address of the next page; "" on the last."""
+        return "" if self._next_key is None else self._address(after=self._next_key)
+
+    @property
+    def exports(self) -> list[tuple[str, str]]:
+        """What the table can be saved as, each with its address."""
+        return [("Save as CSV", self._address(export="csv"))]
+
+    def sorted_by(self, key: str) -> str:
+        """Return the address of the table sorted by a column; the other way round if it is."""
+        reverse = key == self.sort and not self.descending
+        return self._address(sort=f"-{key}" if reverse else key)
+
+    def _address(self, **changes: str) -> str:
+        sort = f"{'-' if self.descending else ''}{self.sort}"
+        return f"{self.path}?{urlencode({**self._filters, 'sort': sort, **changes})}"
+
+    def page(self, rows: list[_Row], key: Callable[[_Row], str], size: int) -> list[_Row]:
+        """Return the rows of this page, given one more of them where another page follows."""
+        if len(rows) > size:
+            rows = rows[:size]
+            self._next_key = key(rows[-1])
+        return rows
+
+    def page_of(
+        self, rows: Iterable[_Row], key: Callable[[_Row], str], after: str, size: int
+    ) -> list[_Row]:
+        """Return the rows of this page, given all of them.
+
+        Rows are sorted by the attribute that the column is named after, then by their keys; those
+        without a value come first.
+        """
+
+        def place(row: _Row) -> tuple[bool, Any, str]:
+            value = getattr(row, self.sort)
+            return value is not None, value, key(row)
+
+        ordered = sorted(rows, key=place, reverse=self.descending)
+        if after:
+            places = [number for number, row in enumerate(ordered) if key(row) == after]
+            if not places:
+                raise RequestError("The row that this page began after is gone.", param="after")
+            ordered = ordered[places[0] + 1 :]
+        return self.page(ordered, key, size)
+
+
+def csv_response(
+    name: str, columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]
+) -> Response[bytes]:
+    """Return rows as a file.
+
+    A spreadsheet would take a text that begins with `=`, `+`, `-` or `@` for a formula, so those
+    have an apostrophe in front.
+    """
+    file = io.StringIO(newline="")
+    writer = csv.writer(file)
+    writer.writerow([column.key for column in columns])
+    for row in rows:
+        writer.writerow([_cell(row[column.key]) for column in columns])
+    return Response(
+        file.getvalue().encode(errors="replace"),
+        media_type="text/csv",
+        headers={
+            "content-disposition": f'attachment; filename="{name}.csv"',
+            "x-content-type-options": "nosniff",
+            "cache-control": "private, no-cache",
+        },
+    )
+
+
+def _cell(value: Any) -> Any:
+    is_formula = isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{value}" if is_formula else value

@@ -19,12 +19,14 @@ _GAP = 8.0
 _PADDING = 0.04
 # Numbers closer than this share of their size are drawn as the same number.
 _RESOLUTION = 1e-9
+_MAX_POWERS = 8
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _STEPS_OF_TIME = (
     _MINUTE, 5 * _MINUTE, 15 * _MINUTE, 30 * _MINUTE, _HOUR, 3 * _HOUR, 6 * _HOUR, 12 * _HOUR,
-    _DAY, 2 * _DAY, 5 * _DAY, 10 * _DAY,
+    _DAY, 2 * _DAY, 7 * _DAY, 14 * _DAY,
 )  # fmt: skip
 _STEPS_OF_MONTHS = (1, 2, 3, 6, 12, 24, 60, 120, 240, 600, 1200, 6000)
+_MONDAY = 4 * _DAY  # the first one of 1970
 _LAST_TIME = 253_402_300_799.0  # the end of the year 9999
 
 
@@ -114,7 +116,7 @@ def ratio_axis(values: Iterable[float | None], *, start: float, end: float) -> A
             for factor in factors
             if low <= (value := factor * 10.0**power) <= high
         )
-        if _fit(ticks, abs(end - start) / (2 if len(ticks) > 8 else 1)):
+        if len(ticks) <= _MAX_POWERS and _fit(ticks, abs(end - start)):
             break
     return Axis(low, high, start, end, ticks, logarithmic=True)
 
@@ -129,8 +131,7 @@ def time_axis(moments: Iterable[float], *, start: float, end: float) -> Axis:
     for step in _STEPS_OF_TIME:
         if (high - low) / step > 6:
             continue
-        first, last = math.ceil(low / step), math.floor(high / step)
-        ticks = tuple(Tick(n * step, _time_text(n * step, step)) for n in range(first, last + 1))
+        ticks = tuple(_time_ticks(low, high, step))
         if _fit(ticks, abs(end - start)):
             return Axis(low, high, start, end, ticks)
     for months in _STEPS_OF_MONTHS:
@@ -211,6 +212,15 @@ def _power_text(factor: int, power: int) -> str:
     if -4 <= power < 7:
         return f"{factor * 10.0**power:,.{max(0, -power)}f}"
     return f"{factor}e{power}".replace("-", "\u2212")
+
+
+def _time_ticks(low: float, high: float, step: int) -> Iterable[Tick]:
+    """Yield the multiples of a step; weeks begin on a Monday."""
+    offset = _MONDAY if step >= 7 * _DAY else 0
+    first, last = math.ceil((low - offset) / step), math.floor((high - offset) / step)
+    for n in range(first, last + 1):
+        moment = offset + n * step
+        yield Tick(moment, _time_text(moment, step))
 
 
 def _time_text(moment: float, step: float) -> str:

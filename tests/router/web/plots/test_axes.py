@@ -3,9 +3,19 @@
 from datetime import UTC, datetime
 
 import pytest
+from plot_reading import ReadPlot
 
-from router.web.plots.axes import linear_axis, ratio_axis, time_axis
-from router.web.plots.figure import text_width
+from router.web.plots.axes import (
+    Axis,
+    Tick,
+    draw_across,
+    draw_up,
+    is_time,
+    linear_axis,
+    ratio_axis,
+    time_axis,
+)
+from router.web.plots.figure import Drawing, plot, text_width
 
 NAN, INF = float("nan"), float("inf")
 
@@ -101,6 +111,23 @@ def test_fifty_times_the_least_is_far_apart():
     assert [tick.text for tick in axis.ticks] == ["1", "2", "5", "10", "20", "50"]
 
 
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([1, 200], ["1", "2", "5", "10", "20", "50", "100", "200"]),
+        ([1, 500], ["1", "10", "100"]),
+        ([1e-5, 1], ["1e\u22125", "0.0001", "0.001", "0.01", "0.1", "1"]),
+        ([1, 1e8], ["1", "100", "10,000", "1,000,000", "1e8"]),
+        ([1, 1e12], ["1", "100", "10,000", "1,000,000", "1e8", "1e10", "1e12"]),
+        ([1e-30, 1], [f"1e\u2212{n}" for n in (30, 20, 10)] + ["1"]),
+    ],
+)
+def test_powers_are_left_out_where_there_is_no_room(values, texts):
+    axis = ratio_axis(values, start=0, end=300)
+    assert [tick.text for tick in axis.ticks] == texts
+    assert (axis.low, axis.high) == pytest.approx((values[0] / 1.2, values[1] * 1.2))
+
+
 @pytest.mark.parametrize("largest", [1e9, 1e30, 1e300])
 def test_ticks_of_a_logarithmic_axis_are_few(largest):
     axis = ratio_axis([1 / largest, largest], start=0, end=300)
@@ -118,7 +145,14 @@ def seconds(text):
         ("2026-11-30T10:00", "2026-11-30T10:04", ["10:00", "10:01", "10:02", "10:03", "10:04"]),
         ("2026-11-29T20:00", "2026-11-30T08:00", ["21:00", "30 Nov", "03:00", "06:00"]),
         ("2026-11-01", "2026-11-06", ["1 Nov", "2 Nov", "3 Nov", "4 Nov", "5 Nov", "6 Nov"]),
-        ("2025-12-20", "2026-03-10", ["Jan 2026", "Feb 2026", "Mar 2026"]),
+        ("2025-12-10", "2026-03-10", ["Jan 2026", "Feb 2026", "Mar 2026"]),
+        ("2026-11-01T00:00", "2026-11-01T06:01", ["1 Nov", "03:00", "06:00"]),
+        ("2026-11-01T01:00", "2026-11-01T07:00", [f"0{n}:00" for n in range(1, 8)]),
+        ("2026-10-01", "2026-11-20", ["12 Oct", "26 Oct", "9 Nov"]),
+        ("2026-11-01", "2026-11-30", ["2 Nov", "9 Nov", "16 Nov", "23 Nov", "30 Nov"]),
+        ("2026-01-01", "2026-06-01", ["Jan 2026", "Mar 2026", "May 2026"]),
+        ("1976-01-01", "2026-01-01", ["1980", "1990", "2000", "2010", "2020"]),
+        ("2016-01-01", "2026-01-01", ["2016", "2018", "2020", "2022", "2024", "2026"]),
         ("2021-06-01", "2026-11-01", ["2022", "2023", "2024", "2025", "2026"]),
     ],
 )
@@ -130,7 +164,7 @@ def test_times_are_round_in_utc(first, last, texts):
 
 
 def test_months_begin_on_their_first_day():
-    axis = time_axis([seconds("2025-12-20"), seconds("2026-03-10")], start=46, end=348)
+    axis = time_axis([seconds("2025-12-10"), seconds("2026-03-10")], start=46, end=348)
     assert axis.ticks[1].value == seconds("2026-02-01")
 
 
@@ -139,3 +173,68 @@ def test_times_that_are_none_leave_an_axis(moments):
     axis = time_axis(moments, start=46, end=348)
     assert axis.high > axis.low
     assert len(axis.ticks) <= 7
+
+
+def test_one_moment_has_a_minute_on_both_sides():
+    axis = time_axis([6000.0], start=0, end=300)
+    assert (axis.low, axis.high) == (5940, 6060)
+    assert [tick.text for tick in axis.ticks] == ["01:39", "01:40", "01:41"]
+    assert time_axis([30.0], start=0, end=300).low == 0
+
+
+@pytest.mark.parametrize(
+    ("moment", "known"),
+    [
+        (0.0, True),
+        (253402300799.0, True),
+        (-0.1, False),
+        (253402300800.0, False),
+        (NAN, False),
+        (INF, False),
+    ],
+)
+def test_times_are_those_of_a_calendar(moment, known):
+    assert is_time(moment) is known
+    axis = time_axis([moment, 86400.0 * 5], start=0, end=300)
+    assert axis.covers(moment) is known
+
+
+AXIS = Axis(0.0, 4.0, 100.0, 300.0, (Tick(0.0, "0"), Tick(2.0, "2"), Tick(4.0, "4,000")))
+
+
+def drawn(draw):
+    drawing = Drawing(200)
+    draw(drawing)
+    return ReadPlot(plot(drawing, "t", [], (), (), count=0))
+
+
+def test_an_axis_below_a_plot_has_lines_numbers_and_a_title():
+    read = drawn(lambda drawing: draw_across(drawing, AXIS, 10, 150, "seconds"))
+    assert read.lines("grid") == [(100, 10, 100, 150), (200, 10, 200, 150), (300, 10, 300, 150)]
+    assert read.lines("axis") == [(100, 150, 300, 150)]
+    assert read.texts == [
+        ("tick", "0", 100, 163),
+        ("tick", "2", 200, 163),
+        ("tick", "4,000", 300, 163),
+        ("title", "seconds", 200, 177),
+    ]
+    assert {element.get("text-anchor") for element in read.root.iter("text")} == {"middle"}
+
+
+def test_numbers_below_a_plot_stay_within_it():
+    wide = Axis(0.0, 1.0, 0.0, 360.0, (Tick(0.0, "0.000000"), Tick(1.0, "1.000000")))
+    read = drawn(lambda drawing: draw_across(drawing, wide, 10, 150, "x"))
+    half = text_width("0.000000") / 2
+    assert [x for kind, _, x, _ in read.texts if kind == "tick"] == pytest.approx(
+        [half, 360 - half], abs=0.01
+    )
+    assert [line[0] for line in read.lines("grid")] == [0, 360]
+
+
+def test_an_axis_left_of_a_plot_has_lines_and_numbers():
+    up = AXIS._replace(start=150.0, end=50.0)
+    read = drawn(lambda drawing: draw_up(drawing, up, 40, 350))
+    assert read.lines("grid") == [(40, 150, 350, 150), (40, 100, 350, 100), (40, 50, 350, 50)]
+    assert read.lines("axis") == [(40, 150, 40, 50)]
+    assert read.texts == [("tick", "0", 36, 154), ("tick", "2", 36, 104), ("tick", "4,000", 36, 54)]
+    assert {element.get("text-anchor") for element in read.root.iter("text")} == {"end"}

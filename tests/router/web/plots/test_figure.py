@@ -15,12 +15,16 @@ from router.web.plots.attempts import attempts_waterfall
 from router.web.plots.differences import sorted_differences
 from router.web.plots.distributions import cumulative_shares, histograms
 from router.web.plots.figure import (
+    MAX_SENTENCES,
+    MAX_TABLE_ROWS,
     WIDTH,
+    Drawing,
     fitted,
     interval_text,
     isolated,
     label,
     number,
+    plot,
     text_width,
 )
 from router.web.plots.forest import ForestRow, forest
@@ -109,13 +113,13 @@ KINDS = [
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=range(len(ATTACKS)))
 def test_text_of_others_is_text(attack):
-    usual = [elements(plot) for plot in every_plot("a")]
-    for plot, expected in zip(every_plot(attack), usual, strict=True):
-        html = str(plot.__html__())
+    usual = [elements(made) for made in every_plot("a")]
+    for made, expected in zip(every_plot(attack), usual, strict=True):
+        html = str(made.__html__())
         html.encode("utf-8")
-        assert ReadPlot(plot).title == plot.title
+        assert ReadPlot(made).title == made.title
         # The same elements with the same attributes' names as with any other text.
-        assert [(tag, set(attributes)) for tag, attributes in elements(plot)] == [
+        assert [(tag, set(attributes)) for tag, attributes in elements(made)] == [
             (tag, set(attributes)) for tag, attributes in expected
         ]
         assert all(char.isprintable() or char in "\u2068\u2069" for char in html)
@@ -124,9 +128,9 @@ def test_text_of_others_is_text(attack):
 
 @pytest.mark.parametrize("value", NUMBERS, ids=str)
 def test_numbers_that_cannot_be_drawn_are_left_out(value):
-    for plot in every_plot("a", value):
-        read = ReadPlot(plot)
-        words = str(plot.svg) + str(plot.rows)
+    for made in every_plot("a", value):
+        read = ReadPlot(made)
+        words = str(made.svg) + str(made.rows)
         assert "nan" not in words.replace("nano", "")
         assert "inf" not in words.lower()
         assert all(
@@ -136,8 +140,8 @@ def test_numbers_that_cannot_be_drawn_are_left_out(value):
 
 @pytest.mark.parametrize(("n", "kind"), list(enumerate(KINDS)), ids=KINDS)
 def test_a_plot_has_words_numbers_and_no_style_of_its_own(n, kind):
-    plot = list(every_plot("a route"))[n]
-    tags = elements(plot)
+    made = list(every_plot("a route"))[n]
+    tags = elements(made)
     [svg] = [attributes for tag, attributes in tags if tag == "svg"]
     assert svg["role"] == "img"
     assert svg["viewbox"].startswith("0 0 120 " if kind == "spark" else "0 0 360 ")
@@ -149,22 +153,22 @@ def test_a_plot_has_words_numbers_and_no_style_of_its_own(n, kind):
         if name == "style" or name.startswith("on")
     ]
     assert not {"script", "style", "foreignobject", "image", "use", "a"} & {tag for tag, _ in tags}
-    assert plot.description
-    assert all(len(row) == len(plot.columns) for row in plot.rows)
-    assert [tag for tag, _ in tags].count("tr") == len(plot.rows) + 1
-    assert classes(plot) <= classes_of(STYLE)
+    assert made.description
+    assert all(len(row) == len(made.columns) for row in made.rows)
+    assert [tag for tag, _ in tags].count("tr") == len(made.rows) + 1
+    assert classes(made) <= classes_of(STYLE)
 
 
 def test_a_template_shows_a_figure_as_it_is():
-    plot = next(every_plot("<b>"))
-    page = Environment(autoescape=True).from_string("{{ plot }}").render(plot=plot)
-    assert page == str(plot.__html__())
+    made = next(every_plot("<b>"))
+    page = Environment(autoescape=True).from_string("{{ plot }}").render(plot=made)
+    assert page == str(made.__html__())
     assert page.startswith('<figure class="plot"><figcaption>&lt;b&gt;</figcaption><svg ')
     assert '<th scope="row">&lt;b&gt;</th><td>+0.500</td>' in page
 
 
 def test_a_plot_of_nothing_says_so_and_has_no_table():
-    for plot in (
+    for made in (
         forest("t", [], axis_title="x"),
         scatter("t", [], quality="q", higher_is_better=True, against="seconds"),
         reliability_diagram("t", [], low=1, high=5),
@@ -175,10 +179,10 @@ def test_a_plot_of_nothing_says_so_and_has_no_table():
         history("t", [], axis_title="x"),
         attempts_waterfall([], first_byte_s=None, total_s=1),
     ):
-        [(kind, text, x, _)] = ReadPlot(plot).texts
+        [(kind, text, x, _)] = ReadPlot(made).texts
         assert (kind, x) == ("quiet", WIDTH / 2)
-        assert plot.description == f"{text}."
-        assert "details" not in {tag for tag, _ in elements(plot)}
+        assert made.description == f"{text}."
+        assert "details" not in {tag for tag, _ in elements(made)}
 
 
 def test_many_things_leave_a_plot_small():
@@ -189,7 +193,7 @@ def test_many_things_leave_a_plot_small():
         FrontierPoint(name="a", quality=interval(n), spend=interval(n), on_frontier=True)
         for n in range(5000)
     ]
-    for plot in (
+    for made in (
         forest("t", rows, axis_title="x"),
         scatter("t", points, quality="q", higher_is_better=True, against="seconds"),
         histograms("t", {"a": values}),
@@ -202,18 +206,18 @@ def test_many_things_leave_a_plot_small():
             [Attempt("a", "timeout", None, 1.0)] * 3000, first_byte_s=None, total_s=9
         ),
     ):
-        assert len(plot.svg) < 50_000
-        assert len(plot.rows) <= 1000
-        assert len(plot.description) < 3000
+        assert len(made.svg) < 50_000
+        assert len(made.rows) <= 1000
+        assert len(made.description) < 3000
     assert forest("t", rows, axis_title="x").left_out == many - 1000
     assert "99,000 more rows are not shown" in str(forest("t", rows, axis_title="x").__html__())
 
 
 def test_what_is_not_described_is_counted():
     rows = [ForestRow(name=f"r{n}", estimate=0.1, low=0, high=1, n=3) for n in range(50)]
-    plot = forest("t", rows, axis_title="x")
-    assert plot.description.startswith("The plot shows the first 40 of 50. r0: 0.10, 95% interval")
-    assert plot.description.endswith(
+    made = forest("t", rows, axis_title="x")
+    assert made.description.startswith("The plot shows the first 40 of 50. r0: 0.10, 95% interval")
+    assert made.description.endswith(
         "r10: 0.10, 95% interval 0.00 to 1.00, 3 samples. 29 more are in the table."
     )
 
@@ -227,6 +231,8 @@ def test_what_is_not_described_is_counted():
         (-0.0001, 3, True, "0.000"),
         (12345.6, 0, False, "12,346"),
         (1e15, 3, False, "1e+15"),
+        (-1e12, 3, True, "\u22121e+12"),
+        (999_999_999_999.0, 0, False, "999,999,999,999"),
         (None, 3, False, "-"),
         (NAN, 3, False, "-"),
         (2e300, 3, False, "-"),
@@ -257,6 +263,8 @@ def test_names_are_cut_to_what_fits():
 
 def test_names_from_right_to_left_keep_to_themselves_in_a_sentence():
     assert isolated("abc") == "abc"
+    assert isolated("\u0661\u0662") == "\u2068\u0661\u0662\u2069"
+    assert isolated("\u05d0") == "\u2068\u05d0\u2069"
     assert isolated("\u0634\u0628") == "\u2068\u0634\u0628\u2069"
 
 
@@ -344,10 +352,110 @@ def test_colours_differ_for_people_who_see_fewer(scheme, vision):
 
 
 def test_each_class_has_a_rule_and_each_colour_a_use():
-    used = set().union(*(classes(plot) for plot in every_plot("a")))
+    used = set().union(*(classes(made) for made in every_plot("a")))
     kinds = classes_of(STYLE)
     assert {"plot-label", "plot-mark", "plot-grid"} <= used & kinds
     for name in colours():
         assert f"var(--plot-{name})" in STYLE
     for n in range(1, 7):
         assert f".plot-series-{n} {{" in STYLE
+
+
+# Drawings.
+
+
+def test_elements_are_drawn_as_they_are_named():
+    drawing = Drawing(100)
+    drawing.line(1, 2.5, 3.123, -0.001, "grid")
+    drawing.box(1, 2, 3, 4, "bar", hint="a < b")
+    drawing.box(1, 2, 3, 4, "band")
+    drawing.path([(1, 2), (3, 4), (5.5, 6)], "course")
+    drawing.path([(1, 2)], "course")
+    drawing.text(1, 2, "a & b", "label")
+    drawing.text(1, 2, "c", "tick", anchor="end")
+    assert drawing.svg("t", "d") == (
+        '<svg class="plot-picture" role="img" viewBox="0 0 360 100"><title>t</title><desc>d</desc>'
+        '<line class="plot-grid" x1="1" y1="2.5" x2="3.12" y2="0"/>'
+        '<rect class="plot-bar" x="1" y="2" width="3" height="4"><title>a &lt; b</title></rect>'
+        '<rect class="plot-band" x="1" y="2" width="3" height="4"></rect>'
+        '<polyline class="plot-course" points="1,2 3,4 5.5,6"/>'
+        '<text class="plot-label" x="1" y="2" text-anchor="start">a &amp; b</text>'
+        '<text class="plot-tick" x="1" y="2" text-anchor="end">c</text></svg>'
+    )
+
+
+def test_a_mark_says_where_its_middle_is():
+    drawing = Drawing(100)
+    drawing.mark("diamond", 100, 50, "point", hint="0.5")
+    assert (
+        '<polygon class="plot-mark plot-point" data-shape="diamond" data-x="100" data-y="50" '
+        'points="100,44.8 105.2,50 100,55.2 94.8,50"><title>0.5</title></polygon>'
+    ) in drawing.svg("t", "d")
+
+
+@pytest.mark.parametrize(
+    ("shape", "corners", "radius"),
+    [("circle", 16, 4.0), ("square", 4, 5.09), ("diamond", 4, 5.2), ("cross", 12, 4.77)],
+)
+def test_shapes_are_symmetrical_about_their_middle(shape, corners, radius):
+    points = outline(shape)
+    assert len(set(points)) == corners
+    for mirrored in ([(-x, y) for x, y in points], [(x, -y) for x, y in points]):
+        assert sorted(mirrored) == sorted(points)
+    assert sorted((y, x) for x, y in points) == sorted(points)
+    assert max(np.hypot(x, y) for x, y in points) == pytest.approx(radius, abs=0.01)
+
+
+def test_triangles_point_up_and_down():
+    assert outline("up") == [(0, -5), (4.8, 3.6), (-4.8, 3.6)]
+    assert outline("down") == [(0, 5), (4.8, -3.6), (-4.8, -3.6)]
+
+
+def outline(shape):
+    """The corners of a shape, from its middle."""
+    drawing = Drawing(100)
+    drawing.mark(shape, 0, 0, "point")
+    text = drawing.svg("t", "d").split('points="')[1].split('"')[0]
+    return [tuple(map(float, pair.split(","))) for pair in text.split()]
+
+
+def test_a_figure_is_a_picture_and_a_table():
+    made = plot(Drawing(9), "t<", ["One.", "Two."], ("a", "b"), [("1", "<2>"), ("3", "4")], count=2)
+    assert str(made.__html__()) == (
+        '<figure class="plot"><figcaption>t&lt;</figcaption>'
+        '<svg class="plot-picture" role="img" viewBox="0 0 360 9"><title>t&lt;</title>'
+        '<desc>One. Two.</desc></svg><details class="plot-numbers"><summary>Numbers</summary>'
+        '<div class="plot-table" tabindex="0" role="region" aria-label="Numbers: t&lt;"><table>'
+        '<thead><tr><th scope="col">a</th><th scope="col">b</th></tr></thead><tbody>'
+        '<tr><th scope="row">1</th><td>&lt;2&gt;</td></tr>'
+        '<tr><th scope="row">3</th><td>4</td></tr></tbody></table></div></details></figure>'
+    )
+
+
+@pytest.mark.parametrize("more", [0, 1, 2])
+def test_sentences_and_rows_have_a_limit_that_is_exact(more):
+    count = MAX_TABLE_ROWS + more
+    made = plot(
+        Drawing(9), "t", ["A."] * (MAX_SENTENCES + more), ("a",), [("1",)] * count, count=count
+    )
+    assert len(made.rows) == MAX_TABLE_ROWS
+    assert made.left_out == more
+    assert (f"<p>{more} more rows are not shown.</p>" in made.__html__()) is bool(more)
+    rest = f" {more} more are in the table." if more else ""
+    assert made.description == " ".join(["A."] * MAX_SENTENCES) + rest
+
+
+@pytest.mark.parametrize(
+    ("char", "width"),
+    [
+        ("i", 0.36),
+        ("W", 0.95),
+        ("a", 0.6),
+        ("A", 0.72),
+        ("\u8981", 1.05),
+        ("\u0301", 0.0),
+        ("5", 0.6),
+    ],
+)
+def test_widths_of_characters_are_rather_too_large(char, width):
+    assert text_width(char * 10) == pytest.approx(110 * width)

@@ -111,6 +111,13 @@ def test_differences_have_a_zero_a_margin_and_a_shape_for_each_verdict():
     plot = difference_forest(REPORT, "rougeL")
     read = ReadPlot(plot)
     [zero] = read.lines("zero")
+    assert zero[0] == zero[2]
+    assert (zero[1], zero[3], read.height) == (4, 4 + 32 * 6 + 2, 4 + 32 * 6 + 36)
+    assert "+0.05" in [text for kind, text, _, _ in read.texts if kind == "tick"]
+    assert [title.text for title in read.root.iter("title")][1:3] == [
+        "new: +0.040 [+0.010, +0.070]",
+        "cut: \u22120.030 [\u22120.060, \u22120.010]",
+    ]
     assert read.across(zero[0]) == pytest.approx(0, abs=1e-4)
     [(x, y, width, height)] = read.boxes("band")
     assert (read.across(x), read.across(x + width)) == pytest.approx((-0.02, 0.02), abs=1e-4)
@@ -166,6 +173,25 @@ def test_names_and_numbers_have_their_places_in_a_row():
     label, = [text for kind, text, _, _ in read.texts if kind == "label"]  # fmt: skip
     assert 5 < len(label) < 30
     assert label.endswith("W\u2026")
+
+
+def test_numbers_of_an_output_without_a_range_have_three_digits():
+    words = OutputInfo(
+        name="words", metric="words", higher_is_better=None, low=None, high=None, unit="words",
+        corpus=False, description="",
+    )  # fmt: skip
+    report = Report(
+        baseline=None, samples=9, outputs=(words,),
+        routes=(route("a", score("words", 120.4, 110.0, 130.0)),),
+        comparisons=(
+            Comparison(route="a", output="words", n=9, difference=1.25, low=1.0, high=2.0),
+        ),
+        warnings=(), signatures={},
+    )  # fmt: skip
+    assert score_forest(report, "words").rows[0][1:3] == ("120", "110 to 130")
+    differences = difference_forest(report, "words")
+    assert differences.rows[0][1:] == ("+1.25", "+1.00 to +2.00", "9", "-")
+    assert differences.title == "words: difference from the baseline"
 
 
 def test_an_output_that_is_not_there_is_an_error():

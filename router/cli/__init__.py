@@ -63,7 +63,10 @@ COMMANDS = {
     ),
     "key": ("router.cli.keys:key", "Create, list and revoke clients' keys."),
     "metrics": ("router.cli.plugins:metrics", "The metrics that run documents may name."),
-    "models": ("router.cli.models:models", "Host local models on Ray Serve."),
+    "models": (
+        "router.cli.models:models",
+        "Host local models on Ray Serve, and see which versions of models answered.",
+    ),
     "plugins": (
         "router.cli.plugins:plugins",
         "What installed packages add: metrics, kinds of provider, kinds of judge.",

@@ -23,6 +23,7 @@ from router.cli.commands import (
     print_json,
     print_table,
     print_text,
+    reason_argument,
     with_services,
 )
 from router.config.loading import load
@@ -149,7 +150,7 @@ def print_alert(report: AlertReport, console: Console = out) -> None:
 
 @alerts.command("silence")
 @click.argument("alert_id", metavar="ALERT")
-@click.argument("reason")
+@reason_argument()
 @click.option(
     "--for",
     "length",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # take their time to import, and many commands have no need o
     from router.services import Services
     from router.store.protocol import Store
 
+_F = TypeVar("_F", bound=Callable[..., Any])
 T = TypeVar("T")
 
 _encode = msgspec.json.Encoder().encode
@@ -110,6 +111,38 @@ def escape(text: str) -> str:
 def counted(count: int, noun: str) -> str:
     """Return a count with its noun: `1 row`, `2 rows`."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def reason_argument(*, required: bool = True) -> Callable[[_F], _F]:
+    """Return what adds the argument REASON to a command, which may be written `--reason` as well.
+
+    Args:
+        required: whether there has to be one; else it is "".
+    """
+
+    def remember(context: click.Context, option: click.Parameter, value: str | None) -> None:
+        context.meta[option.opts[0]] = value
+
+    def chosen(context: click.Context, _: click.Parameter, value: str | None) -> str:
+        option = context.meta.get("--reason")
+        if value is not None and option is not None:
+            raise click.UsageError("REASON is given twice", context)
+        reason: str | None = option if value is None else value
+        if reason is None and required:
+            raise click.UsageError("REASON is missing: why, for whoever looks at it later", context)
+        return reason or ""
+
+    argument = click.argument("reason", required=False, callback=chosen)
+    option = click.option(
+        "--reason",
+        "written_reason",
+        metavar="REASON",
+        is_eager=True,
+        expose_value=False,
+        callback=remember,
+        help="The same, as an option: why, for whoever looks at it later.",
+    )
+    return lambda command: argument(option(command))
 
 
 def local_time(seconds: float | None) -> str:

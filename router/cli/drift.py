@@ -23,6 +23,7 @@ from router.cli.commands import (
     print_table,
     print_text,
     print_warning,
+    reason_argument,
     with_services,
 )
 from router.config.loading import load
@@ -94,6 +95,10 @@ def drift_report(name: str, limit: int, config_path: Path | None, as_json: bool)
         sys.exit(1)
 
 
+# As the other groups call it.
+drift.add_command(drift_report, "show")
+
+
 @drift.command("probe")
 @click.argument("name")
 @config_option
@@ -113,7 +118,7 @@ def drift_probe(name: str, config_path: Path | None, as_json: bool) -> None:
 
 @drift.command("pin")
 @click.argument("name")
-@click.option("--reason", required=True, help="Why, for whoever looks at it later.")
+@reason_argument()
 @config_option
 def drift_pin(name: str, reason: str, config_path: Path | None) -> None:
     """Begin a new reference: the next probes of the watch NAME say how answers should look."""

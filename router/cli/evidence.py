@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import msgspec
+from rich.table import Table
 
 from providers.errors import EvalrouterError, EvidenceError
 from router.cli.commands import (
@@ -22,8 +23,10 @@ from router.cli.commands import (
     err,
     escape,
     json_option,
+    local_time,
     out,
     print_json,
+    print_table,
     print_text,
     with_services,
 )
@@ -41,7 +44,7 @@ from router.loop.bundles.signatures import (
 )
 from router.loop.bundles.verification import SCORING_S, Verification
 from router.loop.bundles.verification import verify as verify_bundle
-from router.store.evidence import Bodies
+from router.store.evidence import Bodies, EvidenceBundle
 
 if TYPE_CHECKING:  # see `commands.with_services`
     from router.services import Services
@@ -85,6 +88,34 @@ def evidence_keygen(file: Path, as_json: bool) -> None:
 
 def _passphrase() -> str | None:
     return os.environ.get(PASSPHRASE) or None
+
+
+@evidence.command("list")
+@click.option("--subject", help="Only those of this run or rollout.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
+@config_option
+@json_option
+def evidence_list(subject: str | None, limit: int, config_path: Path | None, as_json: bool) -> None:
+    """List the bundles that were written, newest first."""
+
+    async def read(services: Services) -> Sequence[EvidenceBundle]:
+        return await services.evidence.list(subject=subject, limit=limit)
+
+    bundles: Sequence[EvidenceBundle] = with_services(load(config_path), read)
+    if as_json:
+        print_json(bundles)
+        return
+    table = Table("id", "of", "texts", "signed by", "written", "where")
+    for bundle in bundles:
+        table.add_row(
+            bundle.id,
+            escape(f"{bundle.subject} {bundle.name}".rstrip()),
+            bundle.bodies,
+            escape(bundle.signed_by),
+            local_time(bundle.created_at),
+            escape(bundle.location),
+        )
+    print_table(table, empty="No bundle of evidence has been written.")
 
 
 @evidence.command("export")

@@ -8,19 +8,34 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
-from rich.table import Table
+from rich.table import Column, Table
 
 from providers.errors import ConfigError, MissingExtraError, UpstreamProtocolError
 from providers.http.transport import Transport
 from providers.wire import UNREADABLE, Model
-from router.cli.commands import Commands, err, json_option, print_json, print_table
+from router.cli.commands import (
+    Commands,
+    config_option,
+    err,
+    escape,
+    json_option,
+    local_time,
+    print_json,
+    print_table,
+    with_services,
+)
 from router.cli.hardware import count_cores, count_gpus
 from router.cli.server_url import root_of
 from router.config.loading import load
 from serve.config import ModelConfig, missing_engine, reserved
+
+if TYPE_CHECKING:  # see `commands.with_services`
+    from router.api.versions import TargetVersions
+    from router.services import Services
 
 _LISTING_S = 5.0
 
@@ -46,7 +61,7 @@ _decode = msgspec.json.Decoder(_Rows).decode
 
 @click.group("models", cls=Commands)
 def models() -> None:
-    """Host local models on Ray Serve."""
+    """Host local models on Ray Serve, and see which versions of models answered."""
 
 
 @models.command("serve")
@@ -136,6 +151,36 @@ def models_list(url: str, as_json: bool) -> None:
         copies = "" if row.replicas is None else str(row.replicas)
         table.add_row(row.id, row.owned_by, row.state, copies)
     print_table(table)
+
+
+@models.command("versions")
+@click.option("--target", help="Only this provider/model.")
+@config_option
+@json_option
+def models_versions(target: str | None, config_path: Path | None, as_json: bool) -> None:
+    """List the models and fingerprints that hosts named in their answers."""
+    from router.api.versions import versions_of  # noqa: PLC0415  (see TYPE_CHECKING above)
+
+    async def read(services: Services) -> list[TargetVersions]:
+        return versions_of(await services.store.model_versions(target))
+
+    targets: list[TargetVersions] = with_services(load(config_path), read)
+    if as_json:
+        print_json(targets)
+        return
+    share = Column("share", justify="right")
+    table = Table("target", "model", "fingerprint", share, "first seen", "last seen")
+    for each in targets:
+        for version in each.versions:
+            table.add_row(
+                escape(each.target),
+                escape(version.model),
+                escape(version.system_fingerprint),
+                f"{version.share:.0%}",
+                local_time(version.first_at),
+                local_time(version.last_at),
+            )
+    print_table(table, empty="No target has answered yet.")
 
 
 async def _list(url: str) -> list[ListedModel]:

@@ -20,6 +20,7 @@ from router.cli.commands import (
     local_time,
     out,
     print_json,
+    reason_argument,
     with_services,
 )
 from router.config.documents import Document, read_document
@@ -172,9 +173,13 @@ def rollout_status(
         _print(report)
 
 
+# As the other groups call it.
+rollout.add_command(rollout_status, "show")
+
+
 def _command(action: Action, text: str) -> click.Command:
     @click.argument("route")
-    @click.argument("reason")
+    @reason_argument()
     @click.option(
         "--revision",
         type=int,

@@ -27,6 +27,7 @@ from router.cli.commands import (
     print_json,
     print_table,
     print_text,
+    reason_argument,
     with_services,
 )
 from router.cli.evals import execute
@@ -110,7 +111,7 @@ def schedule_show(name: str, limit: int, config_path: Path | None, *, as_json: b
 
 @schedule.command("run")
 @click.argument("name")
-@click.option("--reason", default="", help="Why, for the record.")
+@reason_argument(required=False)
 @config_option
 @json_option
 def schedule_run(name: str, reason: str, config_path: Path | None, *, as_json: bool) -> None:
@@ -162,7 +163,7 @@ async def _executed(services: Services, begun: ScheduledRun) -> ScheduledRun:
 
 @schedule.command("pause")
 @click.argument("name")
-@click.argument("reason")
+@reason_argument()
 @config_option
 @json_option
 def schedule_pause(name: str, reason: str, config_path: Path | None, *, as_json: bool) -> None:
@@ -178,7 +179,7 @@ def schedule_pause(name: str, reason: str, config_path: Path | None, *, as_json:
 
 @schedule.command("resume")
 @click.argument("name")
-@click.argument("reason")
+@reason_argument()
 @config_option
 @json_option
 def schedule_resume(name: str, reason: str, config_path: Path | None, *, as_json: bool) -> None:
@@ -194,7 +195,7 @@ def schedule_resume(name: str, reason: str, config_path: Path | None, *, as_json
 
 @schedule.command("accept")
 @click.argument("name")
-@click.argument("reason")
+@reason_argument()
 @click.option(
     "--run",
     "run_id",

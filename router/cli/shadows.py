@@ -20,6 +20,7 @@ from router.cli.commands import (
     out,
     print_json,
     print_table,
+    reason_argument,
     with_services,
 )
 from router.config.loading import load
@@ -95,9 +96,13 @@ def shadow_report(route: str, config_path: Path | None, as_json: bool) -> None:
         _print(report)
 
 
+# As the other groups call it.
+shadow.add_command(shadow_report, "show")
+
+
 @shadow.command("pause")
 @click.argument("route")
-@click.option("--reason", required=True, help="Why, for whoever looks at it later.")
+@reason_argument()
 @config_option
 def shadow_pause(route: str, reason: str, config_path: Path | None) -> None:
     """Send no request of ROUTE to its candidates until it is resumed."""
@@ -107,7 +112,7 @@ def shadow_pause(route: str, reason: str, config_path: Path | None) -> None:
 
 @shadow.command("resume")
 @click.argument("route")
-@click.option("--reason", default="", help="Why, for whoever looks at it later.")
+@reason_argument(required=False)
 @config_option
 def shadow_resume(route: str, reason: str, config_path: Path | None) -> None:
     """Send requests of ROUTE to its candidates again."""

@@ -89,8 +89,8 @@ class Pages:
 
     def shared(self, path: str) -> str | None:
         """Return the page's own path where its path is one of the API, too; None elsewhere."""
-        own = SHARED + path
-        return own if self.has(own) else None
+        page_path = SHARED + path
+        return page_path if self.has(page_path) else None
 
     def has(self, path: str) -> bool:
         """Return whether a path is a page."""

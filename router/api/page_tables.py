@@ -21,7 +21,7 @@ Export = Literal["", "csv"]
 _Row = TypeVar("_Row")
 
 
-class Column(NamedTuple):
+class TableColumn(NamedTuple):
     """A column.
 
     Attributes:
@@ -54,7 +54,7 @@ class TableView:
     def __init__(
         self,
         path: str,
-        columns: Sequence[Column],
+        columns: Sequence[TableColumn],
         *,
         sort: str,
         filters: Mapping[str, str],
@@ -133,7 +133,7 @@ class TableView:
 
 
 def csv_response(
-    name: str, columns: Sequence[Column], rows: Iterable[Mapping[str, Any]]
+    name: str, columns: Sequence[TableColumn], rows: Iterable[Mapping[str, Any]]
 ) -> Response[bytes]:
     """Return rows as a file.
 

@@ -15,7 +15,7 @@ from litestar.params import FromPath, FromQuery
 from router.api.access import Caller, InjectedCaller, reach_of
 from router.api.injection import Injected
 from router.api.page_layout import page, rendered, utc
-from router.api.page_tables import ROWS_PER_PAGE, Column, Export, TableView, csv_response
+from router.api.page_tables import ROWS_PER_PAGE, Export, TableColumn, TableView, csv_response
 from router.loop.dataset_owners import key_of
 from router.services import Services
 from router.store.experiments import Experiment
@@ -140,12 +140,12 @@ async def _recent(services: Services, caller: Caller) -> list[TrafficTotal]:
 
 
 _ROUTE_COLUMNS = (
-    Column("name", "Route", sorts=True),
-    Column("strategy", "Strategy", sorts=True),
-    Column("targets", "Targets (weight)"),
-    Column("fallback", "Fallback"),
-    Column("source", "Set by", sorts=True),
-    Column("error", "Problem"),
+    TableColumn("name", "Route", sorts=True),
+    TableColumn("strategy", "Strategy", sorts=True),
+    TableColumn("targets", "Targets (weight)"),
+    TableColumn("fallback", "Fallback"),
+    TableColumn("source", "Set by", sorts=True),
+    TableColumn("error", "Problem"),
 )
 
 
@@ -182,14 +182,14 @@ def _name(row: RouteRow | Experiment) -> str:
 
 
 _RUN_COLUMNS = (
-    Column("name", "Run"),
-    Column("state", "State"),
-    Column("dataset", "Dataset"),
-    Column("samples", "Samples", number=True),
-    Column("routes", "Routes"),
-    Column("experiment", "Experiment"),
-    Column("created", "Created (UTC)", sorts=True),
-    Column("id", "Id"),
+    TableColumn("name", "Run"),
+    TableColumn("state", "State"),
+    TableColumn("dataset", "Dataset"),
+    TableColumn("samples", "Samples", number=True),
+    TableColumn("routes", "Routes"),
+    TableColumn("experiment", "Experiment"),
+    TableColumn("created", "Created (UTC)", sorts=True),
+    TableColumn("id", "Id"),
 )
 
 
@@ -271,11 +271,11 @@ async def run_page(
 
 
 _EXPERIMENT_COLUMNS = (
-    Column("name", "Experiment", sorts=True),
-    Column("runs", "Runs", sorts=True, number=True),
-    Column("tags", "Tags"),
-    Column("notes", "Notes"),
-    Column("last_run_at", "Last run (UTC)", sorts=True),
+    TableColumn("name", "Experiment", sorts=True),
+    TableColumn("runs", "Runs", sorts=True, number=True),
+    TableColumn("tags", "Tags"),
+    TableColumn("notes", "Notes"),
+    TableColumn("last_run_at", "Last run (UTC)", sorts=True),
 )
 
 
@@ -337,11 +337,11 @@ class DatasetVersion(NamedTuple):
 
 
 _DATASET_COLUMNS = (
-    Column("name", "Dataset", sorts=True),
-    Column("hash", "Version"),
-    Column("rows", "Rows", sorts=True, number=True),
-    Column("format", "Format", sorts=True),
-    Column("created", "Added (UTC)", sorts=True),
+    TableColumn("name", "Dataset", sorts=True),
+    TableColumn("hash", "Version"),
+    TableColumn("rows", "Rows", sorts=True, number=True),
+    TableColumn("format", "Format", sorts=True),
+    TableColumn("created", "Added (UTC)", sorts=True),
 )
 
 

@@ -13,7 +13,7 @@ from servers import gateway
 from stores import a_run
 
 from router.api.page_layout import number
-from router.api.page_tables import Column, csv_response
+from router.api.page_tables import TableColumn, csv_response
 from router.api.static_files import WEB
 from router.store.sqlite import SqliteStore
 
@@ -168,7 +168,7 @@ def test_a_table_is_saved_as_csv_with_its_filter_and_without_formulas(url):
     assert [row[0] for row in rows[1:]] == ["a"]
     [_, run] = csv.reader(io.StringIO(httpx.get(f"{url}/runs?export=csv").text))
     assert run[0] == ATTACK
-    column = [Column("a", "A")]
+    column = [TableColumn("a", "A")]
     text = csv_response("x", column, [{"a": "=1+1"}, {"a": -1}, {"a": "@x"}]).content
     assert text.split() == [b"a", b"'=1+1", b"-1", b"'@x"]
 

@@ -7,7 +7,8 @@
 The router is started as `loadtests.gateway` starts it, with a key that has every kind of limit,
 and gets requests one after the other. Python is counted, in all threads, until the records are
 stored, less what the router executes in as much time without a request; C code (parsers, the event
-loop, SQLite) is not. Records are written in smaller batches than under load. It takes a minute.
+loop, SQLite) is not. Of three rounds each function's smallest count is taken. Records are written
+in smaller batches than under load. It takes two minutes.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from loadtests.gateway import wait_for_answer
 from loadtests.processes import free_port, started
 
 WARM_UP = 300
+ROUNDS = 3
 # In which the records of all requests are stored that have been answered.
 STORED_S = 2.0
 WRITTEN_S = 60.0
@@ -54,16 +56,21 @@ def count(contestant: Contestant, upstream: int, requests: int) -> Counter[str]:
             sending = request(url, start.headers, stream=False)
             asyncio.run(_send(port, sending, WARM_UP))
             time.sleep(STORED_S)
-            began = time.monotonic()
-            process.send_signal(signal.SIGUSR1)
-            asyncio.run(_send(port, sending, requests))
-            time.sleep(STORED_S)
-            counted = _counts(counts, process)
-            took = time.monotonic() - began
-            process.send_signal(signal.SIGUSR1)
-            time.sleep(took)
-            counted.subtract(_counts(counts, process))
-            return counted
+            fewest: Counter[str] | None = None
+            for _ in range(ROUNDS):
+                began = time.monotonic()
+                process.send_signal(signal.SIGUSR1)
+                asyncio.run(_send(port, sending, requests))
+                time.sleep(STORED_S)
+                counted = _counts(counts, process)
+                took = time.monotonic() - began
+                process.send_signal(signal.SIGUSR1)
+                time.sleep(took)
+                counted.subtract(_counts(counts, process))
+                # What is more in another round is chance: a slow turn, a smaller batch.
+                fewest = counted if fewest is None else fewest & counted
+            assert fewest is not None
+            return fewest
 
 
 async def _send(port: int, sending: bytes, requests: int) -> None:

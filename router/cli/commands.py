@@ -15,6 +15,7 @@ import click
 import msgspec
 from rich.console import Console
 from rich.measure import Measurement
+from rich.padding import Padding
 from rich.table import Table
 
 from providers.errors import EvalrouterError, InputError
@@ -218,8 +219,8 @@ def print_table(table: Table, *, empty: str = "", console: Console = out) -> Non
     """Print a table, or `empty` where it has no rows.
 
     It is fitted to a terminal, but whole for a file or another program.
-    Half an id cannot be copied, and a state that is cut short is not found by grep. So a terminal
-    that is too narrow for the table's longest words gets rows of several lines, too.
+    Half an id cannot be copied, and a state that is cut short is not found by grep. So each row is
+    a list of its cells on a terminal that is too narrow for the table's longest words.
     """
     if empty and not table.row_count:
         console.print(empty)
@@ -227,10 +228,29 @@ def print_table(table: Table, *, empty: str = "", console: Console = out) -> Non
     for column in table.columns:
         column.overflow = "fold"
     size = Measurement.get(console, console.options.update(max_width=sys.maxsize), table)
-    is_fitted = console.is_terminal and size.minimum <= console.width
-    if not is_fitted:
+    if not console.is_terminal:
         table.width = size.maximum
-    console.print(table, soft_wrap=not is_fitted)
+        console.print(table, soft_wrap=True)
+    elif size.minimum <= console.width:
+        console.print(table)
+    else:
+        _print_rows(table, console)
+
+
+def _print_rows(table: Table, console: Console) -> None:
+    """Print the first cell of each row, and the others below it with their columns' names."""
+    for first, *others in zip(*(column.cells for column in table.columns), strict=True):
+        console.print(first, highlight=False, soft_wrap=True)
+        for column, cell in zip(table.columns[1:], others, strict=True):
+            if not cell:
+                continue
+            line = f"{column.header}: {cell}"
+            # A word that is longer than the line is left to the terminal, from which it is copied
+            # whole.
+            if Measurement.get(console, console.options, line).minimum <= console.width - 4:
+                console.print(Padding(line, (0, 0, 0, 4)), highlight=False)
+            else:
+                console.print(f"    {line}", highlight=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

@@ -82,8 +82,23 @@ def test_nothing_is_cut_at_any_width(width, is_terminal):
     assert "run_0123456789abcdef0123" in shown
     assert "completed" in shown
     assert "…" not in shown
-    if is_terminal and width >= 79:
-        assert max(map(len, shown.splitlines())) <= width
+    if is_terminal:
+        # An id that is wider than the terminal is a line of its own, to be copied whole.
+        lines = [line for line in shown.splitlines() if line != "run_0123456789abcdef0123"]
+        assert max(map(len, lines)) <= max(width, len("    state: completed"))
         assert all(f"word{n}" in shown for n in range(30))
     else:
         assert notes in shown
+
+
+def test_a_row_that_fits_no_terminal_is_a_list_of_its_cells():
+    written = io.StringIO()
+    console = Console(file=written, width=60, force_terminal=True, color_system=None)
+    table = Table("feedback", "name", Column("comment", justify="right"), "about")
+    table.add_row("fb_19e862b86a05c2e0aec", "thumb [0m".replace("[", "\\["), "", "r" * 40)
+    print_table(table, console=console)
+    assert written.getvalue().splitlines() == [
+        "fb_19e862b86a05c2e0aec",
+        "    name: thumb [0m".ljust(60),
+        "    about: " + "r" * 40 + " " * 9,
+    ]

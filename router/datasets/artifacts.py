@@ -14,11 +14,15 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import hashlib
 import io
 import os
 import re
+import shutil
+import stat
 import tempfile
+import time
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator
 from contextlib import aclosing, closing, contextmanager, suppress
@@ -41,6 +45,8 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _KEY = re.compile(r"[A-Za-z0-9_=@-][A-Za-z0-9._=@-]*(/[A-Za-z0-9_=@-][A-Za-z0-9._=@-]*)*")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _INCOMING = ".incoming"
+# Of other temporary folders, nobody holds a lock.
+_FOLDERS = "evalrouter-files-"
 _MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
 
 _Args = ParamSpec("_Args")
@@ -128,13 +134,47 @@ def parse_s3(url: str) -> tuple[str, str]:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Make a folder that is removed afterwards. Raises ArtifactError where that fails."""
+    """Make a folder that is removed afterwards. Raises ArtifactError where that fails.
+
+    Where its process is killed, it stays until somebody calls `remove_abandoned_folders`.
+    """
     try:
-        made = tempfile.TemporaryDirectory(prefix="evalrouter-")
+        made = tempfile.TemporaryDirectory(prefix=_FOLDERS)
+        lock = os.open(made.name, os.O_RDONLY)
     except OSError as error:
         raise ArtifactError(f"no temporary folder can be made: {error}") from error
-    with made as name:
-        yield Path(name)
+    try:
+        with suppress(OSError):  # some file systems have no locks, and then nobody removes it
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with made as name:
+            yield Path(name)
+    finally:
+        os.close(lock)
+
+
+def remove_abandoned_folders(*, older_s: float = 60.0) -> None:
+    """Remove the temporary folders of this user's processes that were killed. Blocks.
+
+    Args:
+        older_s: how old a folder has to be; one may have been made and not be locked yet.
+    """
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDERS}*"):
+        # Another process may remove it, too.
+        with suppress(OSError):
+            about = folder.lstat()
+            is_old = about.st_mtime < time.time() - older_s
+            if about.st_uid == os.getuid() and stat.S_ISDIR(about.st_mode) and is_old:
+                _remove_unlocked(folder)
+
+
+def _remove_unlocked(folder: Path) -> None:
+    """Remove a folder that no process uses. Raises OSError where one does."""
+    lock = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(folder)
+    finally:
+        os.close(lock)
 
 
 async def file_chunks(path: Path) -> AsyncGenerator[bytes]:

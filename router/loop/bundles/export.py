@@ -12,8 +12,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import platform
+import re
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
+from glob import escape
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
@@ -81,6 +84,8 @@ from router.store.runs import Run
 # What the numbers depend on, beside evalrouter itself.
 _LIBRARIES = ("cryptography", "msgspec", "numpy", "rouge-score-rs", "sacrebleu", "scipy")
 _SAMPLES_AT_ONCE = 200
+# A file that is being written is never so old.
+_ABANDONED_S = 3600.0
 # The ids of rollouts begin so; see `router.loop.rollouts`.
 ROLLOUT_PREFIX = "ro_"
 
@@ -367,6 +372,7 @@ async def _completed(  # noqa: PLR0917 - what it writes, where, and what it has 
     """
     # Beside its place: a rename is within one disk, and no reader finds half a bundle.
     beside = path.with_name(f".{path.name}.{uuid4().hex[:8]}")
+    await asyncio.to_thread(_remove_abandoned, path)
     try:
         exported = await asyncio.to_thread(_written, beside, writer, subject, texts, options.key)
         await options.note(exported, path)
@@ -379,6 +385,16 @@ async def _completed(  # noqa: PLR0917 - what it writes, where, and what it has 
     finally:
         await asyncio.to_thread(beside.unlink, missing_ok=True)
     return exported
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Remove what killed processes have left beside a file. Blocks."""
+    for beside in path.parent.glob(f".{escape(path.name)}.*"):
+        with suppress(OSError):
+            suffix = beside.name.removeprefix(f".{path.name}.")
+            is_old = beside.lstat().st_mtime < time.time() - _ABANDONED_S
+            if re.fullmatch("[0-9a-f]{8}", suffix) and is_old:
+                beside.unlink()
 
 
 def _written(

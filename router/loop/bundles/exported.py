@@ -28,7 +28,11 @@ from providers.errors import (
 from providers.names import check_name
 from router.config.evidence import Evidence
 from router.config.schema import Config
-from router.datasets.artifacts import file_chunks, temporary_folder
+from router.datasets.artifacts import (
+    file_chunks,
+    remove_abandoned_folders,
+    temporary_folder,
+)
 from router.datasets.registry import DatasetRegistry
 from router.gateway.route_table import Routes
 from router.loop.bundles.export import (
@@ -117,6 +121,7 @@ class EvidenceBundles:
         if self._writing.locked():
             raise RateLimitError("Another bundle is being written.", retry_after=10.0)
         async with self._writing:
+            await asyncio.to_thread(remove_abandoned_folders)
             key = await asyncio.to_thread(configured_key, self._evidence)
             options = BundleOptions(
                 bodies=request.bodies,
@@ -151,6 +156,7 @@ class EvidenceBundles:
         actor: str,
     ) -> tuple[Path, ExportedBundle]:
         """Write a bundle into a file of whoever runs a command; see `export_bundle`."""
+        await asyncio.to_thread(remove_abandoned_folders)
         here = await asyncio.to_thread(Path.cwd)
         async with self._noted() as noted:
 

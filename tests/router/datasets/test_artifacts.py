@@ -7,6 +7,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 from pathlib import Path
@@ -25,6 +26,8 @@ from router.datasets.artifacts import (
     file_chunks,
     open_artifacts,
     parse_s3,
+    remove_abandoned_folders,
+    temporary_folder,
 )
 
 ROOT = Path(__file__).parents[3]
@@ -291,3 +294,34 @@ def test_where_artifacts_are_comes_from_the_config_then_the_environment():
     assert parse("", "t", {}).storage.artifacts == "./artifacts"
     with pytest.raises(ConfigError, match=r"storage.artifacts: must be a folder or s3://bucket"):
         parse("storage: {artifacts: 'gs://bucket'}", "t", {})
+
+
+def test_folders_of_processes_that_were_killed_are_removed(tmp_path, monkeypatch):
+    code = (
+        "import sys\nfrom router.datasets.artifacts import temporary_folder\n"
+        "with temporary_folder() as folder:\n"
+        "    (folder / 'texts').write_text('secret')\n"
+        "    print(folder, flush=True)\n    sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        killed = Path(process.stdout.readline().strip())
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        (tmp_path / "evalrouter-loop-mine").mkdir()
+        with temporary_folder() as used:
+            remove_abandoned_folders(older_s=-60)
+            assert killed.exists()
+            assert used.exists()
+            process.kill()
+            process.wait()
+            remove_abandoned_folders()
+            assert killed.exists(), "it is too young"
+            remove_abandoned_folders(older_s=-60)
+            assert not killed.exists()
+            assert used.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["evalrouter-loop-mine"]

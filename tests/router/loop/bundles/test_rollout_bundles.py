@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import time
 import zipfile
 
@@ -271,6 +272,18 @@ async def test_what_is_deleted_during_an_export_is_in_no_bundle_that_is_written_
     assert record not in entries_of(path)["requests.jsonl"].decode()
     [row] = await services.evidence.list(subject=rollout.id)
     assert (row.location, row.created_by) == (str(path), "ann")
+
+
+async def test_what_a_killed_export_has_left_beside_its_file_is_removed(services, tmp_path):
+    rollout = await ended(services)
+    left = [tmp_path / ".b.zip.0123abcd", tmp_path / ".b.zip.89abcdef", tmp_path / ".b.zip.mine"]
+    for path in left:
+        path.write_bytes(b"PK")
+    for path in (left[0], left[2]):
+        os.utime(path, (1e9, 1e9))
+    await export_bundle(services.store, rollout.id, tmp_path / "b.zip", BundleOptions())
+    # The second may be one that is being written.
+    assert [path.exists() for path in left] == [False, True, True]
 
 
 async def test_a_bundle_that_cannot_be_put_into_its_place_is_not_on_record(services, tmp_path):

@@ -94,7 +94,7 @@ def sorted_differences(
     counts = (
         f"above 0{marks[0]}: {above:,} \u00b7 equal: {ties:,} \u00b7 below 0{marks[1]}: {below:,}"
     )
-    drawing.text(_LEFT, 14, counts, "label")
+    drawing.text(4, 14, counts, "label")
     per_bar = len(values) / len(bars)
     samples = f"{len(values):,} samples, sorted"
     if len(bars) < len(values):

@@ -45,6 +45,8 @@ def test_targets_and_intervals_are_where_the_axes_say():
     assert [shape for shape, _, _ in points] == ["circle", "circle", "square"]
     assert [read.across(x) for _, x, _ in points] == pytest.approx([0.006, 0.001, 0.004], abs=1e-6)
     assert [read.up(y) for _, _, y in points] == pytest.approx([0.8, 0.7, 0.6], abs=1e-4)
+    kinds = [element.get("class") for element in read.root.iter("polygon")][::2]
+    assert kinds == ["plot-mark plot-better"] * 2 + ["plot-mark plot-hollow"]
     lines = read.lines("interval")
     across = [
         (read.across(x1), read.across(x2), read.up(y1)) for x1, y1, x2, y2 in lines if y1 == y2

@@ -77,6 +77,8 @@ def test_an_accepted_score_is_a_line_until_the_next_one():
 def test_the_course_is_interrupted_where_nothing_was_measured():
     read = ReadPlot(PLOT)
     courses = read.paths("course")
+    heights = [read.up(y) for course in courses for _, y in course]
+    assert heights == pytest.approx([0.50, 0.52, 0.30, 0.31, 0.32], abs=1e-3)
     assert [[round(days(read, x)) for x, _ in course] for course in courses] == [[0, 1], [3, 4, 5]]
 
 
@@ -88,6 +90,9 @@ def test_the_legend_has_the_shapes_that_are_there():
     places = [x for kind, _, x, _ in ReadPlot(PLOT).texts if kind == "label"]
     assert places == sorted(places)
     assert len(ReadPlot(PLOT).marks) == 6 + 4
+    # Each shape is beside its word, below the plot.
+    words = [(x - 9, y - 4) for kind, _, x, y in ReadPlot(PLOT).texts if kind == "label"]
+    assert [(x, y) for _, x, y in ReadPlot(PLOT).marks[6:]] == [pytest.approx(at) for at in words]
 
 
 def test_the_newest_are_first_in_words_and_in_the_table():

@@ -51,6 +51,7 @@ from router.loop.bundles.rollout_replay import BundledRollout
 from router.loop.bundles.subjects import BundleSubject, subject_of_rollout, subject_of_run
 from router.store.judgements import JudgementRow
 from router.store.runs import Run
+from router.store.shadows import SHADOW_DATASET
 
 # The fourth power of a number can still be added up.
 MAX_NUMBER = 1e60
@@ -292,7 +293,7 @@ class _RunCheck:
 
 def _is_complete(run: Run, document: RunDocument) -> bool:
     """Return whether a run has an answer in every cell. A shadow grows while one looks at it."""
-    is_shadow = PRECOMPUTED in document.routes and run.started_at is None
+    is_shadow = run.dataset.startswith(SHADOW_DATASET) and PRECOMPUTED in document.routes
     return run.state == "completed" and not run.stopped and not is_shadow
 
 

@@ -45,6 +45,7 @@ from router.loop.bundles.signatures import SigningKey, read_key
 from router.sealing.deletion import Deletion, DeletionStep
 from router.store.evidence import Bodies, EvidenceBundle
 from router.store.protocol import Store
+from router.store.shadows import SHADOW_DATASET
 from router.store.traffic import TrafficFilter
 
 PASSPHRASE = "EVIDENCE_PASSPHRASE"  # noqa: S105  # the variable's name
@@ -257,17 +258,19 @@ async def bundles_of_runs(store: Store, run_ids: Sequence[str]) -> list[str]:
     places: list[str] = []
     before = None
     while page := await store.evidence_bundles(subjects=run_ids, before=before, limit=_AT_ONCE):
-        places += [
-            f"the evidence {bundle.id} of {bundle.subject} (texts: {bundle.bodies}): "
-            f"{bundle.location}"
-            for bundle in page
-        ]
+        places += map(_place_of, page)
         before = page[-1].id
     return places
 
 
+def _place_of(bundle: EvidenceBundle) -> str:
+    return (
+        f"the evidence {bundle.id} of {bundle.subject} (texts: {bundle.bodies}): {bundle.location}"
+    )
+
+
 class ExportedEvidence(DeletionStep):
-    """Names bundles of shadows, whose samples are copies of requests.
+    """Names bundles of shadows, whose samples are copies of requests, also of those that ended.
 
     Bundles of runs over datasets are named where rows of the datasets are deleted.
 
@@ -280,5 +283,14 @@ class ExportedEvidence(DeletionStep):
 
     async def delete(self, matching: TrafficFilter, *, at_most: int | None = None) -> Deletion:
         """Delete nothing, and name the bundles."""
-        runs = [row.run for row in await self._store.shadows()]
-        return Deletion(elsewhere=tuple(await bundles_of_runs(self._store, runs)) if runs else ())
+        places: list[str] = []
+        before = None
+        while page := await self._store.evidence_bundles(before=before, limit=_AT_ONCE):
+            places += [_place_of(bundle) for bundle in page if await self._is_of_shadow(bundle)]
+            before = page[-1].id
+        return Deletion(elsewhere=tuple(places))
+
+    async def _is_of_shadow(self, bundle: EvidenceBundle) -> bool:
+        """Return whether a bundle is of a shadow, or of a run that is gone and may be one."""
+        run = await self._store.run(bundle.subject) if bundle.kind == "run" else None
+        return bundle.kind == "run" and (run is None or run.dataset.startswith(SHADOW_DATASET))

@@ -20,7 +20,9 @@ from router.loop.bundles.verification import verify
 from router.loop.rollouts import RolloutAction
 from router.records import Record, Target
 from router.services import Services
+from router.store.evidence import EvidenceBundle
 from router.store.feedback import FeedbackRow, NewFeedback
+from router.store.runs import Run
 from router.store.traffic import TrafficFilter
 
 CONFIG = """
@@ -284,6 +286,27 @@ async def test_what_a_killed_export_has_left_beside_its_file_is_removed(services
     await export_bundle(services.store, rollout.id, tmp_path / "b.zip", BundleOptions())
     # The second may be one that is being written.
     assert [path.exists() for path in left] == [False, True, True]
+
+
+async def test_a_deletion_names_bundles_of_shadows_that_have_ended_or_are_gone(services):
+    for number, dataset in enumerate(["shadow:r", "data.jsonl", ""]):
+        run_id = f"run_{number}"
+        if dataset:
+            run = Run(id=run_id, name="n", state="completed", document={}, dataset=dataset,
+                      dataset_hash="", dataset_rows=0, metrics={}, created_at=1.0)  # fmt: skip
+            await services.store.add_run(run, [])
+        bundle = EvidenceBundle(
+            id=f"ev_{number}", kind="run", subject=run_id, name="n", bodies="masked",
+            changed_rows=0, size=1, sha256="", manifest="", signed_by="", location=f"/{number}",
+            stored=False, key_id="", created_at=1.0, created_by="ann",
+        )  # fmt: skip
+        await services.store.add_evidence(bundle)
+    deletion = await services.deletion.delete(TrafficFilter(id="rec_none"))
+    named = [place for place in deletion.elsewhere if place.startswith("the evidence")]
+    assert [place.partition(" of ")[0] for place in named] == [
+        "the evidence ev_2",
+        "the evidence ev_0",
+    ]
 
 
 async def test_a_bundle_that_cannot_be_put_into_its_place_is_not_on_record(services, tmp_path):

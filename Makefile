@@ -25,7 +25,7 @@ PYTEST := $(BIN)/python -E -X utf8 -m pytest
 
 DOCS = cd docs && ../$(BIN)/python -E -m tooling
 
-.PHONY: demo docs client dist site test test-hostile test-ray test-notebook test-client test-phoenix test-mlflow test-loop test-minilm test-outages fuzz mutants evidence evidence-rollouts evidence-what-if evidence-drift evidence-learned test-vllm test-llama-cpp providers lint bench constraints notebook clean
+.PHONY: demo docs client dist site test test-hostile test-ray test-notebook test-client test-phoenix test-mlflow test-loop test-web test-minilm test-outages fuzz mutants evidence evidence-rollouts evidence-what-if evidence-drift evidence-learned test-vllm test-llama-cpp providers lint bench constraints notebook clean
 
 demo: .venv/core
 	$(BIN)/evalrouter demo
@@ -34,7 +34,7 @@ demo: .venv/core
 # in order; tests/conftest.py puts the files that take longest first.
 PROCESSES ?= 2
 PARALLEL = $(PYTEST) -n $(PROCESSES) --dist loadfile --no-loadscope-reorder
-OTHERS := hostile loop_demo minilm mlflow notebook phoenix serve
+OTHERS := hostile loop_demo minilm mlflow notebook phoenix serve web
 
 test: .venv/all
 	$(PARALLEL) $(OTHERS:%=--ignore=tests/%)
@@ -65,6 +65,10 @@ test-mlflow: .venv/dev
 # `evalrouter demo loop` as a user calls it: a minute.
 test-loop: .venv/dev
 	$(PYTEST) tests/loop_demo
+
+# The pages in Debian's Chromium, where it is installed: minutes.
+test-web: .venv/web
+	$(PYTEST) tests/web
 
 # Learned routes with the packaged MiniLM in its process, where torch takes seconds to load.
 test-minilm: .venv/all
@@ -160,7 +164,7 @@ bench: .venv/dev
 constraints: .venv/uv
 	$(UV) compile --quiet --upgrade --no-annotate --no-header \
 	  --no-emit-package torch --extra dev --extra parquet --extra metrics --extra evaluate \
-	  --extra local --extra local-test --extra ray --extra fuzz --extra dist --extra docs --extra mutants --extra notebook --extra deploy \
+	  --extra local --extra local-test --extra ray --extra fuzz --extra dist --extra docs --extra mutants --extra notebook --extra deploy --extra web \
 	  pyproject.toml --output-file constraints.txt
 
 .venv/uv:
@@ -196,6 +200,10 @@ constraints: .venv/uv
 
 .venv/notebook: .venv/core
 	$(INSTALL) -e '.[dev,parquet,notebook]'
+	touch $@
+
+.venv/web: .venv/core
+	$(INSTALL) -e '.[dev,parquet,web]'
 	touch $@
 
 .venv/fuzz: .venv/all

@@ -12,6 +12,7 @@ import time
 from contextlib import ExitStack, closing
 
 import httpx
+import psycopg
 import pytest
 from alert_receiver import SECRET, alert_receiver
 from server_process import serving, wait_for
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 )
 CONFIG = """
 server: {{port: 0}}
-storage: {{database: "sqlite:///{folder}/e.db"}}
+storage: {{database: "{database}"}}
 providers:
   up: {{kind: compatible, base_url: "{upstream}"}}
 routes:
@@ -42,9 +43,18 @@ def ask(url):
     assert httpx.post(f"{url}/v1/chat/completions", json=body).status_code >= 500
 
 
-def deciding(folder):
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request, tmp_path):
+    if request.param == "postgres":
+        return request.getfixturevalue("postgres_address")
+    return f"sqlite:///{tmp_path}/e.db"
+
+
+def deciding(database):
     """The process that has the lease: its pid."""
-    with closing(sqlite3.connect(folder / "e.db")) as db:
+    path = database.removeprefix("sqlite:///")
+    connected = sqlite3.connect(path) if path != database else psycopg.connect(database)
+    with closing(connected) as db:
         row = db.execute("SELECT owner FROM leases WHERE name = 'tell of alerts'").fetchone()
     return None if row is None else int(row[0].split(":")[1])
 
@@ -54,7 +64,7 @@ def alerts_of(url):
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_server_that_is_killed_while_it_sends(tmp_path, workers):
+def test_a_server_that_is_killed_while_it_sends(tmp_path, database, workers):
     with ExitStack() as stack:
         up = stack.enter_context(scripted({"down": [{"status": 500}]}))
         receiver = stack.enter_context(alert_receiver("hang"))
@@ -62,7 +72,9 @@ def test_a_server_that_is_killed_while_it_sends(tmp_path, workers):
         for name in ("a", "b"):
             folder = tmp_path / name
             folder.mkdir()
-            text = CONFIG.format(folder=tmp_path, upstream=up.url, url=receiver.url, secret=SECRET)
+            text = CONFIG.format(
+                database=database, upstream=up.url, url=receiver.url, secret=SECRET
+            )
             (folder / "evalrouter.yaml").write_text(text)
             servers.append(stack.enter_context(serving(folder, "--workers", workers)))
         # No server alone has seen enough.
@@ -70,7 +82,7 @@ def test_a_server_that_is_killed_while_it_sends(tmp_path, workers):
             ask(server.url)
             ask(server.url)
         wait_for(lambda: receiver.received)
-        sender = deciding(tmp_path)
+        sender = deciding(database)
         [mine] = [server for server in servers if sender in server.pids]
         [other] = [server for server in servers if server is not mine]
         for pid in mine.pids:
@@ -80,7 +92,7 @@ def test_a_server_that_is_killed_while_it_sends(tmp_path, workers):
         wait_for(lambda: alerts_of(other.url)[0]["deliveries"][0]["state"] == "delivered")
         [alert] = alerts_of(other.url)
         # It goes on, and nothing more is to be told.
-        rounds = deciding(tmp_path)
+        rounds = deciding(database)
         assert rounds in other.pids
         time.sleep(3)
         assert [each["id"] for each in alerts_of(other.url)] == [alert["id"]]

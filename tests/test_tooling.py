@@ -53,7 +53,7 @@ def test_an_unknown_part_is_an_error_with_the_names(tmp_path):
     (tmp_path / "page.md").write_text("<!-- generated: tasks -->\n<!-- end -->\n")
     done = generate(tmp_path)
     assert done.returncode == 2
-    named = "no generated part is named 'tasks': it is one of ['access', 'cli', "
+    named = "no generated part is named 'tasks': it is one of ['access', 'bodies', 'cli', "
     assert done.stderr.startswith(named)
     assert "Traceback" not in done.stderr
 

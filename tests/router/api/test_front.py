@@ -300,7 +300,6 @@ def test_keys_in_other_headers(http, locked, header):
         ("DELETE", "/traffic/x", 403),
         ("GET", "/eval/compare", 403),
         ("GET", "/metrics", 403),
-        ("GET", "/", 403),
     ],
 )
 def test_what_does_not_exist_is_not_forbidden(http, locked, name, method, path, status):

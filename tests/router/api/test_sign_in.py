@@ -122,6 +122,25 @@ def test_a_session_may_read_what_its_key_may(world, role):
             assert by_session.status_code == 403 or by_session.json() == by_key.json()
 
 
+def test_home_shows_a_client_nothing_of_others(world):
+    by_admin = {"authorization": f"Bearer {world.keys['admin']}"}
+    body = {"model": "baseline/lead-3", "messages": [{"role": "user", "content": "One. Two."}]}
+    sent = httpx.post(f"{world.url}/v1/chat/completions", json=body, headers=by_admin, timeout=60)
+    assert sent.status_code == 200
+    while not httpx.get(f"{world.url}/traffic", headers=by_admin).json()["data"]:
+        time.sleep(0.05)
+    counts = {}
+    for role in ("admin", "client"):
+        with browser(world.url) as http:
+            sign_in(http, world.keys[role])
+            home = http.get("/").text
+        counts[role] = int(re.search(r"<strong>(\d+)</strong> requests", home)[1])
+        assert ("alerts</li>" in home) is (role == "admin")
+        assert ("baseline/…" in home) is (role == "admin")
+    assert counts["admin"] > 0
+    assert counts["client"] == 0
+
+
 def test_a_key_in_a_header_comes_before_the_session(world):
     with browser(world.url) as http:
         sign_in(http, world.keys["admin"])

@@ -25,7 +25,7 @@ def test_kills_of_two_servers_lose_nothing_and_pay_for_nothing_twice(tmp_path, a
     seed = int(os.environ.get("CRASH_SEED", "0")) or random.randrange(1, 10**6)
     say(f"CRASH_SEED={seed}")
     with scripted(MODELS) as upstream:
-        outcome = Kills(tmp_path, address, upstream, seed=seed, samples=60).execute(5, 1.0)
+        outcome = Kills(tmp_path, address, upstream, seed=seed, samples=150).execute(5, 1.0)
     say(str(outcome))
     assert outcome.faults == []
     assert outcome.interrupted > 0

@@ -349,6 +349,10 @@ IN_QUERIES = [
 ]
 
 
+# Tables of requests and of counts of them, which are written some time after the requests.
+_OF_REQUESTS = ("traffic", "sqlite", "live_", "model_versions", "alert_counts", "leases")
+
+
 class World(NamedTuple):
     url: str
     run: str
@@ -377,8 +381,8 @@ class World(NamedTuple):
             kept = {}
             for name in names:
                 rows = [str(row) for row in db.execute(f"SELECT * FROM {name}")]
-                # Requests are on record, without what was refused in them.
-                count = None if name.startswith(("traffic", "sqlite")) else len(rows)
+                # Requests are on record and counted by the hour, without what was refused in them.
+                count = None if name.startswith(_OF_REQUESTS) else len(rows)
                 kept[name] = count, max(map(len, rows), default=0) // 10_000
         files = sorted(str(one) for one in self.folder.rglob("*") if "e.db" not in one.name)
         text = self.http.get(f"{self.url}/metrics").text

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import textwrap
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -440,8 +441,12 @@ def _audited(rollout: Mapping[str, Any], decision: Mapping[str, Any]) -> Iterato
     )
     if decision["signal"]:
         evidence = "" if decision["e_value"] is None else f": e-value {decision['e_value']:.3g}"
-        yield f"    {decision['signal']}{evidence}{_interval(decision)}"
-    yield f"    by {decision['actor']}; route {decision['route_version']}"
+        yield from _indented(f"{decision['signal']}{evidence}{_interval(decision)}")
+    yield from _indented(f"by {decision['actor']}; route {decision['route_version']}")
+
+
+def _indented(text: str) -> list[str]:
+    return textwrap.wrap(text, 80, initial_indent="    ", subsequent_indent="      ")
 
 
 def _interval(decision: Mapping[str, Any]) -> str:

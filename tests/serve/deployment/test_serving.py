@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -129,8 +130,11 @@ def test_a_client_that_leaves_before_the_answer_frees_the_copy(host):
 def test_openais_client_through_the_router(hosted):
     config = f"providers:\n  gpu: {{kind: ray_serve, base_url: '{hosted}'}}\n"
     with gateway(config) as url, openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client:
-        names = [model.id for model in client.models.list()]
-        assert {"gpu/llama", "gpu/bart", "gpu/tiny-gguf"} <= set(names)
+        # A host that is slow to say what it has is read on beside the first answers.
+        while not {"gpu/llama", "gpu/bart", "gpu/tiny-gguf"} <= {
+            model.id for model in client.models.list()
+        }:
+            time.sleep(0.1)
         whole = client.chat.completions.create(model="gpu/llama", **GREEDY)
         stream = client.chat.completions.create(model="gpu/llama", **GREEDY, stream=True)
         parts = [chunk.choices[0].delta.content or "" for chunk in stream if chunk.choices]

@@ -70,7 +70,9 @@ class Shown:
         self.records = records
 
     def spans(self):
-        rows = self.http.get(f"/v1/projects/{PROJECT}/spans", params={"limit": 1000}).json()["data"]
+        answer = self.http.get(f"/v1/projects/{PROJECT}/spans", params={"limit": 1000})
+        # There is no project before Phoenix has written its first span.
+        rows = [] if answer.status_code == 404 else answer.json()["data"]
         return {row["context"]["span_id"]: row for row in rows}
 
     def of_record(self, name):

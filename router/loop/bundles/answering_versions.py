@@ -1,9 +1,11 @@
 """Which versions of which targets have answered the requests of a run.
 
-versions = AnsweringVersions()
-for result in results:
-versions.add(result)
-versions.rows()
+    versions = AnsweringVersions()
+    for result in results:
+        versions.add(result)
+    versions.rows()
+
+Requests without an answer are not counted.
 """
 
 from __future__ import annotations

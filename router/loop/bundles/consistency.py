@@ -104,7 +104,7 @@ def check_rollout(
     table = _Tables()
     rollout = bundled.rollout
     _check_numbers(rollout, ROLLOUT)
-    table.agree(MANIFEST, _stated(manifest), _known(subject_of_rollout(rollout)))
+    table.agree(MANIFEST, _of_subject(manifest), _of_subject(subject_of_rollout(rollout)))
     table.agree(MANIFEST, {"changed_rows": manifest.changed_rows}, {"changed_rows": 0})
     revisions = {"revision": rollout.revision}
     table.agree(ROLLOUT, revisions, {"revision": len(bundled.decisions)})
@@ -188,7 +188,7 @@ class _RunCheck:
             self._sample(row, f"{SAMPLES}, line {line}")
         results = self._results(document)
         self._other_tables()
-        tables.agree(MANIFEST, _stated(self._manifest), _known(subject_of_run(run)))
+        tables.agree(MANIFEST, _of_subject(self._manifest), _of_subject(subject_of_run(run)))
         samples = len(self._samples)
         cells = len(document.routes) * document.repeats
         counts = {"dataset_rows": samples, "cells": samples * cells}
@@ -219,20 +219,16 @@ class _RunCheck:
     def _results(self, document: RunDocument) -> int:
         """Check the answers; return how many there are."""
         tables, versions = self._tables, AnsweringVersions()
-        of_sample: set[tuple[str, int]] = set()
+        of_sample: set[int] = set()
         before = ""
         number = 0
         for number, (_, row) in enumerate(self._bundled.pairs(), 1):
             route, sample_id, repeat = row.result.cell
-            where = f"{RESULTS}, line {number}: {sample_id} by {route}"
-            if repeat:
-                where += f", {repeat}"
+            where = f"{RESULTS}, line {number}: {row.place}"
             _check_numbers(row, where)
             if sample_id != before:
                 of_sample, before = set(), sample_id
-            if (route, repeat) in of_sample:
-                tables.differ(where, "a second time", _ONCE)
-            of_sample.add((route, repeat))
+            tables.once(of_sample, (route, repeat), where)
             if route not in document.routes or not 0 <= repeat < document.repeats:
                 tables.differ(where, "a cell", "(not one of the run)")
             self._treated(row, where)
@@ -301,29 +297,17 @@ def _is_hashed(answer: Answer | None, digest: str) -> bool:
     return answer is None or not answer.text or answer.text == f"sha256:{digest}"
 
 
-def _stated(manifest: BundleManifest) -> dict[str, Any]:
-    """Return what a manifest says of the run or rollout that it is of."""
+def _of_subject(source: BundleManifest | BundleSubject) -> dict[str, Any]:
+    """Return what a manifest says of its run or rollout, without the versions of what wrote it."""
     return {
-        "id": manifest.id,
-        "name": manifest.name,
-        "dataset": manifest.dataset,
-        "seeds": manifest.seeds,
-        "versions": _versions_of_run(manifest.versions),
+        "id": source.id,
+        "name": source.name,
+        "dataset": source.dataset,
+        "seeds": source.seeds,
+        "versions": {
+            name: known for name, known in source.versions.items() if name.startswith("run.")
+        },
     }
-
-
-def _known(subject: BundleSubject) -> dict[str, Any]:
-    return {
-        "id": subject.id,
-        "name": subject.name,
-        "dataset": subject.dataset,
-        "seeds": subject.seeds,
-        "versions": _versions_of_run(subject.versions),
-    }
-
-
-def _versions_of_run(versions: dict[str, str]) -> dict[str, str]:
-    return {name: known for name, known in versions.items() if name.startswith("run.")}
 
 
 def _bounded(every: Iterable[_Row], entry: str) -> Iterator[_Row]:

@@ -210,6 +210,12 @@ class BundledResult(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     sha256: str = ""
     judgements: tuple[JudgementRow, ...] = ()
 
+    @property
+    def place(self) -> str:
+        """The answer's sample, route and, after the first, repeat, in words."""
+        route, sample_id, repeat = self.result.cell
+        return f"{sample_id} by {route}" + (f", {repeat}" if repeat else "")
+
 
 class Stated(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the numbers depend on beside the rows, and the rows cannot show.

@@ -24,7 +24,7 @@ from evaluators.judge.graded import Graded
 from evaluators.judge.panel import combined
 from evaluators.text.answers import read_for_scoring, reads_text
 from router.loop.bundles.bundled_run import BundledRun
-from router.loop.bundles.contents import BundledResult, BundledSample
+from router.loop.bundles.contents import RESULTS, BundledResult, BundledSample
 from router.loop.bundles.differences import Compared, Difference, is_alike
 from router.store.judgements import JudgementRow
 
@@ -265,8 +265,7 @@ def _compare(
 
 
 def _place(result: BundledResult, output: str) -> str:
-    route, sample, repeat = result.result.cell
-    return f"results.jsonl: {output} of {sample} by {route}" + (f", {repeat}" if repeat else "")
+    return f"{RESULTS}: {output} of {result.place}"
 
 
 async def _compare_judges(

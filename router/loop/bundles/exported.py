@@ -173,10 +173,10 @@ class EvidenceBundles:
 
     @asynccontextmanager
     async def _noted(self) -> AsyncGenerator[list[EvidenceBundle]]:
-        """Take the rows of bundles that are noted inside back where an error is raised.
+        """Yield a list for the rows that are stored inside; delete them where an error is raised.
 
-        A row is there before its file is: of two that were to be written, a deletion must not
-        miss the one whose process is killed in between.
+        A row is stored before its file is in its place, so that a deletion also names a bundle
+        whose process is killed in between.
         """
         noted: list[EvidenceBundle] = []
         try:
@@ -255,12 +255,18 @@ def _key(bundle_id: str) -> str:
 
 async def bundles_of_runs(store: Store, run_ids: Sequence[str]) -> list[str]:
     """Return where bundles of runs are, for people to look at."""
-    places: list[str] = []
+    return [_place_of(bundle) async for bundle in _bundles(store, run_ids)]
+
+
+async def _bundles(
+    store: Store, subjects: Sequence[str] | None = None
+) -> AsyncGenerator[EvidenceBundle]:
+    """Yield all bundles, or those of some runs and rollouts, newest first."""
     before = None
-    while page := await store.evidence_bundles(subjects=run_ids, before=before, limit=_AT_ONCE):
-        places += map(_place_of, page)
+    while page := await store.evidence_bundles(subjects=subjects, before=before, limit=_AT_ONCE):
+        for bundle in page:
+            yield bundle
         before = page[-1].id
-    return places
 
 
 def _place_of(bundle: EvidenceBundle) -> str:
@@ -283,14 +289,16 @@ class ExportedEvidence(DeletionStep):
 
     async def delete(self, matching: TrafficFilter, *, at_most: int | None = None) -> Deletion:
         """Delete nothing, and name the bundles."""
-        places: list[str] = []
-        before = None
-        while page := await self._store.evidence_bundles(before=before, limit=_AT_ONCE):
-            places += [_place_of(bundle) for bundle in page if await self._is_of_shadow(bundle)]
-            before = page[-1].id
+        places = [
+            _place_of(bundle)
+            async for bundle in _bundles(self._store)
+            if await self._is_of_shadow(bundle)
+        ]
         return Deletion(elsewhere=tuple(places))
 
     async def _is_of_shadow(self, bundle: EvidenceBundle) -> bool:
         """Return whether a bundle is of a shadow, or of a run that is gone and may be one."""
-        run = await self._store.run(bundle.subject) if bundle.kind == "run" else None
-        return bundle.kind == "run" and (run is None or run.dataset.startswith(SHADOW_DATASET))
+        if bundle.kind != "run":
+            return False
+        run = await self._store.run(bundle.subject)
+        return run is None or run.dataset.startswith(SHADOW_DATASET)

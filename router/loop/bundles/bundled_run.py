@@ -51,7 +51,7 @@ MAX_DOCUMENT_BYTES = 64 * 2**20
 
 _T = TypeVar("_T")
 # What may go wrong where text that may be forged is decoded.
-_UNREADABLE = (msgspec.DecodeError, UnicodeError, RecursionError, OverflowError)
+_UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError, OverflowError)
 
 
 def decoded(archive: Archive, name: str, kind: type[_T]) -> _T:
@@ -70,14 +70,15 @@ def from_json(text: bytes, decoder: msgspec.json.Decoder[_T], where: str) -> _T:
     """Return a value of JSON.
 
     Raises:
-        EvidenceError: it is none, or has a field that is not of its type, or one twice.
+        EvidenceError: the text is not JSON of the type, has a field that the type does not have,
+            or has a field twice.
     """
     try:
         decoded = decoder.decode(text)
         if canonical(decoded) != text:
             # An older version may not have had all fields, and others may write JSON in their way.
             _check_fields(json.loads(text, object_pairs_hook=_each_once), decoded, "")
-    except (*_UNREADABLE, ValueError) as error:
+    except _UNREADABLE as error:
         raise EvidenceError(f"{where}: {error}") from error
     return decoded
 

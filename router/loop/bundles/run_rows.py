@@ -45,7 +45,7 @@ _WRITTEN = ("messages", "name", "notes", "parameters", "prompt")
 def bundled_run(run: Run, texts: BundledTexts) -> Run:
     """Return a run without what says nothing on another machine: processes and folders."""
     document = dict(run.document)
-    document["dataset"] = file_name(str(document["dataset"]))
+    document["dataset"] = _file_name(str(document["dataset"]))
     document["metrics"] = [_without_folders(spec) for spec in document["metrics"]]
     # Names of routes, tags and outputs are those that the rows have.
     written = {name: texts.document(document[name]) for name in _WRITTEN if document.get(name)}
@@ -55,7 +55,7 @@ def bundled_run(run: Run, texts: BundledTexts) -> Run:
         notes=texts.document(run.notes),
         error=texts.document(run.error),
         document={**document, **written},
-        dataset=file_name(run.dataset),
+        dataset=_file_name(run.dataset),
         base="",
         owner="",
         heartbeat_at=None,
@@ -63,7 +63,7 @@ def bundled_run(run: Run, texts: BundledTexts) -> Run:
     )
 
 
-def file_name(name: str) -> str:
+def _file_name(name: str) -> str:
     """Return the name of a file without its folder; an address or a dataset's id as it is."""
     return PurePath(name).name if PurePath(name).is_absolute() else name
 
@@ -72,11 +72,11 @@ def _without_folders(spec: Any) -> Any:
     """Return a metric's spec with the names of its files; what they are is in its signature."""
     if isinstance(spec, str):
         prefix, colon, path = spec.partition(":")
-        return f"{prefix}{colon}{file_name(path)}" if colon else spec
+        return f"{prefix}{colon}{_file_name(path)}" if colon else spec
     return {
         name: _without_folders(value)
         if name == "name"
-        else file_name(value)
+        else _file_name(value)
         if isinstance(value, str)
         else value
         for name, value in spec.items()

@@ -1,7 +1,7 @@
 """Opens files that a user names: plain files only, and no more of them than is wanted.
 
-A name may lead to anything: a device without an end (`/dev/zero`), a pipe that nobody writes to, a
-folder. What is wrong is an OSError whose `strerror` says it, as where a file is missing.
+A name may lead to anything: a device without an end (`/dev/zero`), a pipe without a writer, a
+folder. Each is refused with an OSError whose `strerror` says what is wrong, like a missing file.
 """
 
 from __future__ import annotations

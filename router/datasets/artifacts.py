@@ -45,7 +45,7 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _KEY = re.compile(r"[A-Za-z0-9_=@-][A-Za-z0-9._=@-]*(/[A-Za-z0-9_=@-][A-Za-z0-9._=@-]*)*")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _INCOMING = ".incoming"
-# Of other temporary folders, nobody holds a lock.
+# Only temporary folders with this prefix are locked while they are in use.
 _FOLDERS = "evalrouter-files-"
 _MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
 
@@ -136,7 +136,7 @@ def parse_s3(url: str) -> tuple[str, str]:
 def temporary_folder() -> Iterator[Path]:
     """Make a folder that is removed afterwards. Raises ArtifactError where that fails.
 
-    Where its process is killed, it stays until somebody calls `remove_abandoned_folders`.
+    Where its process is killed, it stays until the next call of `remove_abandoned_folders`.
     """
     try:
         made = tempfile.TemporaryDirectory(prefix=_FOLDERS)
@@ -144,7 +144,7 @@ def temporary_folder() -> Iterator[Path]:
     except OSError as error:
         raise ArtifactError(f"no temporary folder can be made: {error}") from error
     try:
-        with suppress(OSError):  # some file systems have no locks, and then nobody removes it
+        with suppress(OSError):  # a file system without locks: no other process removes it
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         with made as name:
             yield Path(name)

@@ -312,7 +312,7 @@ async def test_a_deletion_names_bundles_of_shadows_that_have_ended_or_are_gone(s
 async def test_a_bundle_that_cannot_be_put_into_its_place_is_not_on_record(services, tmp_path):
     rollout = await ended(services)
     place = tmp_path / "b.zip"
-    # A folder that somebody makes meanwhile.
+    # A folder appears in its place meanwhile.
     options = BundleOptions(progress=lambda *_: place.mkdir(exist_ok=True))
     with pytest.raises(ArtifactError, match="cannot write the evidence of"):
         await services.evidence.write(rollout.id, place, options, replace=False, actor="ann")

@@ -67,6 +67,11 @@ def struct(kind: type[msgspec.Struct], *, without: type[msgspec.Struct] | None =
     return table(("key", "type", "default", "meaning"), rows) if rows else "No keys of its own."
 
 
+def section(kind: type[msgspec.Struct], title: str = "", *, level: int = 3) -> str:
+    """Return a section about a Struct: its summary and its keys, below its name or a title."""
+    return f"{'#' * level} {title or kind.__name__}\n\n{summary(kind)}\n\n{struct(kind)}\n"
+
+
 def attributes_of(kind: type) -> dict[str, str]:
     """Return the description of each attribute in the docstrings of a class and its bases."""
     meanings: dict[str, str] = {}
@@ -156,11 +161,8 @@ def _is_met(bound: float | None) -> bool:
 
 def config() -> str:
     """Describe every Struct of the config except those of providers."""
-    parts = []
-    for kind in structs_below(Config):
-        title = "Top level" if kind is Config else kind.__name__
-        parts.append(f"### {title}\n\n{summary(kind)}\n\n{struct(kind)}\n")
-    return "\n".join([*parts, *engines()])
+    first, *inner = structs_below(Config)
+    return "\n".join([section(first, "Top level"), *map(section, inner), *engines()])
 
 
 def engines() -> list[str]:
@@ -171,11 +173,7 @@ def engines() -> list[str]:
         first, *inner = structs_below(kind)
         intro = f"{summary(kind)} `engine: {name}`. All keys of [ModelConfig](#modelconfig), and:"
         parts.append(f"### {first.__name__}\n\n{intro}\n\n{struct(kind, without=ModelConfig)}\n")
-        parts += [
-            f"### {struct_below.__name__}\n\n{summary(struct_below)}\n\n{struct(struct_below)}\n"
-            for struct_below in inner
-            if struct_below not in described
-        ]
+        parts += [section(each) for each in inner if each not in described]
         described |= set(inner)
     return parts
 
@@ -183,9 +181,7 @@ def engines() -> list[str]:
 def run_document() -> str:
     """Describe the run document and the Structs in it."""
     first, *inner = structs_below(RunDocument)
-    parts = [struct(first) + "\n"]
-    parts += [f"### {kind.__name__}\n\n{summary(kind)}\n\n{struct(kind)}\n" for kind in inner]
-    return "\n".join(parts)
+    return "\n".join([struct(first) + "\n", *map(section, inner)])
 
 
 def kinds() -> str:
@@ -212,7 +208,7 @@ def kinds() -> str:
         if base is not ProviderConfig:
             text += f" All keys of [{base.__name__}](#{base.__name__.lower()}), and:"
         parts += [text + "\n", struct(first, without=base) + "\n"]
-        parts += [f"#### {each.__name__}\n\n{summary(each)}\n\n{struct(each)}\n" for each in inner]
+        parts += [section(each, level=4) for each in inner]
     return "\n".join(parts)
 
 

@@ -9,7 +9,7 @@ import msgspec
 from evaluators.document import RunDocument
 from router.api.request_bodies import BODIES
 from router.config.schema import Config
-from tooling.keys import struct, structs_below, summary
+from tooling.keys import section, structs_below, summary
 
 _LINK = re.compile(r"\]\(#(\w+)\)")
 
@@ -32,16 +32,17 @@ def bodies() -> str:
     parts = []
     described: set[type[msgspec.Struct]] = set()
     for kind, takers in operations.items():
-        parts.append(f"### {', '.join(takers)}\n\n")
+        title = ", ".join(takers)
         if page := elsewhere.get(kind):
             anchor = "" if kind is RunDocument else f"#{kind.__name__.lower()}"
-            parts.append(f"{summary(kind)} Its keys: [{kind.__name__}]({page}{anchor}).\n\n")
+            keys = f"Its keys: [{kind.__name__}]({page}{anchor})."
+            parts.append(f"### {title}\n\n{summary(kind)} {keys}\n")
             continue
-        parts.append(f"{summary(kind)}\n\n{struct(kind)}\n\n")
+        parts.append(section(kind, title))
         for inner in structs_below(kind)[1:]:
             if inner not in elsewhere and inner not in described:
                 described.add(inner)
-                parts.append(f"#### {inner.__name__}\n\n{summary(inner)}\n\n{struct(inner)}\n\n")
+                parts.append(section(inner, level=4))
     pages = {kind.__name__.lower(): page for kind, page in elsewhere.items()}
-    text = _LINK.sub(lambda link: f"]({pages.get(link[1], '')}#{link[1]})", "".join(parts))
-    return f"{text}These take none, or `{{}}`: {', '.join(without)}.\n"
+    text = _LINK.sub(lambda link: f"]({pages.get(link[1], '')}#{link[1]})", "\n".join(parts))
+    return f"{text}\nThese take none, or `{{}}`: {', '.join(without)}.\n"

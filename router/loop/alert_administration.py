@@ -30,7 +30,7 @@ MAX_SILENCE_S = 366 * 86400.0
 
 
 class SilenceRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """For how long nobody is to be told of an alert.
+    """A silence of an alert: for how long no message about it is sent.
 
     Attributes:
         reason: why; it is shown with the alert.

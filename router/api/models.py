@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 import msgspec
-from litestar import Request, get
+from litestar import get
 from litestar.params import FromPath
 
 from providers.errors import ModelNotFoundError
 from providers.names import check_name
-from router.api.access import caller
+from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
 from router.gateway.model_lists import Listing, retirement_of
 from router.services import Services
@@ -48,13 +47,10 @@ class Models(msgspec.Struct):
     object: str = "list"
 
 
-AnyRequest = Request[Any, Any, Any]
-
-
 @get("/v1/models", tags=["models"], summary="List routes and models")
-async def list_models(services: Injected, request: AnyRequest) -> Models:
+async def list_models(services: Injected, caller: InjectedCaller) -> Models:
     """List every name that `model` may have in a request with this key."""
-    allowed = _allowed(request)
+    allowed = _allowed(caller)
     if allowed is not None:
         permitted = (_row_of(services, name) for name in allowed)
         return Models([row for row in permitted if row is not None], {})
@@ -69,11 +65,11 @@ async def list_models(services: Injected, request: AnyRequest) -> Models:
 
 
 @get("/v1/models/{model:path}", tags=["models"], summary="Look one model up")
-async def show_model(services: Injected, request: AnyRequest, model: FromPath[str]) -> ModelRow:
+async def show_model(services: Injected, caller: InjectedCaller, model: FromPath[str]) -> ModelRow:
     """Show one route or `provider/model`, as OpenAI's client requests it."""
     name = model.lstrip("/")
     check_name(name, "model")
-    allowed = _allowed(request)
+    allowed = _allowed(caller)
     # Raises for names that no request could be sent to.
     [target, *_] = services.routes.table.plan(name, 0.0).targets
     row = _row_of(services, name)
@@ -111,9 +107,9 @@ def _known(services: Services, provider: str, listing: Listing) -> Collection[st
     return models
 
 
-def _allowed(request: AnyRequest) -> tuple[str, ...] | None:
-    """Return the names that the request's key is confined to; None for any."""
-    row = caller(request).key
+def _allowed(caller: Caller) -> tuple[str, ...] | None:
+    """Return the names that the caller's key is confined to; None for any."""
+    row = caller.key
     return None if row is None or row.routes is None else tuple(row.routes)
 
 

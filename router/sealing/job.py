@@ -123,8 +123,10 @@ class Sealing:
             StoreError: what was sealed until then stays so.
             ArtifactError: likewise; a file that cannot be read has not kept others from their turn.
         """
-        if not await self._lease.claim():
-            return None
+        async with self._lease.held() as is_held:
+            return await self._round() if is_held else None
+
+    async def _round(self) -> SealingResult:
         self._renewed()
         files = requests = size = deleted = 0
         failures: list[str] = []
@@ -144,8 +146,6 @@ class Sealing:
             deleted = await self._delete_outdated(failures)
         except _LeaseLostError:
             log.info("another process goes on sealing requests")
-        finally:
-            await asyncio.shield(self._lease.release())
         if failures:
             more = f" (and {len(failures) - 1} more errors)" if len(failures) > 1 else ""
             raise ArtifactError(f"{failures[0]}{more}")

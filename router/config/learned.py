@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from providers.base import NotNegative, Positive
-from router.config.section import Section
+from router.config.section import Names, Section
 
 # `feedback:NAME`, or the name of an output of a metric.
 FEEDBACK = "feedback:"
@@ -65,7 +65,7 @@ class LearnedRoute(Section, frozen=True, kw_only=True):
     embed_seconds: Annotated[float, msgspec.Meta(gt=0, le=10)] = 0.05
     max_age_days: Positive = 30.0
     learn_every_hours: Annotated[float, msgspec.Meta(ge=1, le=10_000)] | None = None
-    runs: Annotated[tuple[str, ...], msgspec.Meta(max_length=256)] = ()
+    runs: Names = ()
 
 
 def learned_problems(

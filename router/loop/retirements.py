@@ -306,7 +306,7 @@ class Retirements:
                 f"The route {route_name} stores no bodies; set `record: full` for a while, or name "
                 "a dataset of your own in the run document."
             )
-        weighted = [each.model for each in route.targets if each.weight]
+        weighted = route.weighted
         change = _route_change(route_name, weighted, target, candidate)
         if not change and len(weighted) > 1:
             notes.append(

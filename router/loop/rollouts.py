@@ -332,10 +332,9 @@ class Rollouts:
     def _check_candidate(self, name: str, route: Route, candidate: str) -> None:
         """Refuse a candidate that is no target, or the incumbent."""
         self._check_target(candidate)
-        weighted = [target.model for target in route.targets if target.weight]
-        if candidate not in weighted:
+        if candidate not in route.weighted:
             return
-        if weighted == [candidate]:
+        if route.weighted == (candidate,):
             message = f"{candidate} is what the route {name!r} has already: its incumbent."
         else:
             message = (

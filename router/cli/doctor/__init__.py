@@ -107,7 +107,7 @@ def _examined(path: Path | None, limit_s: float) -> Results:
     findings = [
         _described(source, config),
         *(Finding("environment", "warning", text) for text in unread_variables(path)),
-        *(Finding("watches", "warning", text) for text in _small_references(config)),
+        *(Finding("watches", "warning", text) for text in small_references(config.watches)),
         *(Finding("environment", "note", text) for text in answered_variables(path)),
         *results.findings,
         *hosts.routes(),
@@ -122,10 +122,6 @@ def _examined(path: Path | None, limit_s: float) -> Results:
             for finding in findings
         ]
     )
-
-
-def _small_references(config: Config | None) -> list[str]:
-    return [] if config is None else small_references(config.watches)
 
 
 def _of_machine(config: Config | None) -> list[PlannedCheck]:

@@ -15,7 +15,7 @@ from router.config.documents import Document, DocumentPath, Problem
 from router.config.providers import Providers, header_problems, wrong_with_address
 from router.config.routes import target_problem
 from router.config.section import NAME, Section
-from router.config.watches import LIVE_SIGNALS
+from router.config.watches import LIVE_SIGNALS, VERSION_NAMES
 
 # What an alert tells of a rollout: its state.
 DECISIONS = ("paused", "rolling_back", "rolled_back", "aborted", "promoted")
@@ -60,12 +60,15 @@ _FEWEST: Mapping[AlertSubject, int] = {"errors": 20, "first_byte": 20, "duration
 _ABOUT_KEYS = frozenset({"budget", "burn"})
 _WITH_QUANTILE = frozenset({"first_byte", "duration"})
 # The labels of conditions that are not measured, each with the values that are known beforehand.
-_CHANGES = ("model", "system_fingerprint")
 LABELS: Mapping[AlertSubject, Mapping[str, tuple[str, ...]]] = {
     "breaker": {"target": ()},
     "rollout": {"route": (), "candidate": (), "decision": DECISIONS, "rollout": ()},
     "shadow": {"route": ()},
-    "drift": {"watch": (), "target": (), "signal": ("probe", *LIVE_SIGNALS, *_CHANGES, "no_data")},
+    "drift": {
+        "watch": (),
+        "target": (),
+        "signal": ("probe", *LIVE_SIGNALS, *VERSION_NAMES, "no_data"),
+    },
     "retirement": {"target": ()},
     "schedule": {"schedule": (), "problem": ("run", "gate", "missed", "skipped")},
 }
@@ -289,17 +292,17 @@ def _label_problems(
     named: Mapping[str, Collection[str]],
 ) -> Iterator[Problem]:
     """Yield labels that no condition of the rule's subject has, so that it would match none."""
-    labels = LABELS.get(rule.subject, {})
+    labels = LABELS.get(rule.subject)
+    if labels is None:
+        return
     for key, label, given in (
         ("routes", "route", rule.routes),
         ("targets", "target", rule.targets),
     ):
-        if labels and given and label not in labels:
+        if given and label not in labels:
             yield document.problem((*place, key), f"{rule.subject} has no {label}")
     for name, value in rule.labels.items():
         at = (*place, "labels", name)
-        if not labels:
-            continue
         if name not in labels:
             near = closest(name, labels)
             yield document.problem(at, f"{rule.subject} has no label {name!r}.{near}")

@@ -19,6 +19,10 @@ from router.config.section import NAME, Section
 LiveSignal = Literal["refusals", "length", "language", "cost"]
 LIVE_SIGNALS: tuple[LiveSignal, ...] = ("refusals", "length", "language", "cost")
 
+# What a host claims to be; another name is a change.
+VersionName = Literal["model", "system_fingerprint"]
+VERSION_NAMES: tuple[VersionName, ...] = ("model", "system_fingerprint")
+
 FEWEST_PROBES = 15
 """With fewer probes of reference even the largest change right after it may never be found."""
 
@@ -173,9 +177,8 @@ def _watched_problem(target: str, providers: Collection[str], routes: Mapping[st
 
 def watched_route_problem(name: str, route: Route) -> str:
     """Return why a route cannot be watched; "" where all its requests go to one target."""
-    models = {each.model for each in route.targets if each.weight}
-    if len(models) > 1:
-        names = ", ".join(sorted(models))
+    if len(route.weighted) > 1:
+        names = ", ".join(sorted(route.weighted))
         return f"the route {name} has several targets ({names}); watch each by its own name"
     return ""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from router.config.alerts import AlertSubject
+from router.config.watches import VERSION_NAMES
 from router.loop.alerts import AlertCondition
 from router.loop.watches import WatchView
 from router.store.watches import PROBE
@@ -57,7 +58,7 @@ def _conditions(view: WatchView) -> list[AlertCondition]:
                 link=link,
             )
         )
-    for what in ("model", "system_fingerprint"):
+    for what in VERSION_NAMES:
         changes = [change for change in view.changes if change.what == what]
         if changes:
             names = ", ".join(change.name for change in changes[:5])

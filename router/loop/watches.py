@@ -32,8 +32,10 @@ from providers.errors import (
 )
 from router.config.watches import (
     LIVE_SIGNALS,
+    VERSION_NAMES,
     LiveSignal,
     LiveWatch,
+    VersionName,
     WatchSettings,
     watched_route_problem,
 )
@@ -96,7 +98,7 @@ class VersionChange(msgspec.Struct, frozen=True, kw_only=True):
         requests: how many answers had it.
     """
 
-    what: Literal["model", "system_fingerprint"]
+    what: VersionName
     name: str
     first_at: float
     requests: int
@@ -755,8 +757,7 @@ _WORDS = {
 def _changes(until: float, versions: Sequence[ModelVersion]) -> list[VersionChange]:
     """Return the names that were first seen after a moment, where there were others before."""
     changes: list[VersionChange] = []
-    whats: tuple[Literal["model", "system_fingerprint"], ...] = ("model", "system_fingerprint")
-    for what in whats:
+    for what in VERSION_NAMES:
         known = {getattr(each, what) for each in versions if each.first_at <= until}
         new: dict[str, list[ModelVersion]] = {}
         for version in versions:

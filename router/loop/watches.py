@@ -82,6 +82,8 @@ _AT_ONCE = 4
 _MAX_OCCURRENCES = 500
 # Among so many, the last one that took place is looked for; others were missed.
 _LAST = 20
+# Of why a probe is missing, or has failed, so many characters are stored.
+_MAX_WHY = 1000
 # A host that names more new versions than this since the reference names a new one all the time.
 _MAX_CHANGES = 20
 
@@ -314,7 +316,7 @@ class Watches:
         except Exception as error:
             # One that is not finished would be sent again and again, and paid for each time.
             why = error.message if isinstance(error, EvalrouterError) else f"a fault: {error!r}"
-            await self._finish(name, due, "failed", {"why": why[:1000]})
+            await self._finish(name, due, "failed", {"why": why[:_MAX_WHY]})
             raise
         finally:
             renewing.cancel()
@@ -371,7 +373,7 @@ class Watches:
             drawn = Drawn(why=why)
         else:
             drawn = await ProbeSender(watch, sent, target, self._requester).send()
-        probe = WatchProbe(
+        missing = WatchProbe(
             watch=name,
             reference=reference.number,
             kind="missing",
@@ -381,11 +383,11 @@ class Watches:
             cost_usd=drawn.cost_usd,
             model=drawn.model[:200],
             system_fingerprint=drawn.system_fingerprint[:200],
-            why=drawn.why[:1000],
+            why=drawn.why[:_MAX_WHY],
         )
         history = await self._store.watch_values(name, reference.number, PROBE)
+        probe = missing
         changes: dict[str, Any] = {}
-        missing = probe
         if not drawn.why:
             comparison = ReferenceComparison(watch, reference, history)
             try:
@@ -396,7 +398,7 @@ class Watches:
                 # The probe is stored all the same, because it has cost something.
                 log.exception("%s: the answers cannot be compared", name)
                 probe = msgspec.structs.replace(
-                    missing, why=f"the answers cannot be compared: {error}"[:1000]
+                    missing, why=f"the answers cannot be compared: {error}"[:_MAX_WHY]
                 )
         try:
             await self._store.add_watch_probe(
@@ -417,7 +419,7 @@ class Watches:
         if reference is None:
             return
         probe = WatchProbe(
-            watch=name, reference=reference.number, kind="missing", at=at, why=why[:1000]
+            watch=name, reference=reference.number, kind="missing", at=at, why=why[:_MAX_WHY]
         )
         history = await self._store.watch_values(name, reference.number, PROBE)
         await self._store.add_watch_probe(probe, counted=len(history))

@@ -424,11 +424,14 @@ class LearnedRoutes(DeletionStep):
 
         What others said of the same request goes with it, until the route is learned again.
         """
+        if not feedback.record_id:
+            # No row is made of feedback about a request that is not recorded.
+            return
         quality = f"{FEEDBACK}{feedback.name}"
         models = [
             model
             for model in await self._store.learned_models(feedback.route, limit=1000)
-            if feedback.record_id and model.settings.get("quality") == quality
+            if model.settings.get("quality") == quality
         ]
         if any(model.state == "learning" for model in models):
             # It may have read the feedback already; so it is refused when it is ready.

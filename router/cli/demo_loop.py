@@ -25,7 +25,7 @@ from rich.console import Console
 from evaluators.reports.report import Report
 from evaluators.reports.table import to_table
 from providers.errors import EvalrouterError
-from router.cli.commands import counted, escape
+from router.cli.commands import counted, print_text
 from router.config.loading import load
 from router.datasets.registry import SHOWN_HASH
 from router.server import background
@@ -241,7 +241,7 @@ class _Loop:
         self._console.rule(f"[bold]{text}", align="left")
 
     def _say(self, text: str) -> None:
-        self._console.print(escape(text), highlight=False, soft_wrap=True)
+        print_text(text, console=self._console)
 
     async def _get(self, path: str, **query: Any) -> Any:
         return _checked(await self._http.get(path, params=query))

@@ -13,7 +13,7 @@ import msgspec
 
 from providers.errors import ConfigError
 from providers.local_servers.discovery import USUAL_PORTS, LocalServer, discover
-from router.cli.commands import err, escape, json_option, print_json, print_text
+from router.cli.commands import err, json_option, print_json, print_text
 from router.config.loading import DEFAULT_FILE, parse
 from router.config.template import first_config, first_model, key_variable, keys_in
 
@@ -119,7 +119,7 @@ def _print(written: Written) -> None:
     print_text(f"wrote {written.path}; its route `assistant` sends requests to {written.model}")
     err.print("next:", highlight=False)
     for command in written.next:
-        err.print(f"  {escape(command)}", highlight=False, soft_wrap=True)
+        print_text(f"  {command}", console=err)
 
 
 def _described(server: LocalServer) -> str:

@@ -20,6 +20,7 @@ from router.cli.commands import (
     local_time,
     out,
     print_json,
+    print_text,
     reason_argument,
     with_services,
 )
@@ -146,11 +147,7 @@ def rollout_list(route: str | None, limit: int, config_path: Path | None, *, as_
         out.print("No rollouts yet.")
     for row in rollouts:
         _print_title(row)
-        out.print(
-            f"  {_percent(row.weight)} since {local_time(row.created_at)}: {escape(row.reason)}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        print_text(f"  {_percent(row.weight)} since {local_time(row.created_at)}: {row.reason}")
 
 
 @rollout.command("status")
@@ -236,7 +233,7 @@ def _print_title(row: Rollout) -> None:
 def _print(report: RolloutReport) -> None:
     row = report.rollout
     _print_title(row)
-    out.print(f"  {escape(row.reason)}", highlight=False, soft_wrap=True)
+    print_text(f"  {row.reason}")
     out.print(f"\n  {_steps(row)}\n", highlight=False, soft_wrap=True)
     for line in _signals(report):
         out.print(line, highlight=False, soft_wrap=True)
@@ -347,4 +344,4 @@ def _print_decision(row: RolloutDecision) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    out.print(f"     {escape(row.actor)}: {escape(row.reason)}", highlight=False, soft_wrap=True)
+    print_text(f"     {row.actor}: {row.reason}")

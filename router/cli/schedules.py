@@ -374,7 +374,7 @@ def _print_ended(row: ScheduledRun) -> None:
     if row.result is None:
         return
     if row.result.error:
-        out.print(f"  {escape(row.result.error)}", highlight=False, soft_wrap=True)
+        print_text(f"  {row.result.error}")
     for score in row.result.scores:
         name = f"{score.route} {score.output}"
         if score.estimate is not None:

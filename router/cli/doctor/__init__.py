@@ -12,7 +12,14 @@ import msgspec
 
 from providers.errors import ConfigError
 from providers.masking import Masks
-from router.cli.commands import config_option, escape, json_option, out, print_json
+from router.cli.commands import (
+    config_option,
+    escape,
+    json_option,
+    out,
+    print_json,
+    print_text,
+)
 from router.cli.doctor import machine, storage
 from router.cli.doctor.findings import Finding, PlannedCheck, Results, run_checks
 from router.cli.doctor.hosts import ProviderChecks
@@ -188,7 +195,7 @@ def _print(diagnosis: Diagnosis) -> None:
         )
         if finding.remedy:
             indent = " " * (wide + 11)
-            out.print(f"{indent}{escape(finding.remedy)}", highlight=False, soft_wrap=True)
+            print_text(f"{indent}{finding.remedy}")
     failures = sum(finding.status == "failure" for finding in diagnosis.findings)
     warnings = sum(finding.status == "warning" for finding in diagnosis.findings)
     out.print(f"failures: {failures}, warnings: {warnings}", highlight=False)

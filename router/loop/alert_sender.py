@@ -31,7 +31,7 @@ from router.loop.alert_messages import signature_headers
 from router.store.alerts import AlertMessage, AlertStore
 
 CONNECT_S = 5.0
-# So much of an answer is read, of which the beginning of an error is kept; the rest is dropped.
+# So much of an answer is read; the error that is stored has its beginning.
 MAX_ANSWER_BYTES = 64 * 1024
 FIRST_WAIT_S, MAX_WAIT_S = 5.0, 600.0
 # What may succeed another time.

@@ -317,7 +317,7 @@ class Schedules:
 
 
 def _check_passed(run: ScheduledRun) -> None:
-    """Refuse a run that nobody has named and that did not pass its gates. Raises ConflictError."""
+    """Refuse the last run where it did not pass its gates. Raises ConflictError."""
     if run.result is not None and run.result.gate == "failed":
         raise ConflictError(
             f"{run.run_id}, the last run of {run.schedule} that completed, does not pass "

@@ -131,8 +131,8 @@ def _checked(text: str) -> str:
         if not _ALLOWED.fullmatch(field):
             raise InputError(f"{line!r}: {field!r} is no {name}", param="cron")
     _read(line, fields)
-    for name, field in zip(_FIELDS, fields, strict=True):
-        for step, values in _steps(field, _FIELDS[name]):
+    for size, field in zip(_FIELDS.values(), fields, strict=True):
+        for step, values in _steps(field, size):
             if step > values:
                 raise InputError(
                     f"{line!r}: in {field!r}, a step of {step} goes beyond {values} values, so "

@@ -145,7 +145,7 @@ async def test_a_dataset_of_requests_takes_its_answers_along(store):
         await store.begin_reference(a_reference(watch=name, dataset_hash=version.hash))
         assert not await store.delete_dataset(name, version.hash)
     assert (await store.watch_reference("d")).anchor == {}
-    # Nobody's requests are in it.
+    # None of its rows is a copy of a request.
     assert (await store.watch_reference("e")).anchor
 
 

@@ -97,22 +97,19 @@ class Guard:
             if own_path is not None and is_browser:
                 scope |= {"path": own_path, "raw_path": own_path.encode()}
             elif own_path is not None:
-                send = _varying(send)
+                # A browser gets another answer.
+                send = _with_header(send, b"vary", b"accept")
             if is_page and presented_key.signed_in is not None:
                 send = await self._renewing(presented_key.signed_in, scope["scheme"], send)
         await self._app(scope, receive, send)
 
     async def _check(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> PresentedKey:
         required = self._keys.required
-        if path in PUBLIC_PATHS or path.startswith(PUBLIC_PREFIXES):
-            # Load balancers call a machine by its address.
+        public = path in PUBLIC_PATHS or path.startswith(PUBLIC_PREFIXES)
+        if public or not required:
             if not required:
-                self._hosts.check(headers.get(b"host"), addresses=True)
-            if method not in SAFE_METHODS:
-                self._origins.check(headers)
-            return PresentedKey(None, required)
-        if not required:
-            self._hosts.check(headers.get(b"host"))
+                # Load balancers call a machine by its address.
+                self._hosts.check(headers.get(b"host"), addresses=public)
             if method not in SAFE_METHODS:
                 self._origins.check(headers)
             return PresentedKey(None, required)
@@ -144,25 +141,18 @@ class Guard:
         if renewed is None:
             return send
         cookie = session_cookie(renewed.token, self._server, scheme).to_encoded_header()
-
-        async def send_renewed(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                headers = [*message.get("headers", ()), (b"set-cookie", cookie)]
-                message = {**message, "headers": headers}
-            await send(message)
-
-        return send_renewed
+        return _with_header(send, b"set-cookie", cookie)
 
 
-def _varying(send: Send) -> Send:
-    """Return a `send` that says of the answer that a browser gets another one."""
+def _with_header(send: Send, name: bytes, value: bytes) -> Send:
+    """Return a `send` that adds a header to the answer."""
 
-    async def send_varying(message: Any) -> None:
+    async def send_with_header(message: Any) -> None:
         if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", ()), (b"vary", b"accept")]}
+            message = {**message, "headers": [*message.get("headers", ()), (name, value)]}
         await send(message)
 
-    return send_varying
+    return send_with_header
 
 
 async def _send_to(location: str, send: Send) -> None:

@@ -6,6 +6,7 @@ JavaScript.
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,8 +16,12 @@ from urllib.parse import urlencode
 from litestar import Response
 
 from providers.errors import RequestError
+from router.api.access import Caller
+from router.api.page_layout import rendered
 
 ROWS_PER_PAGE = 100
+# Rows of an export.
+MAX_EXPORTED = 10_000
 Export = Literal["", "csv"]
 _Row = TypeVar("_Row")
 
@@ -46,6 +51,7 @@ class TableView:
         sort: the key of the column that it is sorted by, behind `-` where the last comes first.
         filters: the parameters that say which rows it has; "" for those that say nothing.
         after: the key of the last row of the page before; "" for the first page.
+        export: what it is saved as; "" for a page.
 
     Raises:
         RequestError: it cannot be sorted so.
@@ -59,12 +65,16 @@ class TableView:
         sort: str,
         filters: Mapping[str, str],
         after: str = "",
+        export: Export = "",
     ) -> None:
         self.path = path
         self.columns = columns
+        self.is_export = bool(export)
+        self.size = MAX_EXPORTED if export else ROWS_PER_PAGE
         self.descending = sort.startswith("-")
         self.sort = sort.removeprefix("-")
         self.is_later = bool(after)
+        self._after = after
         self._filters = {name: value for name, value in filters.items() if value}
         self._next_key: str | None = None
         sortable = [column.key for column in columns if column.sorts]
@@ -103,17 +113,15 @@ class TableView:
         sort = f"{'-' if self.descending else ''}{self.sort}"
         return f"{self.path}?{urlencode({**self._filters, 'sort': sort, **changes})}"
 
-    def page(self, rows: list[_Row], key: Callable[[_Row], str], size: int) -> list[_Row]:
-        """Return the rows of this page, given one more of them where another page follows."""
-        if len(rows) > size:
-            rows = rows[:size]
+    def page(self, rows: list[_Row], key: Callable[[_Row], str]) -> list[_Row]:
+        """Return the rows of this page, given one more than `size` where another page follows."""
+        if len(rows) > self.size:
+            rows = rows[: self.size]
             self._next_key = key(rows[-1])
         return rows
 
-    def page_of(
-        self, rows: Iterable[_Row], key: Callable[[_Row], str], after: str, size: int
-    ) -> list[_Row]:
-        """Return the rows of this page, given all of them.
+    def page_of(self, rows: Iterable[_Row], key: Callable[[_Row], str]) -> list[_Row]:
+        """Return the rows of this page, given all of them; an export begins with the first.
 
         Rows are sorted by the attribute that the column is named after, then by their keys; those
         without a value come first.
@@ -124,12 +132,41 @@ class TableView:
             return value is not None, value, key(row)
 
         ordered = sorted(rows, key=place, reverse=self.descending)
-        if after:
-            places = [number for number, row in enumerate(ordered) if key(row) == after]
+        if self._after and not self.is_export:
+            places = [number for number, row in enumerate(ordered) if key(row) == self._after]
             if not places:
                 raise RequestError("The row that this page began after is gone.", param="after")
             ordered = ordered[places[0] + 1 :]
-        return self.page(ordered, key, size)
+        return self.page(ordered, key)
+
+
+async def table_response(
+    name: str,
+    caller: Caller,
+    view: TableView,
+    rows: Iterable[Mapping[str, Any]],
+    **values: Any,
+) -> Response[Any]:
+    """Return a table as its page, or as the file that it is to be saved as.
+
+    Args:
+        name: of the template in `router/web`, and of the file.
+        caller: whose page it is.
+        view: which page it is.
+        rows: cells by the columns' keys.
+        values: what the template has besides.
+    """
+    if view.is_export:
+        return await asyncio.to_thread(csv_response, name, view.columns, rows)
+    return await rendered(
+        f"{name}.html",
+        caller,
+        title=name.capitalize(),
+        current=view.path,
+        view=view,
+        rows=list(rows),
+        **values,
+    )
 
 
 def csv_response(

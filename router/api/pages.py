@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from litestar import Request, Response
 from litestar.params import FromPath, FromQuery
@@ -15,7 +15,7 @@ from litestar.params import FromPath, FromQuery
 from router.api.access import Caller, InjectedCaller, reach_of
 from router.api.injection import Injected
 from router.api.page_layout import page, rendered, utc
-from router.api.page_tables import ROWS_PER_PAGE, Export, TableColumn, TableView, csv_response
+from router.api.page_tables import Export, TableColumn, TableView, table_response
 from router.loop.dataset_owners import key_of
 from router.services import Services
 from router.store.experiments import Experiment
@@ -23,8 +23,6 @@ from router.store.review import ReviewFilter
 from router.store.runs import Run, RunFilter, RunState
 from router.store.traffic import TrafficFilter, TrafficTotal
 
-# Rows of an export.
-MAX_EXPORTED = 10_000
 # Of the numbers on the home page: little enough to be added up at once.
 RECENT_S = 300.0
 _LISTED_ROUTES = 1000
@@ -161,19 +159,16 @@ async def route_list(
 ) -> Response[Any]:
     """Show the routes; `q` is a part of a name or of a target."""
     rows = [row for row in _routes(services) if q.lower() in f"{row.name} {row.targets}".lower()]
-    view = TableView("/routes", _ROUTE_COLUMNS, sort=sort, filters={"q": q}, after=after)
-    if export:
-        shown = view.page_of(rows, _name, "", MAX_EXPORTED)
-        return csv_response("routes", _ROUTE_COLUMNS, (row._asdict() for row in shown))
-    return await rendered(
-        "routes.html",
+    view = TableView(
+        "/routes", _ROUTE_COLUMNS, sort=sort, filters={"q": q}, after=after, export=export
+    )
+    return await table_response(
+        "routes",
         caller,
-        title="Routes",
-        current="/routes",
-        view=view,
+        view,
+        (row._asdict() for row in view.page_of(rows, _name)),
         q=q,
-        rows=view.page_of(rows, _name, after, ROWS_PER_PAGE),
-        providers=[(name, provider.kind) for name, provider in services.config.providers.items()],
+        providers=list(services.config.providers),
     )
 
 
@@ -207,7 +202,7 @@ async def run_list(
 ) -> Response[Any]:
     """Show the runs; `after` is the id of the last run of the page before."""
     filters = {"state_is": state_is, "experiment": experiment, "tag": tag}
-    view = TableView("/runs", _RUN_COLUMNS, sort=sort, filters=filters, after=after)
+    view = TableView("/runs", _RUN_COLUMNS, sort=sort, filters=filters, after=after, export=export)
     matching = RunFilter(
         state=state_is or None,
         experiment=experiment or None,
@@ -216,23 +211,17 @@ async def run_list(
     )
     runs = await services.store.runs(
         matching,
-        limit=MAX_EXPORTED if export else ROWS_PER_PAGE + 1,
+        limit=view.size + 1,
         before=after or None,
         oldest_first=not view.descending,
     )
-    if export:
-        return await asyncio.to_thread(csv_response, "runs", _RUN_COLUMNS, map(_run_cells, runs))
-    return await rendered(
-        "runs.html",
+    return await table_response(
+        "runs",
         caller,
-        title="Runs",
-        current="/runs",
-        view=view,
-        rows=[_run_cells(run) for run in view.page(runs, lambda run: run.id, ROWS_PER_PAGE)],
-        experiment=experiment,
-        tag=tag,
-        state_is=state_is,
-        states=("queued", "running", "paused", "completed", "failed", "cancelled"),
+        view,
+        map(_run_cells, view.page(runs, lambda run: run.id)),
+        **filters,
+        states=get_args(RunState),
     )
 
 
@@ -292,21 +281,15 @@ async def experiment_list(
     """Show the experiments; `tag` is one that they have."""
     experiments = await services.store.experiments(tag=tag or None)
     view = TableView(
-        "/experiments", _EXPERIMENT_COLUMNS, sort=sort, filters={"tag": tag}, after=after
+        "/experiments",
+        _EXPERIMENT_COLUMNS,
+        sort=sort,
+        filters={"tag": tag},
+        after=after,
+        export=export,
     )
-    if export:
-        shown = view.page_of(experiments, _name, "", MAX_EXPORTED)
-        return csv_response("experiments", _EXPERIMENT_COLUMNS, map(_experiment_cells, shown))
-    shown = view.page_of(experiments, _name, after, ROWS_PER_PAGE)
-    return await rendered(
-        "experiments.html",
-        caller,
-        title="Experiments",
-        current="/experiments",
-        view=view,
-        tag=tag,
-        rows=[_experiment_cells(experiment) for experiment in shown],
-    )
+    shown = map(_experiment_cells, view.page_of(experiments, _name))
+    return await table_response("experiments", caller, view, shown, tag=tag)
 
 
 def _experiment_cells(experiment: Experiment) -> dict[str, Any]:
@@ -363,16 +346,10 @@ async def dataset_list(
         for row in await services.store.datasets(None)
         if q.lower() in row.name.lower() and caller.only in (None, key_of(row))
     ]
-    view = TableView("/datasets", _DATASET_COLUMNS, sort=sort, filters={"q": q}, after=after)
-    if export:
-        shown = view.page_of(versions, lambda version: version.key, "", MAX_EXPORTED)
-        return csv_response("datasets", _DATASET_COLUMNS, (each._asdict() for each in shown))
-    return await rendered(
-        "datasets.html",
-        caller,
-        title="Datasets",
-        current="/datasets",
-        view=view,
-        q=q,
-        rows=view.page_of(versions, lambda version: version.key, after, ROWS_PER_PAGE),
+    view = TableView(
+        "/datasets", _DATASET_COLUMNS, sort=sort, filters={"q": q}, after=after, export=export
+    )
+    shown = view.page_of(versions, lambda version: version.key)
+    return await table_response(
+        "datasets", caller, view, (version._asdict() for version in shown), q=q
     )

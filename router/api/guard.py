@@ -140,8 +140,8 @@ class Guard:
         renewed = await self._sessions.renewed(signed_in)
         if renewed is None:
             return send
-        cookie = session_cookie(renewed.token, self._server, scheme).to_encoded_header()
-        return _with_header(send, b"set-cookie", cookie)
+        cookie = session_cookie(renewed.token, self._server, scheme)
+        return _with_header(send, *cookie.to_encoded_header())
 
 
 def _with_header(send: Send, name: bytes, value: bytes) -> Send:

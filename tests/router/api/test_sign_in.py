@@ -13,6 +13,8 @@ from servers import gateway
 
 from router.api.sign_in import cookie_of, local_path
 from router.gateway.key_administration import create, revoke
+from router.gateway.keys import Keys
+from router.gateway.sessions import Sessions
 from router.store.sqlite import SqliteStore
 
 BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -209,6 +211,27 @@ def test_a_new_session_ends_the_former_one_of_the_browser(world):
         assert http.get("/keys").status_code == 200
         cookie = {"cookie": f"evalrouter_session={former}"}
     assert httpx.get(f"{world.url}/keys", headers=cookie).status_code == 401
+
+
+def test_a_page_exchanges_a_token_that_is_old_for_a_new_one(world):
+    async def begin(store):
+        key = next(row for row in (await store.keys()).by_hash.values() if row.name == "viewer")
+        two_hours_ago = Sessions(store, Keys(), clock=lambda: time.time() - 2 * 3600)
+        return (await two_hours_ago.begin(key)).token
+
+    former = asyncio.run(in_store(world.path, begin))
+    with browser(world.url) as http:
+        http.cookies["evalrouter_session"] = former
+        assert "set-cookie" not in http.get("/keys").headers
+        answer = http.get("/")
+        assert answer.status_code == 200
+        assert "Sign out" in answer.text
+        renewed = answer.cookies["evalrouter_session"]
+        assert renewed not in ("", former)
+        http.cookies.clear()
+        http.cookies["evalrouter_session"] = renewed
+        assert http.get("/keys").status_code == 200
+        assert "set-cookie" not in http.get("/").headers
 
 
 def test_signing_out_ends_the_session_in_every_process(world):

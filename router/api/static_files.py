@@ -51,24 +51,24 @@ class StaticFile(NamedTuple):
 def version() -> str:
     """Return a hash of all files, which changes when one does."""
     digest = hashlib.sha256()
-    for path in _paths():
-        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    for path, body in _contents().items():
+        digest.update(path.name.encode() + b"\0" + hashlib.sha256(body).digest())
     return digest.hexdigest()[:16]
 
 
 @cache
 def _files() -> Mapping[str, StaticFile]:
-    """Read and compress all files: tens of milliseconds."""
-    return {path.name: _file(path) for path in _paths()}
+    """Compress all files: tens of milliseconds."""
+    return {path.name: _file(path, body) for path, body in _contents().items()}
 
 
-def _paths() -> list[Path]:
+@cache
+def _contents() -> Mapping[Path, bytes]:
     paths = (path for folder in (WEB, WEB / "vendor") for path in folder.iterdir())
-    return sorted(path for path in paths if path.suffix in _MEDIA_TYPES)
+    return {path: path.read_bytes() for path in sorted(paths) if path.suffix in _MEDIA_TYPES}
 
 
-def _file(path: Path) -> StaticFile:
-    body = path.read_bytes()
+def _file(path: Path, body: bytes) -> StaticFile:
     bodies: dict[Coding, bytes] = {
         "br": brotli.compress(body, mode=brotli.MODE_TEXT, quality=9),
         "gzip": gzip.compress(body, mtime=0),

@@ -232,6 +232,10 @@ class Caller(NamedTuple):
         """The name of the request's key, and its role; "" without one."""
         return "" if self.key is None else f"{self.key.name} ({self.key.role})"
 
+    def reach_of(self, operation: str) -> Reach:
+        """Return what the sender may do with another operation; all where there is no key."""
+        return "all" if self.key is None else reach_of(operation, self.key.role)
+
     @property
     def actor(self) -> str:
         """Who decides, as it is stored with a decision."""

@@ -29,7 +29,7 @@ from litestar.handlers import HTTPRouteHandler
 from evaluators.reports.cells import verdict_words
 from evaluators.stats.comparison import Comparison
 from providers.errors import EvalrouterError
-from router.api.access import Caller, reach_of
+from router.api.access import Caller
 from router.api.static_files import WEB, version
 
 PAGE_HEADERS = {
@@ -149,11 +149,10 @@ def accepts_html(accept: str) -> bool:
 
 
 def _layout(caller: Caller | None, title: str, current: str) -> dict[str, Any]:
-    role = None if caller is None or caller.key is None else caller.key.role
     shown = [
         entry
         for entry in NAVIGATION
-        if caller is not None and (caller.key is None or reach_of(entry.operation, role) != "no")
+        if caller is not None and caller.reach_of(entry.operation) != "no"
     ]
     return {
         "title": title,

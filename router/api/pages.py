@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from litestar import Request, Response
 from litestar.params import FromPath, FromQuery
 
-from router.api.access import Caller, InjectedCaller, reach_of
+from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
 from router.api.page_layout import page, rendered, utc
 from router.api.page_tables import Export, TableColumn, TableView, table_response
@@ -74,8 +74,7 @@ async def home(
     """Show what goes on: requests, runs, and what waits for people; first steps on a new server."""
 
     def may(operation: str) -> bool:
-        key = caller.key
-        return key is None or reach_of(operation, key.role) == "all"
+        return caller.reach_of(operation) == "all"
 
     store, sees_routes = services.store, may("GET /routes")
     matching = RunFilter(key_id=caller.only)

@@ -10,7 +10,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, quote
 
-from litestar import MediaType, Request, Response, get, post
+from litestar import Request, Response, post
 from litestar.connection import ASGIConnection
 from litestar.datastructures import Cookie
 from litestar.di import NamedDependency
@@ -21,7 +21,7 @@ from litestar.response import Redirect
 from providers.errors import AuthenticationError, BodyTooLargeError, PermissionDeniedError
 from router.api.access import PRESENTED, SAFE_METHODS
 from router.api.injection import Injected
-from router.api.page_layout import PAGE, PAGE_HEADERS, rendered
+from router.api.page_layout import PAGE, PAGE_HEADERS, page, rendered
 from router.config.server import Server
 from router.gateway.sessions import COOKIE, FailedSignIns, Sessions, is_csrf_token
 from router.store.sessions import BrowserSession
@@ -143,7 +143,7 @@ async def check_csrf(
         )
 
 
-@get("/login", media_type=MediaType.HTML, include_in_schema=False, opt={PAGE: True})
+@page("/login")
 async def show_login(
     services: Injected,
     request: Request[Any, Any, Any],

@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from evaluators.reports.cells import ABSENT
 from evaluators.reports.scores import three_digits
 from router.records import Attempt
 from router.web.plots.axes import draw_across, linear_axis
 from router.web.plots.figure import (
-    ABSENT,
     WIDTH,
     Drawing,
     Plot,

@@ -8,14 +8,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from evaluators.reports.cells import ABSENT
 from evaluators.reports.scores import three_digits
 from evaluators.stats.intervals import Interval
 from router.web.plots.axes import draw_up, linear_axis
 from router.web.plots.figure import (
-    ABSENT,
     WIDTH,
     Drawing,
     Plot,
+    ascending,
     empty,
     interval_text,
     isolated,
@@ -52,9 +53,7 @@ def sorted_differences(
     """
     first, second = routes
     title = f"{label(output)} of each sample: {label(first)} less {label(second)}"
-    values = np.asarray(differences, dtype=np.float64).ravel()
-    values = values[np.isfinite(values)]
-    values = np.sort(values[np.abs(values) <= 1e300])[::-1]
+    values = ascending(differences)[::-1]
     if not len(values):
         return empty(title, "No sample has scores of both")
     estimate = None if mean is None else known(mean.estimate)

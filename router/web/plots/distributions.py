@@ -21,6 +21,7 @@ from router.web.plots.figure import (
     WIDTH,
     Drawing,
     Plot,
+    ascending,
     drawn,
     empty,
     fitted,
@@ -52,7 +53,7 @@ def histograms(output: str, values: Mapping[str, ArrayLike]) -> Plot:
         values: route to its scores; those after the first MAX_HISTOGRAMS are in the table only.
     """
     title = f"Distribution of {label(output)} by route"
-    scores = {route: _drawable(given) for route, given in values.items()}
+    scores = {route: ascending(given) for route, given in values.items()}
     if not any(len(given) for given in scores.values()):
         return empty(title, "There are no scores yet")
     shown, rest = drawn(list(scores), MAX_HISTOGRAMS)
@@ -97,7 +98,7 @@ def cumulative_shares(output: str, values: Mapping[str, ArrayLike]) -> Plot:
         values: route to its scores; those after the first MAX_CURVES are in the table only.
     """
     title = f"Cumulative distribution of {label(output)} by route"
-    scores = {route: _drawable(given) for route, given in values.items()}
+    scores = {route: ascending(given) for route, given in values.items()}
     if not any(len(given) for given in scores.values()):
         return empty(title, "There are no scores yet")
     shown, rest = drawn(list(scores), MAX_CURVES)
@@ -113,13 +114,6 @@ def cumulative_shares(output: str, values: Mapping[str, ArrayLike]) -> Plot:
         drawing.line(2, row - 4, 30, row - 4, kind)
         drawing.text(36, row, fitted(route, WIDTH - 36), "label")
     return _with_quartiles(drawing, title, scores, values, rest)
-
-
-def _drawable(values: ArrayLike) -> NDArray[np.float64]:
-    """Return the numbers that can be drawn, in order."""
-    numbers = np.asarray(values, dtype=np.float64).ravel()
-    numbers = numbers[np.isfinite(numbers)]
-    return np.sort(numbers[np.abs(numbers) <= 1e300])
 
 
 def _axis(columns: list[NDArray[np.float64]]) -> Axis:

@@ -18,15 +18,16 @@ from itertools import islice
 from typing import Literal, TypeVar
 
 import msgspec
+import numpy as np
 from markupsafe import Markup
+from numpy.typing import ArrayLike, NDArray
 
-from evaluators.reports.cells import printable
+from evaluators.reports.cells import ABSENT, printable
 from providers.shortening import shortened
 
 WIDTH = 360.0
 TEXT_SIZE = 11.0
 """The size of text in `plots.css`, in the plot's units."""
-ABSENT = "-"
 MAX_LABEL = 200
 """Characters of a name that tables and hints have; a plot has what fits."""
 MAX_TABLE_ROWS = 1000
@@ -242,6 +243,13 @@ def known(value: float | None) -> float | None:
 def finite(values: Iterable[float | None]) -> list[float]:
     """Return the numbers that can be drawn."""
     return [number for number in map(known, values) if number is not None]
+
+
+def ascending(values: ArrayLike) -> NDArray[np.float64]:
+    """Return the numbers of an array that can be drawn, the least first."""
+    numbers = np.asarray(values, dtype=np.float64).ravel()
+    # Comparisons with NaN are false.
+    return np.sort(numbers[np.abs(numbers) <= _LARGEST])
 
 
 def number(value: float | None, places: int, *, sign: bool = False) -> str:

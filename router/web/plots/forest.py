@@ -10,13 +10,12 @@ from collections.abc import Sequence
 
 import msgspec
 
-from evaluators.reports.cells import output_title, plural, verdict_words
+from evaluators.reports.cells import ABSENT, output_title, plural, verdict_words
 from evaluators.reports.report import Report
 from evaluators.reports.scores import OutputInfo, decimals, three_digits
 from evaluators.stats.comparison import Comparison
 from router.web.plots.axes import draw_across, linear_axis
 from router.web.plots.figure import (
-    ABSENT,
     WIDTH,
     Drawing,
     Plot,

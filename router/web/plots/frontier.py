@@ -11,6 +11,7 @@ from typing import Literal
 
 import msgspec
 
+from evaluators.reports.cells import ABSENT
 from evaluators.reports.pareto import dominated_by
 from evaluators.reports.report import Report, dollars
 from evaluators.reports.scores import three_digits
@@ -18,7 +19,6 @@ from evaluators.stats.intervals import Interval
 from router.loop.frontier import Frontier
 from router.web.plots.axes import Axis, draw_across, draw_up, linear_axis, ratio_axis
 from router.web.plots.figure import (
-    ABSENT,
     WIDTH,
     Drawing,
     Plot,

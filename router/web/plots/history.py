@@ -12,13 +12,12 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from evaluators.reports.cells import plural
+from evaluators.reports.cells import ABSENT, plural
 from evaluators.reports.scores import three_digits
 from evaluators.stats.comparison import Verdict
 from router.loop.schedule_results import ScheduledRun
 from router.web.plots.axes import Axis, draw_across, draw_up, is_time, linear_axis, time_axis
 from router.web.plots.figure import (
-    ABSENT,
     WIDTH,
     Drawing,
     Plot,

@@ -13,10 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from evaluators.judge.calibration import MAX_BINS, ScoreBin
-from evaluators.reports.cells import plural
+from evaluators.reports.cells import ABSENT, plural
 from router.web.plots.axes import draw_across, draw_up, linear_axis
 from router.web.plots.figure import (
-    ABSENT,
     WIDTH,
     Drawing,
     Plot,

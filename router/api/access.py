@@ -1,6 +1,6 @@
 """Who may call what: one table of operations and roles. What is not in it is refused.
 
-The role `viewer` has no column, because `reach_of` says it for all: what `admin` may GET.
+The role `viewer` has no column: `reach_of` lets it GET what `admin` may.
 
     ACCESS["GET /eval"]     # RoleAccess(no_key="no", client="own", reviewer="all", admin="all")
 

@@ -1,6 +1,6 @@
 """Tables of pages: columns, sorting, filters, pages by key, and export as CSV.
 
-All of it is in the address, so that a table as somebody sees it can be shared, and works without
+All of it is in the address, so that a link shows others the same table, and works without
 JavaScript.
 """
 

@@ -306,7 +306,7 @@ def test_a_form_that_is_too_large_is_refused(world):
         assert sign_in(http, "x", **many).status_code == 413
 
 
-def test_without_keys_nobody_has_to_sign_in(tmp_path):
+def test_without_keys_the_pages_are_open_and_the_form_leads_home(tmp_path):
     config = f"{{storage: {{database: 'sqlite:///{tmp_path}/e.db', artifacts: '{tmp_path}'}}}}"
     with gateway(config) as url, browser(url) as http:
         assert http.get("/").status_code == 200

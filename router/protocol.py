@@ -767,6 +767,9 @@ class Exchange(msgspec.Struct, eq=False):
     _events: bool = False
     _left: int = -1
 
+    # Shows neither what the client wrote nor any secret.
+    __repr__ = object.__repr__
+
     def wake(self) -> None:
         """Wake the app that waits in `receive`, as there is something new."""
         self._news = True

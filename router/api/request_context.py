@@ -102,6 +102,9 @@ class RequestContext(msgspec.Struct, eq=False):
     received: int = 0
     keep: KeepBodies | None = None
 
+    # Shows neither what the client wrote nor any secret.
+    __repr__ = object.__repr__
+
     @classmethod
     def of(cls, scope: Any, at: float, started: float) -> RequestContext:
         """Return the context of a request that has just come."""

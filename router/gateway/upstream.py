@@ -87,6 +87,9 @@ class UpstreamRequest(msgspec.Struct, frozen=True, eq=False):
     attempts: list[Attempt] | None = None
     trace: Trace | None = None
 
+    # Shows neither what the client wrote nor any secret.
+    __repr__ = object.__repr__
+
 
 class UpstreamResponse(msgspec.Struct, eq=False):
     """An answer that has begun. Read `body`, or iterate `chunks()`; then `aclose()`.
@@ -120,6 +123,9 @@ class UpstreamResponse(msgspec.Struct, eq=False):
     secrets: tuple[bytes, ...]
     _limit: _StreamDeadline | None = None
     _waits: bool = False
+
+    # Shows neither what the client wrote nor any secret.
+    __repr__ = object.__repr__
 
     @classmethod
     def of(

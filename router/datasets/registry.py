@@ -64,10 +64,12 @@ class Lineage(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         sources: of each row that was copied from one.
         made_of: hashes of versions that rows were taken from, and with them their sources.
+        registered: the one of these that is registered, or was; "" for none.
     """
 
     sources: Sequence[RowSource] = ()
     made_of: tuple[str, ...] = ()
+    registered: str = ""
 
 
 NO_LINEAGE = Lineage()
@@ -215,6 +217,7 @@ class DatasetRegistry:
 
         Raises:
             As `add` does.
+            ConflictError: the registered version that rows were taken from is gone.
         """
         check_dataset_name(name)
         made = Source(path=path, name=name, address=source, provenance=dict(provenance))
@@ -246,13 +249,10 @@ class DatasetRegistry:
                 path = folder / f"{name}.jsonl"
                 await in_thread(to_jsonl, [source.path], path, self.max_bytes)
             dataset = await in_thread(_open, path, columns, delimiter)
-            if lineage.sources or lineage.made_of:
-                # First: rows that nobody could find to delete them must not be listed.
-                await self._store.add_sources(
-                    dataset.hash, lineage.sources, made_of=lineage.made_of
-                )
             known = await self._known(name, dataset, columns)
             if known is not None:
+                if lineage != NO_LINEAGE:
+                    await self._add_sources(known.hash, lineage, None)
                 return known
             row = DatasetRow(
                 name=name,
@@ -269,7 +269,7 @@ class DatasetRegistry:
                 provenance=source.provenance,
                 statistics=await in_thread(describe, dataset),
             )
-            await self._keep(row, path)
+            await self._keep(row, path, lineage)
         return row
 
     async def _known(
@@ -287,18 +287,33 @@ class DatasetRegistry:
                 return row
         return None
 
-    async def _keep(self, row: DatasetRow, path: Path) -> None:
+    async def _keep(self, row: DatasetRow, path: Path, lineage: Lineage) -> None:
         """Store the file first, then its row, so that a listed dataset has its file."""
         stored_before = await self.artifacts.exists(row.path)
         try:
             if not stored_before:
                 await self._put(row, path)
-            await self._store.add_dataset(row)
+            if lineage == NO_LINEAGE:
+                await self._store.add_dataset(row)
+            else:
+                # At once: rows that nobody could find to delete them must not be listed.
+                await self._add_sources(row.hash, lineage, row)
         except BaseException:
             if not stored_before and not await asyncio.shield(self._in_use(row.hash)):
                 with suppress(ArtifactError):
                     await asyncio.shield(self.artifacts.delete(row.path))
             raise
+
+    async def _add_sources(
+        self, content: str, lineage: Lineage, version: DatasetRow | None
+    ) -> None:
+        await self._store.add_sources(
+            content,
+            lineage.sources,
+            made_of=lineage.made_of,
+            registered=lineage.registered,
+            version=version,
+        )
 
     async def _put(self, row: DatasetRow, path: Path) -> None:
         stored = await self.artifacts.put(row.path, file_chunks(path))
@@ -467,8 +482,10 @@ class DatasetRegistry:
                 async with self.file(versions[0]) as path, self._reading:
                     deleted, rows = await asyncio.to_thread(_copy_without, path, left, ids)
             except NotFoundError:
-                # Its file is gone, and so are the rows.
-                deleted = rows = 0
+                # Its file is gone, and so are the rows. Without the version, what a watch has in
+                # flight of them is refused, and so is a copy of a run's samples.
+                await self._store.replace_versions(content, (), ids)
+                return 0
             if not deleted:
                 await self._store.forget_sources(content, ids)
                 return 0
@@ -625,6 +642,12 @@ def check_dataset_name(name: str) -> None:
             "or digit first",
             param="name",
         )
+
+
+def is_version(address: str, content: str) -> bool:
+    """Return whether an address is that of a registered version with a hash, or was."""
+    match = _VERSIONED.fullmatch(address)
+    return match is not None and match["hash"] == content[:SHOWN_HASH]
 
 
 def name_of(named: str) -> str:

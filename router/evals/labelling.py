@@ -35,7 +35,7 @@ from providers.errors import ConflictError
 from providers.names import as_name
 from router.config.documents import Document
 from router.datasets.artifacts import temporary_folder
-from router.datasets.registry import DatasetRegistry, Lineage
+from router.datasets.registry import DatasetRegistry, Lineage, is_version
 from router.datasets.sources import Source, collect
 from router.evals.run_document import complete_run
 from router.evals.runs import Runs
@@ -130,7 +130,8 @@ async def finish(store: Store, datasets: DatasetRegistry, run: Run, *, name: str
 
     Raises:
         ConflictError: it is not such a run, not every sample is answered (says how many are, and
-            how to go on), or the dataset has changed meanwhile.
+            how to go on), the dataset has changed meanwhile, or it was deleted, and with it
+            perhaps requests that rows of it are copies of.
     """
     document = stored_document(run)
     if len(document.routes) != 1 or document.repeats != 1:
@@ -194,7 +195,10 @@ async def _register(
             name=name,
             source=f"{run.dataset}, labelled by {labels.document.routes[0]}",
             provenance=labels.provenance(),
-            lineage=Lineage(made_of=(run.dataset_hash,)),
+            lineage=Lineage(
+                made_of=(run.dataset_hash,),
+                registered=run.dataset_hash if is_version(run.dataset, run.dataset_hash) else "",
+            ),
         )
 
 

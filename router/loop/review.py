@@ -519,7 +519,9 @@ class ReviewQueue:
                 source="the review queue",
                 provenance=provenance,
                 lineage=Lineage(
-                    sources=sources, made_of=() if earlier is None else (earlier.hash,)
+                    sources=sources,
+                    made_of=() if earlier is None else (earlier.hash,),
+                    registered="" if earlier is None else earlier.hash,
                 ),
             )
 

@@ -58,10 +58,21 @@ class LineageStore(DatasetStore, Protocol):
         sources: Sequence[RowSource],
         *,
         made_of: Collection[str] = (),
+        registered: str = "",
+        version: DatasetRow | None = None,
     ) -> None:
         """Store where rows of the versions with a hash come from; what is known already stays.
 
-        `made_of` are hashes of versions whose rows may be in it: it has their sources, too.
+        Args:
+            content: the hash.
+            sources: of each row that was copied from a request.
+            made_of: hashes of versions whose rows may be in it: it has their sources, too.
+            registered: the hash of a registered version that its rows were taken from; "" for none.
+            version: is registered in the same transaction.
+
+        Raises:
+            ConflictError: the registered version is gone, and rows of it may have been deleted
+                with their requests; nothing is stored.
         """
         ...
 

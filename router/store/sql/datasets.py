@@ -56,8 +56,18 @@ def _delete(db: Connection, name: str, content: str) -> bool:
         raise NotFoundError(f"there is no version {content[:12]} of a dataset {name!r}")
     if db.execute("SELECT 1 FROM datasets WHERE hash = ?", (content,)).fetchone() is not None:
         return True
-    sources = db.execute("DELETE FROM dataset_sources WHERE hash = ?", (content,))
-    if sources.rowcount:
+    if db.execute("SELECT 1 FROM dataset_sources WHERE hash = ? LIMIT 1", (content,)).fetchone():
         # A later deletion of the requests would no longer find what watches have of them.
         forget_watched(db, content)
+        forget_unused_sources(db, content)
     return False
+
+
+def forget_unused_sources(db: Connection, content: str) -> None:
+    """Forget where rows come from that neither a version nor the samples of a run have."""
+    db.execute(
+        "DELETE FROM dataset_sources WHERE hash = :content"
+        " AND NOT EXISTS (SELECT 1 FROM datasets WHERE hash = :content)"
+        " AND NOT EXISTS (SELECT 1 FROM runs WHERE dataset_hash = :content)",
+        {"content": content},
+    )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
+from providers.errors import ConflictError
 from router.store.columns.authors import BY_AUTHOR, author_text
 from router.store.columns.lineage import SOURCE_COLUMNS, source_columns
 from router.store.datasets import DatasetRow
@@ -31,8 +33,11 @@ class SqlLineage(SqlDatasets, LineageStore):
         sources: Sequence[RowSource],
         *,
         made_of: Collection[str] = (),
+        registered: str = "",
+        version: DatasetRow | None = None,
     ) -> None:
-        await self._database.write("store a dataset's sources", _add, content, sources, made_of)
+        origins = _Origins(sources, made_of, registered)
+        await self._database.write("store a dataset's sources", _add, content, origins, version)
 
     async def copied_rows(self, matching: TrafficFilter) -> CopiedRows | None:
         return await self._database.read("look for copies of requests", _copied, matching)
@@ -46,16 +51,41 @@ class SqlLineage(SqlDatasets, LineageStore):
         await self._database.write("replace dataset versions", _replace, old, new, without)
 
 
-def _add(
-    db: Connection, version: str, sources: Sequence[RowSource], made_of: Collection[str]
-) -> None:
+class _Origins(NamedTuple):
+    """Where rows come from; fields as the arguments of `add_sources`."""
+
+    sources: Sequence[RowSource]
+    made_of: Collection[str]
+    registered: str
+
+
+def _add(db: Connection, content: str, origins: _Origins, version: DatasetRow | None) -> None:
+    _check_there(db, origins.registered)
     places = ", ".join("?" * len(SOURCE_COLUMNS))
     db.executemany(
         f"{_INSERT} VALUES ({places}) {_KNOWN_STAYS}",
-        [source_columns(version, source) for source in sources],
+        [source_columns(content, source) for source in origins.sources],
     )
-    for origin in sorted(made_of):
-        _inherit(db, version, origin, ())
+    for origin in sorted(origins.made_of):
+        _inherit(db, content, origin, ())
+    if version is not None:
+        insert_version(db, version)
+
+
+def _check_there(db: Connection, registered: str) -> None:
+    """Refuse rows of a version that has gone, unless it is known where they come from."""
+    if not registered:
+        return
+    for table in ("datasets", "dataset_sources"):
+        # Written, so that a deletion that takes the version's place waits, and the other way round.
+        locked = db.execute(f"UPDATE {table} SET hash = hash WHERE hash = ?", (registered,))
+        if locked.rowcount:
+            return
+    raise ConflictError(
+        "The dataset that the rows are from was deleted, or requests that rows of it are copies "
+        "of: they cannot become part of another dataset.",
+        code="requests_deleted",
+    )
 
 
 def _inherit(db: Connection, version: str, origin: str, without: Collection[str]) -> None:

@@ -17,6 +17,7 @@ from router.store.columns.values import json_text
 from router.store.runs import ANY_RUN, Progress, Run, RunFilter, RunStore
 from router.store.sql.connection import Connection, insert
 from router.store.sql.database import SqlPart
+from router.store.sql.datasets import forget_unused_sources
 from router.store.sql.samples import insert_samples
 
 CHUNK = 1000  # rows deleted in one transaction
@@ -234,7 +235,9 @@ def _erase_some(db: Connection, number: int) -> bool:
             _keep_hidden(db, number)
             return True
     db.execute("DELETE FROM counts WHERE run = ?", (number,))
+    [content] = db.execute("SELECT dataset_hash FROM runs WHERE number = ?", (number,)).fetchone()
     db.execute("DELETE FROM runs WHERE number = ?", (number,))
+    forget_unused_sources(db, content)
     return False
 
 

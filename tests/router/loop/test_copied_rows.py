@@ -8,11 +8,12 @@ import msgspec
 import pytest
 
 from evaluators.document import RunDocument
-from providers.errors import NotFoundError
+from providers.errors import ConflictError, NotFoundError
 from router.config.loading import parse
 from router.config.storage import Storage
 from router.datasets.registry import Lineage
 from router.evals.export import export_run
+from router.evals.labelling import finish
 from router.loop.bundles.exported import EvidenceRequest
 from router.services import Services
 from router.store.lineage import RowSource
@@ -113,6 +114,49 @@ async def test_a_file_that_is_gone_does_not_hold_up_deletion(services, tmp_path)
     await services.datasets.artifacts.delete(row.path)
     done = await services.deletion.delete(TrafficFilter(user="ann"))
     assert (done.related, done.complete) == (0, True)
+    # What a watch has in flight of its rows is told by that.
+    assert await services.store.datasets() == []
+
+
+LABELS = RunDocument(dataset="live", routes=("dataset/answer",), metrics=())
+
+
+async def labelled(services, tmp_path, dataset="live"):
+    document = msgspec.structs.replace(LABELS, dataset=dataset)
+    run = await services.runs.create(document, base=tmp_path, runner="command")
+    return await services.jobs.execute(run.id)
+
+
+async def test_a_run_over_rows_that_were_deleted_labels_nothing(services, tmp_path):
+    """The run's samples have texts that no later deletion would find in a copy."""
+    await copied(services, tmp_path)
+    run = await labelled(services, tmp_path)
+    before = await finish(services.store, services.datasets, run, name="before")
+    await services.deletion.delete(TrafficFilter(id="req_0"))
+    assert await content(services, "before") == [f"req_{n}" for n in range(1, 6)]
+    with pytest.raises(ConflictError, match="cannot become part of another dataset"):
+        await finish(services.store, services.datasets, run, name="after")
+    assert {row.name for row in await services.store.datasets()} == {"live", "before"}
+    assert not await services.datasets.artifacts.exists(before.path)
+    assert len([one async for one in services.datasets.artifacts.list()]) == 2
+
+
+async def test_what_is_labelled_after_its_dataset_was_deleted_loses_the_rows(services, tmp_path):
+    row = await copied(services, tmp_path)
+    run = await labelled(services, tmp_path)
+    await services.datasets.delete("live")
+    await finish(services.store, services.datasets, run, name="gold")
+    done = await services.deletion.delete(TrafficFilter(user="ann"))
+    assert await content(services, "gold") == ["req_1", "req_3", "req_5"]
+    assert done.elsewhere == (f"the samples of {run.id} (dataset {row.hash[:12]})",)
+
+
+async def test_a_run_over_a_file_labels_it_after_a_deletion(services, tmp_path):
+    await copied(services, tmp_path)
+    run = await labelled(services, tmp_path, f"{tmp_path}/live.jsonl")
+    await services.deletion.delete(TrafficFilter(user="eve"))
+    gold = await finish(services.store, services.datasets, run, name="gold")
+    assert gold.rows == 6
 
 
 async def test_what_was_labelled_loses_the_rows_too(services, tmp_path):

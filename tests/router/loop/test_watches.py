@@ -249,8 +249,9 @@ async def test_a_deletion_takes_the_answers_of_a_reference(tmp_path):
         assert "changed" in view.reference.reason
 
 
-@pytest.mark.parametrize("before", [0, 2])
-async def test_a_deletion_reaches_a_probe_that_is_in_flight(tmp_path, before):
+@pytest.mark.parametrize(("before", "lost"), [(0, False), (2, False), (0, True)])
+async def test_a_deletion_reaches_a_probe_that_is_in_flight(tmp_path, before, lost):
+    """Also where the dataset's file is gone."""
     watch = QUICK.replace("prompts: [x]", "dataset: own") + "}"
     rules = [
         {"times": 2 * before, "answer": "secret"},
@@ -269,6 +270,9 @@ async def test_a_deletion_reaches_a_probe_that_is_in_flight(tmp_path, before):
         sending = asyncio.create_task(parts.watches.probe("nightly"))
         while len(parts.upstream.log.requests) < 2 * before + 1:
             await asyncio.sleep(0)
+        if lost:
+            row = await parts.datasets.find("own")
+            await parts.datasets.artifacts.delete(row.path)
         done = await parts.deletion.delete(TrafficFilter(user="ann"))
         assert done.complete
         deleted.set()
@@ -279,8 +283,9 @@ async def test_a_deletion_reaches_a_probe_that_is_in_flight(tmp_path, before):
         present = await parts.store.watch_reference("nightly")
         probes = await parts.store.watch_probes("nightly")
         assert "secret" not in str([present, probes])
-        await probe(parts, 1)
-        assert (await parts.watches.view("nightly")).reference.number == 2
+        if not lost:
+            await probe(parts, 1)
+            assert (await parts.watches.view("nightly")).reference.number == 2
 
 
 async def copied(parts, tmp_path) -> None:

@@ -6,7 +6,9 @@ import msgspec
 import pytest
 from request_filters import selects
 from sealed_requests import records
+from stores import a_run
 
+from providers.errors import ConflictError
 from router.store.datasets import DatasetRow
 from router.store.lineage import RowSource
 from router.store.traffic import TrafficFilter
@@ -96,6 +98,33 @@ async def test_sources_stay_while_a_version_has_the_content(store):
     await store.add_dataset(msgspec.structs.replace(VERSION, name="e"))
     assert await store.delete_dataset("d", "h1")
     assert await store.copied_rows(TrafficFilter()) is not None
+
+
+async def test_rows_of_a_registered_version_that_is_gone_become_no_others(store):
+    await store.add_sources("h1", SOURCES[:2])
+    await store.add_dataset(VERSION)
+    copy = msgspec.structs.replace(VERSION, name="copy", hash="h2")
+    await store.add_sources("h2", (), made_of=["h1"], registered="h1", version=copy)
+    await store.replace_versions("h1", [], ())
+    late = msgspec.structs.replace(VERSION, name="late", hash="h3")
+    with pytest.raises(ConflictError, match="cannot become part of another dataset"):
+        await store.add_sources("h3", SOURCES, made_of=["h1"], registered="h1", version=late)
+    assert await store.datasets() == [copy]
+    copied = await store.copied_rows(TrafficFilter())
+    assert (copied.hash, len(copied.rows)) == ("h2", 2)
+
+
+async def test_sources_stay_while_a_run_has_samples_of_a_version_that_was_deleted(store):
+    await store.add_sources("h1", SOURCES[:2])
+    await store.add_dataset(VERSION)
+    run = a_run(dataset_hash="h1", state="completed")
+    await store.add_run(run, [], registered="h1")
+    assert not await store.delete_dataset("d", "h1")
+    assert (await store.copied_rows(TrafficFilter())).hash == "h1"
+    copy = msgspec.structs.replace(VERSION, hash="h2")
+    await store.add_sources("h2", (), made_of=["h1"], registered="h1", version=copy)
+    await store.delete_run(run.id)
+    assert (await store.copied_rows(TrafficFilter())).hash == "h2"
 
 
 async def test_versions_are_replaced_with_their_sources_but_for_the_deleted_rows(store):

@@ -370,7 +370,7 @@ class Record(msgspec.Struct, kw_only=True, gc=False):
         total_s: seconds to its last byte.
         translation: how the request's fields were translated; None when all were sent as they came.
         keep: how much of the request may be stored.
-        hooks: which hooks get it after its answer, as `AnswerHooks.wants` says.
+        hooks: which hooks get it after its answer, by the bits of `router.gateway.hooks`.
         request, response: bodies, only where `keep` is "full", or until the hook has them.
         tail: the answer's body or its last bytes, to read usage from; b"" without an answer.
         head: the first bytes of an answer's body of which `tail` is only the end.

@@ -40,7 +40,7 @@ from router.gateway.cache import ResponseCache
 from router.gateway.cache_sync import CacheSync
 from router.gateway.dispatch import Dispatcher
 from router.gateway.first_key import ensure_configured_key, ensure_written_key
-from router.gateway.hooks import AnswerHooks
+from router.gateway.hooks import ANY_REQUEST, SAMPLED_REQUEST
 from router.gateway.key_sync import KeySync
 from router.gateway.keys import Keys
 from router.gateway.model_lists import ModelLists
@@ -175,8 +175,6 @@ class Services:
         model_lists: the providers' lists of models.
         retirements: which models will be shut down; a server opens and closes it (`app.py`).
         evidence: files from which others recompute numbers.
-        hooks: the shadows, which get requests after their answers.
-        sample_hooks: the judging, which gets requests of rollouts' samples.
         cache: the response cache.
         cache_sync: clears it when requests are deleted.
         draining: whether the process is about to end and takes no new work.
@@ -283,9 +281,7 @@ class Services:
             allowed=config.evaluation,
             traces=traces,
         )
-        self.hooks = AnswerHooks([self.shadows])
-        self.sample_hooks = AnswerHooks([self.rollout_judging], first=1)
-        self.traffic.hooks = (self.hooks, self.sample_hooks)
+        self.traffic.hooks = {ANY_REQUEST: self.shadows, SAMPLED_REQUEST: self.rollout_judging}
         self.watches = Watches(
             self.store,
             self.datasets,

@@ -39,7 +39,14 @@ from router.api.reservations import Reservations
 from router.api.response_headers import error_headers
 from router.config.routes import Route
 from router.gateway.cache import CacheUse, cache_use_of, key_of
-from router.gateway.hooks import AnswerHooks, RouteChooser, TargetChooser, TargetPredictor
+from router.gateway.hooks import (
+    ANY_REQUEST,
+    SAMPLED_REQUEST,
+    AnswerHook,
+    RouteChooser,
+    TargetChooser,
+    TargetPredictor,
+)
 from router.gateway.keys import KEYLESS, NOTHING
 from router.gateway.recorder import settle
 from router.gateway.routing import Plan, Table, position_of, share, unit_of
@@ -73,8 +80,8 @@ class Completions:
         self._dispatcher = services.dispatcher
         self._keys = services.keys
         self._traffic = services.traffic
-        self._hooks: AnswerHooks = services.hooks
-        self._sample_hooks: AnswerHooks = services.sample_hooks
+        self._hook: AnswerHook = services.shadows
+        self._sample_hook: AnswerHook = services.rollout_judging
         self._prices = services.prices
         traces = services.telemetry.traces
         self._trace_contexts = None if traces is None else traces.contexts
@@ -148,14 +155,15 @@ class Completions:
             expected = self._reservations.expected(context, table, holder)
         context.grant = self._keys.admit(holder, context.model, expected)
         route = context.route = table.routes.get(context.model)
-        if route is not None:
-            context.hooks = self._hooks.wants(
-                context.model,
-                route,
-                context.record_id,
-                key_id=context.grant.key_id,
-                stored=context.stored,
+        watch = self._hook.watched.get(context.model)
+        if (
+            watch is not None
+            and route is not None
+            and watch.wants(
+                route, context.record_id, key_id=context.grant.key_id, stored=context.stored
             )
+        ):
+            context.hooks = ANY_REQUEST
         use = cache_use_of(None if route is None else route.cache, headers, self._cache_ttl)
         if use is not None and await self._from_cache(use, scope, send, context):
             return
@@ -164,9 +172,9 @@ class Completions:
             plan = self._plan(table, context)
             if route is not None and route.strategy == "learned":
                 plan = await self._predicted(plan, table, context, route)
-            chooser = self._chooser.of_route(context.model)
-            if chooser is not None:
-                plan = self._assigned(plan, context, chooser)
+            chooser = self._chooser.by_route.get(context.model)
+            if chooser is not None and route is not None:
+                plan = self._assigned(plan, context, route, chooser)
             response = await self._dispatcher.open(plan, request)
             context.response = response
             try:
@@ -289,32 +297,32 @@ class Completions:
         context.first = plan.targets[0]
         return plan
 
-    def _assigned(self, plan: Plan, context: RequestContext, chooser: RouteChooser) -> Plan:
+    def _assigned(
+        self, plan: Plan, context: RequestContext, route: Route, chooser: RouteChooser
+    ) -> Plan:
         """Return the plan with the target first that a rollout has for this request, if any."""
-        route = context.route
-        if route is None:
-            return plan
-        key = unit_key(chooser.sticky, context.user(), context.envelope, context.headers)
+        key = unit_key(chooser.sticky, context.user, context.envelope, context.headers)
         assignment, unit = chooser.choose(route, key or b"request " + context.record_id.encode())
         if assignment is None:
             return plan
-        context.assignment, context.unit = assignment, unit
-        if context.odds is not None:
-            context.odds = context.odds.mixed(assignment.weight, assignment.candidate)
-        if assignment.sampled:
-            context.hooks |= self._sample_hooks.wants(
-                plan.route,
-                route,
-                context.record_id,
-                key_id=context.grant.key_id,
-                stored=context.stored,
-            )
-        if assignment.target is None:
+        context.assigned, sampled, target = assignment
+        context.unit = unit
+        if context.odds is not chooser.odds:
+            chooser.mix(context.odds)
+        context.odds = chooser.mixed_odds
+        if sampled:
+            context.sampled = assignment
+            watch = self._sample_hook.watched.get(plan.route)
+            if watch is not None and watch.wants(
+                route, context.record_id, key_id=context.grant.key_id, stored=context.stored
+            ):
+                context.hooks |= SAMPLED_REQUEST
+        if target is None:
             return plan
         # Other users must not get its answers, whatever becomes of the rollout.
         context.cache_use = None
-        context.first = assignment.target
-        return plan.beginning_with(assignment.target)
+        context.first = target
+        return plan.beginning_with(target)
 
 
 def _check_method(scope: Any) -> None:

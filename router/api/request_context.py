@@ -20,6 +20,7 @@ from router.gateway.keys import KEYLESS, Grant
 from router.gateway.recorder import HEAD_BYTES, TAIL_BYTES
 from router.gateway.upstream import UpstreamResponse
 from router.records import (
+    AssignedArm,
     Attempt,
     LearnedChoice,
     Odds,
@@ -47,8 +48,9 @@ class RequestContext(msgspec.Struct, eq=False):
         body: the request's body, b"" before it was read.
         model, stream, envelope: the body's `model` and `stream`, and all its fields as bytes;
             "", False and none before it was parsed.
+        user: the client's identifier of its user, as it is stored; "" without one.
         stored: whether the client lets it be stored.
-        hooks: which hooks get it after its answer, as `AnswerHooks.wants` says.
+        hooks: which hooks get it after its answer, as in Record.
         route: the route that `model` names; None for `provider/model`.
         cache_use, cache_key, cached: how it uses the response cache, its key there, and the answer
             that the cache had.
@@ -59,7 +61,8 @@ class RequestContext(msgspec.Struct, eq=False):
             as in Record.
         explores: whether chance chooses its target, by the route's `explore`.
         learned: why a learned route chose its target; None for other routes.
-        assignment: which side of a rollout it is on; None without a rollout.
+        assigned: the arm of a rollout that it is in; None without a rollout.
+        sampled: the same where it is in the rollout's sample; None for all others.
         response: the target's answer, None before it has begun.
         attempts: the requests to targets that have ended so far.
         status, error_code: how it ended.
@@ -79,6 +82,7 @@ class RequestContext(msgspec.Struct, eq=False):
     model: str = ""
     stream: bool = False
     envelope: dict[str, msgspec.Raw] = {}
+    user: str = ""
     stored: bool = True
     hooks: int = 0
     route: Route | None = None
@@ -88,12 +92,12 @@ class RequestContext(msgspec.Struct, eq=False):
     trace: Trace | None = None
     traceparent: str = ""
     unit: str = ""
-    _user: str | None = None
     first: Target | None = None
     odds: Odds | None = None
     explores: bool = False
     learned: LearnedChoice | None = None
-    assignment: Assignment | None = None
+    assigned: AssignedArm | None = None
+    sampled: Assignment | None = None
     response: UpstreamResponse | None = None
     attempts: list[Attempt] = []
     status: int = 0
@@ -122,13 +126,8 @@ class RequestContext(msgspec.Struct, eq=False):
         """
         self.body = body
         self.model, self.stream, self.envelope = parse(body, self.path)
+        self.user = user_of(self.envelope)
         self.stored = wire.is_stored(self.envelope)
-
-    def user(self) -> str:
-        """Return the client's identifier of its user, as it is stored; "" without one."""
-        if self._user is None:
-            self._user = user_of(self.envelope)
-        return self._user
 
     def fail(self, error: EvalrouterError) -> None:
         """Note the error that the request ended with; a status that was already sent stands."""
@@ -182,10 +181,11 @@ class RequestContext(msgspec.Struct, eq=False):
             error_code=self.error_code,
             stream=self.stream,
             key_id=self.grant.key_id,
-            user="" if keep == "none" else self.user(),
+            user="" if keep == "none" else self.user,
             request_id=self.request_id,
             conversation="" if keep == "none" else conversation_of(self.headers),
             stored=self.stored,
+            assigned=self.assigned,
             unit=self.unit,
             first=self.first,
             odds=self.odds,
@@ -207,8 +207,8 @@ class RequestContext(msgspec.Struct, eq=False):
             record.tail, record.head = whole[-TAIL_BYTES:], whole[:HEAD_BYTES]
         if keep == "full" or self.hooks:
             record.hooks, record.request, record.response = self.hooks, self.body, whole
-        if self.assignment is not None:
-            self.assignment.note(record)
+        if self.sampled is not None:
+            self.sampled.note(record)
         return record
 
 

@@ -159,7 +159,7 @@ def sticky_key(
         raw = envelope.get("user")
         return None if raw is None else bytes(raw).decode("utf-8", "replace")
     if sticky == "conversation":
-        opening = _opening(envelope.get("messages"))
+        opening = _opening(envelope)
         return None if opening is None else opening.decode("utf-8", "replace")
     value = _header(sticky, headers)
     return None if value is None else value.decode("latin-1")
@@ -183,16 +183,14 @@ def unit_key(
         envelope: the request's fields.
         headers: the request's headers, names in lower case.
     """
-    if not sticky or sticky == "user":
-        if user:
-            return key_of_user(user)
-        opening = None if sticky else _opening(envelope.get("messages"))
-    elif sticky == "conversation":
-        opening = _opening(envelope.get("messages"))
-    else:
-        value = _header(sticky, headers)
-        return None if value is None else b"%b %b" % (sticky.encode(), value)
-    return None if opening is None else b"conversation " + opening
+    if user and sticky in ("", "user"):
+        return key_of_user(user)
+    if sticky in ("", "conversation"):
+        return _opening(envelope, b"conversation ")
+    if sticky == "user":
+        return None
+    value = _header(sticky, headers)
+    return None if value is None else b"%b %b" % (sticky.encode(), value)
 
 
 def user_of(envelope: Mapping[str, msgspec.Raw]) -> str:
@@ -226,19 +224,17 @@ def conversation_of(headers: Mapping[bytes, bytes]) -> str:
     return "" if value is None else stored_name(value.decode("utf-8", "replace"))
 
 
-def _opening(messages: msgspec.Raw | None) -> bytes | None:
-    """Return the first message that is not a system message.
+def _opening(envelope: Mapping[str, msgspec.Raw], prefix: bytes = b"") -> bytes | None:
+    """Return a prefix with the first message that is not a system message; None without one.
 
-    It is the same in every turn of a conversation.
+    The message is the same in every turn of a conversation.
     """
-    if messages is None:
-        return None
     try:
-        for raw in _decode_messages(messages):
+        for raw in _decode_messages(envelope["messages"]):
             if _decode_role(raw).role not in ("system", "developer"):
-                return bytes(raw)
-    except UNREADABLE:
-        return None
+                return prefix + raw
+    except (KeyError, *UNREADABLE):
+        pass
     return None
 
 

@@ -5,13 +5,16 @@ The gateway knows these protocols and nothing of who implements them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import NamedTuple, Protocol
 
 import msgspec
 
 from router.config.routes import Route
-from router.records import AssignedArm, LearnedChoice, Record, Target
+from router.records import AssignedArm, LearnedChoice, Odds, Record, Target
+
+# The bits of `Record.hooks`: for the hook of all requests, and for that of rollouts' samples.
+ANY_REQUEST, SAMPLED_REQUEST = 1, 2
 
 
 class Assignment(NamedTuple):
@@ -21,14 +24,11 @@ class Assignment(NamedTuple):
         assigned: the rollout, its step and the arm.
         sampled: whether the request is in the sample of which the rollout's evidence is made.
         target: the target to try before those of the plan; None for the plan as it is.
-        candidate, weight: the rollout's candidate, and the share of requests that try it first.
     """
 
     assigned: AssignedArm
     sampled: bool
     target: Target | None
-    candidate: Target
-    weight: float
 
     def note(self, record: Record) -> None:
         """Note in a request's record where the request has been put."""
@@ -40,8 +40,9 @@ class Assignment(NamedTuple):
 class TargetChooser(Protocol):
     """Has some requests of a route answered by another target than the route's own."""
 
-    def of_route(self, route_name: str) -> RouteChooser | None:
-        """Return what chooses for a route; None where nothing does. Every request looks it up."""
+    @property
+    def by_route(self) -> Mapping[str, RouteChooser]:
+        """What chooses for each route that has a choice. Every request looks its route up."""
         ...
 
 
@@ -51,9 +52,17 @@ class RouteChooser(Protocol):
     Attributes:
         sticky: what the choice sticks to, as in the config's `sticky`; "" for the request's user,
             or else its conversation.
+        odds, mixed_odds: the odds of a plan that `mix` was last called with, and those with the
+            choice taken into account.
     """
 
     sticky: str
+    odds: Odds | None
+    mixed_odds: Odds | None
+
+    def mix(self, odds: Odds | None) -> None:
+        """Set `odds`, and `mixed_odds` accordingly. Most requests of a route have the same."""
+        ...
 
     def choose(self, route: Route, key: bytes) -> tuple[Assignment | None, str]:
         """Return the choice for a request, None where the route has none now; and its unit.
@@ -91,27 +100,27 @@ class TargetPredictor(Protocol):
         ...
 
 
-class AnswerHook(Protocol):
-    """Gets requests with their answers, once clients have theirs.
+class RouteWatch(Protocol):
+    """Chooses which requests of one route a hook gets."""
 
-    Attributes:
-        watched: the names of the routes of which it may want requests.
-    """
-
-    watched: Collection[str]
-
-    def wants(
-        self, route_name: str, route: Route, record_id: str, *, key_id: str, stored: bool
-    ) -> bool:
+    def wants(self, route: Route, record_id: str, *, key_id: str, stored: bool) -> bool:
         """Return whether `after` is to get a request: cheap, and on the path of the request.
 
         Args:
-            route_name: the name of its route.
-            route: the route.
+            route: the request's route.
             record_id: the id of its record.
             key_id: the id of its key, "" without one.
             stored: whether the client lets it be stored.
         """
+        ...
+
+
+class AnswerHook(Protocol):
+    """Gets requests with their answers, once clients have theirs."""
+
+    @property
+    def watched(self) -> Mapping[str, RouteWatch]:
+        """The routes of which it may want requests, by name."""
         ...
 
     def after(self, record: Record) -> None:
@@ -120,33 +129,3 @@ class AnswerHook(Protocol):
         A body of an answer that is too long to be recorded is cut short. It never blocks.
         """
         ...
-
-
-class AnswerHooks:
-    """Several hooks, each of which gets what it wants.
-
-    Args:
-        hooks: a record has one bit for each.
-        first: the bit of the first one.
-    """
-
-    def __init__(self, hooks: Sequence[AnswerHook], *, first: int = 0) -> None:
-        self._hooks = [(1 << n, hook) for n, hook in enumerate(hooks, first)]
-
-    def wants(
-        self, route_name: str, route: Route, record_id: str, *, key_id: str, stored: bool
-    ) -> int:
-        """Return which hooks want a request, one bit for each; see `AnswerHook.wants`."""
-        bits = 0
-        for bit, hook in self._hooks:
-            if route_name in hook.watched and hook.wants(
-                route_name, route, record_id, key_id=key_id, stored=stored
-            ):
-                bits |= bit
-        return bits
-
-    def after(self, record: Record) -> None:
-        """Pass a request to the hooks that wanted it."""
-        for bit, hook in self._hooks:
-            if record.hooks & bit:
-                hook.after(record)

@@ -41,7 +41,7 @@ from router.config.schema import Config
 from router.gateway import tokens
 from router.gateway.answer_counts import AnswerCounts
 from router.gateway.dispatch import ERROR_EVENT
-from router.gateway.hooks import AnswerHooks
+from router.gateway.hooks import AnswerHook
 from router.gateway.prices import PriceBook
 from router.gateway.redact import redact
 from router.records import Record, Target, stored_name
@@ -107,7 +107,7 @@ class Traffic:
     Attributes:
         dropped: the number of rows that were never written, because the store refused them, or
             was unavailable or too slow for too long.
-        hooks: get the completed records that they want, on the event loop.
+        hooks: get the completed records that have their bit, on the event loop.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Traffic:
         queued_bytes: int = QUEUED_BYTES,
     ) -> None:
         self.dropped = 0
-        self.hooks: Sequence[AnswerHooks] = ()
+        self.hooks: Mapping[int, AnswerHook] = {}
         self._store = store
         self._prices = prices
         self._default = config.record
@@ -300,8 +300,9 @@ class Traffic:
     def _pass_to_hooks(self, record: Record) -> None:
         """Pass a record with its bodies to hooks; then drop bodies that are not to be stored."""
         try:
-            for hooks in self.hooks:
-                hooks.after(copy(record))
+            for bit, hook in self.hooks.items():
+                if record.hooks & bit:
+                    hook.after(copy(record))
         except Exception:
             log.exception("request %s could not be passed on", record.id)
         if record.keep != "full":

@@ -2,7 +2,7 @@
 
     assignments = Assignments(store, routes, providers)
     await assignments.follow()                     # what other processes have decided
-    side = assignments.of_route("summarizer")      # None without a rollout
+    side = assignments.by_route["summarizer"]      # of routes with a rollout
     side.choose(route, key)                        # Assignment(...)
 
 A user's position is a hash of the rollout and of what names the user, from 0 to 1; positions below
@@ -20,13 +20,14 @@ import logging
 import math
 import time
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from hashlib import blake2b
 
 from router.config.routes import Route
 from router.gateway.hooks import Assignment
 from router.gateway.route_table import Routes
 from router.loop.rollout_routes import is_unchanged, sticky_of
-from router.records import Arm, AssignedArm, Target
+from router.records import Arm, AssignedArm, Odds, Target
 from router.store.changes import follow_changes
 from router.store.rollouts import Rollout, RolloutStore
 
@@ -42,8 +43,8 @@ MAX_SAMPLED_AT_ONCE = 60 * MAX_SAMPLED_PER_S
 # rounds up to 1. The lower ones draw the sample; no weight is so fine that it depends on them too.
 _POSITIONS, _REST_BITS = 1 << 53, 11
 _SAMPLES = (1 << 32) - 1
-# No hash, and no half of one, is above it.
-_END = b"\xff" * 9
+# No hash, and no half of one, is above it. Hashes are compared as hexadecimal digits.
+_END = "g"
 
 
 def unit_of(rollout_id: str, key: bytes) -> str:
@@ -65,6 +66,7 @@ class Assignments:
 
     Attributes:
         active: each route's rollout that has not ended.
+        by_route: what assigns the requests of each route with a rollout.
     """
 
     def __init__(
@@ -81,7 +83,7 @@ class Assignments:
         self._providers = providers
         self._version = (0, -1)
         self.active: Mapping[str, Rollout] = {}
-        self._by_route: dict[str, RouteAssignments] = {}
+        self.by_route: Mapping[str, RouteAssignments] = {}
 
     async def follow(self) -> None:
         """Take over what any process has decided."""
@@ -94,7 +96,7 @@ class Assignments:
         self._version = version
         self.active = {rollout.route: rollout for rollout in rollouts}
         # A candidate whose provider this process does not have could only fail.
-        self._by_route = {
+        self.by_route = {
             name: RouteAssignments(rollout, self._clock)
             for name, rollout in self.active.items()
             if Target.parse(rollout.candidate).provider in self._providers
@@ -110,36 +112,33 @@ class Assignments:
             failing="cannot look for changed rollouts",
         )
 
-    def of_route(self, route_name: str) -> RouteAssignments | None:
-        """Return what assigns a route's requests; None for a route without a rollout."""
-        return self._by_route.get(route_name)
-
 
 class RouteAssignments:
     """A rollout made ready to assign requests.
 
     Attributes:
         sticky: what keeps a user in one arm; "" for the user, or else the conversation.
+        odds, mixed_odds: see `router.gateway.hooks.RouteChooser`.
     """
 
     def __init__(self, rollout: Rollout, clock: Callable[[], float]) -> None:
         self._rollout = rollout
         self._clock = clock
         self.sticky = sticky_of(rollout)
-        self._id = rollout.id.encode()
+        self._hash = partial(blake2b, digest_size=8, key=rollout.id.encode())
         # Hashes below are the candidate's.
         weight = math.ceil(rollout.weight * _POSITIONS) << _REST_BITS
-        self._end = weight.to_bytes(8) if rollout.weight < 1 else _END
-        candidate = Target.parse(rollout.candidate)
-        self._control = _Arm(rollout, "control", rollout.sampled_control, None, candidate)
-        self._candidate = _Arm(
-            rollout, "candidate", rollout.sampled_candidate, candidate, candidate
-        )
+        self._end = f"{weight:016x}" if rollout.weight < 1 else _END
+        self._target = Target.parse(rollout.candidate)
+        self._control = _Arm(rollout, "control", rollout.sampled_control, None)
+        self._candidate = _Arm(rollout, "candidate", rollout.sampled_candidate, self._target)
+        self.odds: Odds | None = None
+        self.mixed_odds: Odds | None = None
         # How many requests may still be sampled at once, and when that was so.
         self._left, self._left_at = MAX_SAMPLED_AT_ONCE, clock()
-        # The route that was last compared with the control, and the result.
+        # The route that is the control, and the one that was last seen not to be it.
         self._compared: Route | None = None
-        self._is_control = False
+        self._changed: Route | None = None
 
     def choose(self, route: Route, key: bytes) -> tuple[Assignment | None, str]:
         """Return the side of a request, None where its route is not what is compared; and its unit.
@@ -149,16 +148,28 @@ class RouteAssignments:
                 in effect for all requests.
             key: what names the request's user, or else the request.
         """
-        if route is not self._compared:
-            self._is_control = is_unchanged(self._rollout, route)
-            self._compared = route
-        if not self._is_control:
+        if route is not self._compared and not self._is_control(route):
             return None, ""
-        digest = blake2b(key, digest_size=8, key=self._id).digest()
-        arm = self._candidate if digest < self._end else self._control
-        if digest[4:] < arm.end and self._may_sample():
-            return arm.sampled, digest.hex()
-        return arm.unsampled, digest.hex()
+        unit = self._hash(key).hexdigest()
+        arm = self._candidate if unit < self._end else self._control
+        if unit[8:] < arm.end and self._may_sample():
+            return arm.sampled, unit
+        return arm.unsampled, unit
+
+    def mix(self, odds: Odds | None) -> None:
+        """Set `odds`, and `mixed_odds` accordingly."""
+        self.odds = odds
+        self.mixed_odds = None if odds is None else odds.mixed(self._rollout.weight, self._target)
+
+    def _is_control(self, route: Route) -> bool:
+        """Return whether a route is what the rollout compares with."""
+        if route is self._changed:
+            return False
+        if is_unchanged(self._rollout, route):
+            self._compared = route
+            return True
+        self._changed = route
+        return False
 
     def _may_sample(self) -> bool:
         """Return whether another request may be sampled now, and count it."""
@@ -181,12 +192,9 @@ class _Arm:
 
     __slots__ = ("end", "sampled", "unsampled")
 
-    def __init__(
-        self, rollout: Rollout, arm: Arm, share: float, target: Target | None, candidate: Target
-    ) -> None:
+    def __init__(self, rollout: Rollout, arm: Arm, share: float, target: Target | None) -> None:
         assigned = AssignedArm(rollout.id, rollout.step, arm)
         self.sampled, self.unsampled = (
-            Assignment(assigned, sampled, target, candidate, rollout.weight)
-            for sampled in (True, False)
+            Assignment(assigned, sampled, target) for sampled in (True, False)
         )
-        self.end = math.ceil(share * _SAMPLES).to_bytes(4) if share < 1 else _END
+        self.end = f"{math.ceil(share * _SAMPLES):08x}" if share < 1 else _END

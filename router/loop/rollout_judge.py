@@ -2,7 +2,8 @@
 
     judging = RolloutJudging(store, assignments, routes, requester, allowed=config.evaluation)
     await judging.open()
-    judging.wants("chat", route, record_id, ...)   # on the hot path: is this request drawn?
+    watch = judging.watched["chat"]
+    watch.wants(route, record_id, ...)             # on the hot path: is this request drawn?
     judging.after(record)                          # later: it has ended, and here are its bodies
     await judging.close()
 
@@ -21,7 +22,7 @@ import asyncio
 import logging
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -121,6 +122,10 @@ class _Active(NamedTuple):
     excluded: frozenset[str]
     is_over_budget: bool
 
+    def wants(self, _: Route, record_id: str, *, key_id: str, stored: bool) -> bool:
+        """Return whether a request of the rollout's sample is drawn."""
+        return stored and key_id not in self.excluded and self.sample.has(record_id)
+
 
 class _Waiting(NamedTuple):
     """A request that waits for the judge, since a moment."""
@@ -171,7 +176,7 @@ class RolloutJudging:
         clock: seconds since the epoch.
 
     Attributes:
-        watched: the routes whose answers are judged.
+        watched: what is needed of the routes whose answers are judged.
         totals: how many requests of a route had which outcome, since the process began.
     """
 
@@ -193,8 +198,7 @@ class RolloutJudging:
         self._requester = requester
         self._allowed = allowed
         self._clock = clock
-        self._active: dict[str, _Active] = {}
-        self.watched: Collection[str] = ()
+        self.watched: Mapping[str, _Active] = {}
         self._queues: dict[str, _Queue] = {}
         self._metrics: dict[str, Graded] = {}
         self._bytes = 0
@@ -223,21 +227,9 @@ class RolloutJudging:
 
     # the hot path
 
-    def wants(
-        self, route_name: str, _: Route, record_id: str, *, key_id: str, stored: bool
-    ) -> bool:
-        """Return whether a request of the rollout's sample is drawn."""
-        active = self._active.get(route_name)
-        return (
-            active is not None
-            and stored
-            and key_id not in active.excluded
-            and active.sample.has(record_id)
-        )
-
     def after(self, record: Record) -> None:
         """Take a request that was drawn, where it is part of the rollout; never blocks."""
-        active = self._active.get(record.route)
+        active = self.watched.get(record.route)
         if active is None or record.rollout != active.rollout:
             return
         queue = self._queues[active.rollout]
@@ -270,7 +262,7 @@ class RolloutJudging:
             return
         await self._flush()
         await self._follow()
-        for active in self._active.values():
+        for active in self.watched.values():
             await self._send(active)
 
     async def idle(self) -> None:
@@ -307,8 +299,7 @@ class RolloutJudging:
                 self._log.forget(name)
             except RequestError as error:
                 self._log.error(name, f"{rollout.id} is not judged: {error.message}")
-        before, self._active = self._active, active
-        self.watched = active
+        before, self.watched = self.watched, active
         ids = {each.rollout for each in active.values()}
         for each in before.values():
             if each.rollout not in ids:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from hashlib import blake2b
 
 _HASHES = 2**64
 # No hash of eight bytes is above it.
 _END = b"\xff" * 9
+_hash = partial(blake2b, digest_size=8)
 
 
 class RequestSample:
@@ -27,4 +29,4 @@ class RequestSample:
 
     def has(self, record_id: str) -> bool:
         """Return whether a request is in it, by the id of its record, which the server minted."""
-        return blake2b(self._salt + record_id.encode(), digest_size=8).digest() < self._end
+        return _hash(self._salt + record_id.encode()).digest() < self._end

@@ -2,7 +2,8 @@
 
     shadows = Shadows(store, ...)
     await shadows.open()
-    shadows.wants("chat", route, record_id, ...)   # on the hot path: is this request to be sent?
+    watch = shadows.watched["chat"]
+    watch.wants(route, record_id, ...)             # on the hot path: is this request to be sent?
     shadows.after(record)                          # later: it has ended, and here are its bodies
     await shadows.report("chat")
 
@@ -216,6 +217,30 @@ class _Active(NamedTuple):
     takes_all: bool
     counts: Counter[str]
 
+    def wants(self, route: Route, record_id: str, *, key_id: str, stored: bool) -> bool:
+        """Return whether a request is to be passed to `Shadows.after`; count it where it is not.
+
+        See `router.gateway.hooks.RouteWatch`.
+        """
+        if route.shadow is None:
+            return False
+        if self.takes_all and stored and not self.sample.has(record_id):
+            # As most requests do, so it is looked at first.
+            self.counts["not_sampled"] += 1
+            return False
+        if self.state == "paused":
+            reason = "paused"
+        elif not stored or key_id in self.excluded:
+            reason = "excluded"
+        elif not self.sample.has(record_id):
+            reason = "not_sampled"
+        elif self.is_over_budget:
+            reason = "over_budget"
+        else:
+            return True
+        self.counts[reason] += 1
+        return False
+
 
 class _Waiting(NamedTuple):
     """A request on its way into the store."""
@@ -257,7 +282,7 @@ class Shadows:
         clock: seconds since the epoch.
 
     Attributes:
-        watched: the routes that have a shadow.
+        watched: what the hot path needs of the routes that have a shadow.
     """
 
     def __init__(
@@ -284,8 +309,7 @@ class Shadows:
         self._outdated = outdated
         self._is_busy = is_busy
         self._clock = clock
-        self._active: dict[str, _Active] = {}
-        self.watched: Collection[str] = ()
+        self.watched: Mapping[str, _Active] = {}
         # By run and reason, what became of requests and is not in the store.
         self._counts: dict[str, Counter[str]] = {}
         self._buffer: deque[_Waiting] = deque()
@@ -348,36 +372,9 @@ class Shadows:
 
     # the hot path
 
-    def wants(
-        self, route_name: str, route: Route, record_id: str, *, key_id: str, stored: bool
-    ) -> bool:
-        """Return whether a request is to be passed to `after`; count it where it is not.
-
-        See `router.gateway.hooks.AnswerHook`.
-        """
-        active = self._active.get(route_name)
-        if active is None or route.shadow is None:
-            return False
-        if active.takes_all and stored and not active.sample.has(record_id):
-            # As most requests do, so it is looked at first.
-            active.counts["not_sampled"] += 1
-            return False
-        if active.state == "paused":
-            reason = "paused"
-        elif not stored or key_id in active.excluded:
-            reason = "excluded"
-        elif not active.sample.has(record_id):
-            reason = "not_sampled"
-        elif active.is_over_budget:
-            reason = "over_budget"
-        else:
-            return True
-        active.counts[reason] += 1
-        return False
-
     def after(self, record: Record) -> None:
-        """Take a request that `wants` has chosen and that has ended; never blocks."""
-        active = self._active.get(record.route)
+        """Take a request that was wanted and that has ended; never blocks."""
+        active = self.watched.get(record.route)
         if active is None:
             return
         size = len(record.request or b"") + len(record.response or b"")
@@ -416,7 +413,7 @@ class Shadows:
             limits[active.run] = active.shadow.limits.waiting
         for run_id, pairs in by_run.items():
             await self._store.add_pairs(run_id, pairs, max_waiting=limits[run_id])
-        followed = {active.run for active in self._active.values()}
+        followed = {active.run for active in self.watched.values()}
         for run_id, counts in [*self._counts.items()]:
             if counted := +counts:
                 counts.clear()
@@ -429,11 +426,11 @@ class Shadows:
         """Learn which shadows there are, and which of them take requests."""
         shadowed = self._shadowed()
         if not shadowed:
-            self.watched = self._active = {}
+            self.watched = {}
             return
         rows = {row.route: row for row in await self._store.shadows()}
         ids = await self._key_ids(shadowed)
-        self.watched = self._active = {
+        self.watched = {
             name: _Active(
                 row.run,
                 shadow,

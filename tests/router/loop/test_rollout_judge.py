@@ -113,7 +113,7 @@ async def send(parts, users, *, stored=True, key_id="", text=None, **fields):
     """Requests of users as the gateway passes and stores them; those that were drawn."""
     route, records, drawn = parts.routes.table.routes["r"], [], []
     for user in users:
-        side, unit = parts.assignments.of_route("r").choose(route, b"user %d" % user)
+        side, unit = parts.assignments.by_route["r"].choose(route, b"user %d" % user)
         words = text or ("new answer" if side.target else "old answer")
         message = {"role": "assistant", "content": words}
         choice = {"index": 0, "finish_reason": "stop", "message": message}
@@ -135,7 +135,8 @@ async def send(parts, users, *, stored=True, key_id="", text=None, **fields):
         )
         side.note(record)
         record.unit = unit
-        if parts.judging.wants("r", route, record.id, key_id=key_id, stored=stored):
+        watch = parts.judging.watched.get("r")
+        if watch and watch.wants(route, record.id, key_id=key_id, stored=stored):
             parts.judging.after(record)
             drawn.append(record.id)
         records.append(record)

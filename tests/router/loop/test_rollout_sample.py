@@ -127,7 +127,7 @@ async def assigning(folder, rollout, clock=lambda: 0.0):
         routes = Routes(config, None, store, PriceBook(config.prices, config.providers))
         assignments = Assignments(store, routes, config.providers, clock=clock)
         await assignments.follow()
-        yield lambda key: assignments.of_route("r").choose(routes.table.routes["r"], key)
+        yield lambda key: assignments.by_route["r"].choose(routes.table.routes["r"], key)
 
 
 async def test_the_arm_is_that_of_the_position_whether_sampled_or_not(tmp_path):

@@ -77,7 +77,7 @@ async def send(services, users, *, failing=lambda _: False, route="r"):
     records = []
     for user in users:
         plain = services.routes.table.routes[route]
-        chooser = services.assignments.of_route(route)
+        chooser = services.assignments.by_route.get(route)
         side = None
         if chooser is not None:
             side, unit = chooser.choose(plain, b"user %d" % user)
@@ -135,7 +135,7 @@ async def test_a_good_candidate_is_promoted_and_the_route_changes_for_good(servi
     assert len({row.route_version for row in decisions}) == 1
     async with opened(tmp_path) as later:
         assert targets(later) == {"up/new": 1.0, "up/old": 0.0}
-        assert later.assignments.of_route("r") is None
+        assert later.assignments.by_route.get("r") is None
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ async def test_an_exposure_budget_ends_it_without_a_verdict(services):
     assert rollout.state == "aborted"
     assert targets(services) == {"up/old": 1.0}
     await services.assignments.follow()
-    assert services.assignments.of_route("r") is None
+    assert services.assignments.by_route.get("r") is None
 
 
 async def test_what_one_process_has_counted_another_goes_on_from(services, tmp_path):
@@ -320,7 +320,7 @@ async def test_a_busy_step_is_followed_by_one_with_a_smaller_sample(services, tm
         for process in (services, other):
             route = process.routes.table.routes["r"]
             users = [
-                process.assignments.of_route("r").choose(route, b"user %d" % n)[0]
+                process.assignments.by_route["r"].choose(route, b"user %d" % n)[0]
                 for n in range(1000)
             ]
             assert 400 < sum(user.sampled for user in users) < 600
@@ -345,7 +345,7 @@ async def test_users_stay_where_they_are_while_the_share_grows(services, tmp_pat
         return {
             user
             for user in users
-            if process.assignments.of_route("r").choose(route, user)[0].assigned.arm == "candidate"
+            if process.assignments.by_route["r"].choose(route, user)[0].assigned.arm == "candidate"
         }
 
     first = candidates(services)
@@ -369,7 +369,7 @@ async def test_another_rollout_draws_anew(services):
     for _ in range(2):
         await start(services)
         arms = [
-            services.assignments.of_route("r").choose(route, b"user %d" % n)[0].assigned.arm
+            services.assignments.by_route["r"].choose(route, b"user %d" % n)[0].assigned.arm
             for n in range(100)
         ]
         drawn.append(arms)
@@ -468,7 +468,7 @@ async def test_another_process_brings_about_what_a_killed_one_decided(
     await services.store.change_rollout(decided)
     await services.assignments.follow()
     route = services.routes.table.routes["r"]
-    side = services.assignments.of_route("r")
+    side = services.assignments.by_route.get("r")
     arms = {side.choose(route, b"user %d" % n)[0].assigned.arm for n in range(50)}
     assert arms == {"candidate" if action == "promote" else "control"}
     async with opened(tmp_path) as other:
@@ -485,7 +485,7 @@ async def test_a_route_that_is_changed_pauses_its_rollout_and_is_in_effect(servi
     await services.routes.put("r", {"targets": [{"model": "up/other"}]})
     route = services.routes.table.routes["r"]
     # At once, not only when the rollout is paused.
-    assert services.assignments.of_route("r").choose(route, b"user 1")[0] is None
+    assert services.assignments.by_route["r"].choose(route, b"user 1")[0] is None
     await services.rollout_controller.run_once()
     paused = await services.rollouts.find("r")
     assert (paused.state, paused.pause) == ("paused", "route")
@@ -671,7 +671,7 @@ async def test_two_servers_on_one_postgresql_agree_and_count_each_request_once(
             )
             await asyncio.gather(first.assignments.follow(), second.assignments.follow())
             route = first.routes.table.routes["r"]
-            sides = [process.assignments.of_route("r") for process in (first, second)]
+            sides = [process.assignments.by_route.get("r") for process in (first, second)]
             if None in sides:
                 break
             for user in users:

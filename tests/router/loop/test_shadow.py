@@ -157,7 +157,8 @@ def offer(parts, *records: Record, stored=True) -> None:
 
 def wants(parts, record_id: str, *, key_id: str = "", stored: bool = True) -> bool:
     route = parts.routes.table.routes["chat"]
-    return parts.shadows.wants("chat", route, record_id, key_id=key_id, stored=stored)
+    watch = parts.shadows.watched.get("chat")
+    return bool(watch) and watch.wants(route, record_id, key_id=key_id, stored=stored)
 
 
 async def funnel(parts) -> dict[str, int]:

@@ -62,7 +62,7 @@ async def send(services, users, *, failing=False):
     records = []
     for user in users:
         number = next(NUMBERS)
-        side, chooser = None, services.assignments.of_route("r")
+        side, chooser = None, services.assignments.by_route.get("r")
         if chooser is not None:
             side, unit = chooser.choose(services.routes.table.routes["r"], b"user %d" % user)
         record = Record(id=f"rec_{number}", at=time.time(), route="r", status=200)

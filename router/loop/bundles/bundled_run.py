@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from evaluators.base import AnyMetric
+from evaluators.base import PRECOMPUTED, AnyMetric
 from evaluators.document import RunDocument
 from providers.errors import EvidenceError, NotFoundError
 from router.evals.results import outcome
@@ -44,6 +44,7 @@ from router.store.judgements import JudgementRow, JudgeUse
 from router.store.people_labels import PeopleLabel
 from router.store.results import ScoredAnswer
 from router.store.runs import Run
+from router.store.shadows import SHADOW_DATASET
 from router.store.studies import Study, StudyKind
 from router.store.usage import EmbeddingUse
 
@@ -154,6 +155,25 @@ class BundledRun:
     def is_replaced(self, sample: BundledSample, result: BundledResult) -> bool:
         """Return whether an answer cannot be scored, because a text was replaced."""
         return self._bodies != "keep" and (sample.changed or result.changed)
+
+    @property
+    def is_shadow(self) -> bool:
+        """Whether the run is that of a shadow."""
+        return self.run.dataset.startswith(SHADOW_DATASET) and PRECOMPUTED in self.document.routes
+
+    def is_deleted(self, sample: BundledSample, result: BundledResult) -> bool:
+        """Return whether an answer cannot be scored, because its texts were deleted.
+
+        Only shadows lose texts and keep scores: their samples are requests.
+        """
+        answer = result.result.answer
+        return (
+            self.is_shadow and not sample.sample.messages and answer is not None and not answer.text
+        )
+
+    def has_texts(self, sample: BundledSample, result: BundledResult) -> bool:
+        """Return whether metrics can read the texts of an answer."""
+        return not self.is_replaced(sample, result) and not self.is_deleted(sample, result)
 
     def judgements(self) -> Iterator[JudgementRow]:
         """Yield what judges answered, in the order in which it came."""

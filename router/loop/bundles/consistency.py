@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from evaluators.base import PRECOMPUTED, Answer
+from evaluators.base import Answer
 from evaluators.document import RunDocument
 from providers.errors import EvidenceError
 from router.evals.judges.judged_samples import JudgementKey, key_of
@@ -50,8 +50,6 @@ from router.loop.bundles.differences import Compared, Difference, differences
 from router.loop.bundles.rollout_replay import BundledRollout
 from router.loop.bundles.subjects import BundleSubject, subject_of_rollout, subject_of_run
 from router.store.judgements import JudgementRow
-from router.store.runs import Run
-from router.store.shadows import SHADOW_DATASET
 
 # The fourth power of a number can still be added up.
 MAX_NUMBER = 1e60
@@ -193,7 +191,8 @@ class _RunCheck:
         cells = len(document.routes) * document.repeats
         counts = {"dataset_rows": samples, "cells": samples * cells}
         tables.agree(RUN, {name: getattr(run, name) for name in counts}, counts)
-        if _is_complete(run, document):
+        if run.state == "completed" and not run.stopped and not bundled.is_shadow:
+            # A shadow grows while one looks at it; others have an answer in every cell.
             tables.agree(RESULTS, {"rows": results}, {"rows": samples * cells})
         # Rows of judgements that were changed are not marked.
         changed = self._manifest.changed_rows
@@ -285,12 +284,6 @@ class _RunCheck:
                 tables.each(f"{STUDIES}, {study.id}", ((item.id,) for item in items))
         embeddings = bundled.stated.embeddings
         tables.each(f"{STATED}, embeddings", (((use.route, use.target),) for use in embeddings))
-
-
-def _is_complete(run: Run, document: RunDocument) -> bool:
-    """Return whether a run has an answer in every cell. A shadow grows while one looks at it."""
-    is_shadow = run.dataset.startswith(SHADOW_DATASET) and PRECOMPUTED in document.routes
-    return run.state == "completed" and not run.stopped and not is_shadow
 
 
 def _is_hashed(answer: Answer | None, digest: str) -> bool:

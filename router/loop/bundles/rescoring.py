@@ -72,6 +72,7 @@ class RecomputedScores(msgspec.Struct):
         judges: the scores of judges.
         compared: how many answers have been compared.
         replaced: answers whose texts were replaced, so that no metric can read them.
+        deleted: answers whose texts were deleted before the bundle was written, likewise.
         unscored: answers that were not compared, because the time was over.
         combined: scores of judges of which only the combination of the verdicts was checked.
         used: what judges took, by the judgements that are there.
@@ -81,6 +82,7 @@ class RecomputedScores(msgspec.Struct):
     judges: Compared = msgspec.field(default_factory=Compared)
     compared: int = 0
     replaced: int = 0
+    deleted: int = 0
     unscored: int = 0
     combined: int = 0
     used: JudgementCounts = msgspec.field(default_factory=JudgementCounts)
@@ -124,7 +126,10 @@ async def _compare_all(
         for _, result in batch:
             made.used.add(result.judgements)
         await _compare_judges(bundled, batch, made)
-        made.replaced += sum(bundled.is_replaced(*pair) for pair in batch)
+        made.deleted += sum(bundled.is_deleted(*pair) for pair in batch)
+        made.replaced += sum(
+            bundled.is_replaced(*pair) and not bundled.is_deleted(*pair) for pair in batch
+        )
         # It may be the last thing that there is time for, and counts what it has done.
         await scorers.compare(batch, made)
         progress(made.compared)
@@ -172,7 +177,7 @@ class _Scorers:
         self._cells = bundled.run.cells
         self._stack = stack
         self._every = bundled.metrics.scored
-        # What does not read texts can be scored although they were replaced.
+        # What does not read texts can be scored although they were replaced or deleted.
         self._beside = tuple(n for n in self._every if not reads_text(self._metrics[n]))
         self._scorers: dict[_Group, Scorer] = {}
 
@@ -183,13 +188,13 @@ class _Scorers:
         for sample, result in batch:
             answer = result.result.answer
             assert answer is not None, "the pairs have answers"
-            replaced = self._bundled.is_replaced(sample, result)
-            if not replaced:
+            has_texts = self._bundled.has_texts(sample, result)
+            if has_texts:
                 answer = await asyncio.to_thread(
                     read_for_scoring, answer, self._document.answer, self._document.on_truncated
                 )
             excluded = bool(answer.shortfall) and self._document.on_truncated == "exclude"
-            indexes = self._beside if replaced or excluded else self._every
+            indexes = self._beside if excluded or not has_texts else self._every
             if excluded:
                 self._check_excluded(result, compared)
             item = Scorable(sample.sample, answer)
@@ -274,6 +279,9 @@ async def _compare_judges(
     """Let the judges' metrics read the stored answers of judges, and compare."""
     graded = [metric for metric in bundled.metrics.metrics if isinstance(metric, Graded)]
     for sample, result in batch if graded else ():
+        if bundled.is_deleted(sample, result):
+            # With the texts, what the judges said of them was deleted.
+            continue
         for metric in graded:
             score = next(
                 (each for each in result.result.scores if each.output == metric.score_name), None

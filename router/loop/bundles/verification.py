@@ -43,7 +43,7 @@ from router.loop.bundles.contents import (
     RunNumbers,
 )
 from router.loop.bundles.differences import MAX_SHOWN, Compared, Difference, differences
-from router.loop.bundles.rescoring import rescored
+from router.loop.bundles.rescoring import RecomputedScores, rescored
 from router.loop.bundles.rollout_replay import RULES, BundledRollout, Replayed, replay
 from router.loop.bundles.signatures import (
     MAX_KEY_BYTES,
@@ -283,7 +283,7 @@ async def _verify_run(
         used = {"judges": scores.used.numbers()}
         result.add(differences({"judges": stated_use}, used))
     result.checked = _checked(scores.texts.alike, scores.judges.alike, scores.combined)
-    result.not_recomputed = list(_not_recomputed(bundled, manifest, scores.replaced))
+    result.not_recomputed = list(_not_recomputed(bundled, manifest, scores))
     if scores.unscored:
         result.not_recomputed.append(
             f"{scores.unscored:,} answers were not scored within {scoring_s:g} s; give them more "
@@ -426,11 +426,19 @@ def _checked(texts: int, judged: int, only_combined: int) -> list[str]:
     return sentences
 
 
-def _not_recomputed(bundled: BundledRun, manifest: BundleManifest, replaced: int) -> Iterator[str]:
-    if replaced:
+def _not_recomputed(
+    bundled: BundledRun, manifest: BundleManifest, scores: RecomputedScores
+) -> Iterator[str]:
+    if scores.replaced:
         how = "hashes" if manifest.bodies == "hashes" else "their personal data masked"
         yield (
-            f"{replaced:,} answers are there with {how}, so their scores by texts are as stated."
+            f"{scores.replaced:,} answers are there with {how}, so their scores by texts are as "
+            "stated."
+        )
+    if scores.deleted:
+        yield (
+            f"The texts of {scores.deleted:,} answers were deleted before the bundle was written, "
+            "or never stored, so their scores by texts are as stated."
         )
     for name, why in bundled.metrics.reasons.items():
         yield f"{name}: {why}; its scores are as stated."

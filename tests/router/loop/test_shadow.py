@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zipfile
 from contextlib import asynccontextmanager
 
 import httpx
@@ -11,11 +12,13 @@ import pytest
 from servers import evalrouter, gateway, scripted
 
 from evaluators.base import PRECOMPUTED
-from providers.errors import ConfigError, ConflictError, NotFoundError, RequestError
+from providers.errors import ConfigError, ConflictError, NotFoundError, RequestError, StoreError
 from providers.offline.scripted import Script, ScriptedServer
 from router.config.loading import parse
 from router.evals.lease import this_owner
 from router.evals.requests import EvalRequester
+from router.loop.bundles.export import BundleOptions, export_bundle
+from router.loop.bundles.verification import verify
 from router.loop.sampling import RequestSample
 from router.loop.shadow import ShadowChange, Shadows
 from router.records import Attempt, Record, Target
@@ -458,6 +461,50 @@ async def test_a_deleted_request_is_gone_from_the_shadow_too(tmp_path):
         assert b"Question 1" not in texts
         assert b"Question 2" in texts
         assert (await funnel(parts))["scored"] == 6
+
+
+METRICS = SHADOW.replace(
+    "judge:",
+    "metrics: [length, cost, {name: prometheus, judge: other/judge, rubric: helpfulness}], judge:",
+)
+
+
+@pytest.mark.parametrize("bodies", ["keep", "masked", "hashes"])
+async def test_a_bundle_after_a_deletion_has_the_scores_as_stated(tmp_path, bodies):
+    models = MODELS | {"judge": [*JUDGE, {"answer": "Good. [RESULT] 4"}]}
+    async with services(tmp_path, models, shadow=METRICS) as parts:
+        offer(parts, *(a_record(n) for n in range(6)))
+        await run(parts)
+        found = await parts.shadows.report("chat")
+        await parts.shadows.delete(TrafficFilter(user="user 1"))
+        assert await parts.store.deleted_texts(found.run) == 2
+        options = BundleOptions(bodies=bodies)
+        path, _ = await export_bundle(parts.store, found.run, tmp_path / "b.zip", options)
+        verified = await verify(path)
+        assert verified.differences == []
+        assert verified.passed
+        [said] = [one for one in verified.not_recomputed if "were deleted" in one]
+        assert said.startswith("The texts of 4 answers were deleted")
+        assert any("of judges" in one for one in verified.checked)
+
+
+async def test_a_deletion_during_an_export_ends_it(tmp_path):
+    async with services(tmp_path) as parts:
+        offer(parts, *(a_record(n) for n in range(3)))
+        await run(parts)
+        found = await parts.shadows.report("chat")
+
+        async def delete(_exported, place):
+            assert not place.exists()
+            await parts.shadows.delete(TrafficFilter(user="user 1"))
+
+        path = tmp_path / "b.zip"
+        with pytest.raises(StoreError, match="requests of it were deleted meanwhile"):
+            await export_bundle(parts.store, found.run, path, BundleOptions(note=delete))
+        assert not path.exists()
+        await export_bundle(parts.store, found.run, path, BundleOptions())
+        with zipfile.ZipFile(path) as bundle:
+            assert b"Question 1" not in bundle.read("samples.jsonl")
 
 
 def test_live_requests_over_http(tmp_path):

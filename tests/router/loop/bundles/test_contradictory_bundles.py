@@ -197,6 +197,14 @@ async def test_what_is_forged_is_otherwise_as_it_was(forgery, tmp_path):
     assert (await forgery.verified(tmp_path)).passed
 
 
+async def test_only_a_shadow_has_scores_of_deleted_texts(forgery, tmp_path):
+    forgery.rows("samples.jsonl")[0]["sample"]["messages"] = []
+    forgery.rows("results.jsonl")[0]["result"]["answer"]["text"] = ""
+    found = await forgery.verified(tmp_path)
+    assert not found.passed
+    assert not any("were deleted" in sentence for sentence in found.not_recomputed)
+
+
 async def test_a_number_of_rows_in_the_manifest_that_is_wrong_is_refused(bundle, tmp_path):
     entries = unsigned(bundle)
     manifest = json.loads(entries["manifest.json"])

@@ -45,6 +45,7 @@ FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _KEY = re.compile(r"[A-Za-z0-9_=@-][A-Za-z0-9._=@-]*(/[A-Za-z0-9_=@-][A-Za-z0-9._=@-]*)*")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 _INCOMING = ".incoming"
+_ABANDONED_S = 3600.0
 # Only temporary folders with this prefix are locked while they are in use.
 _FOLDERS = "evalrouter-files-"
 _MISSING = frozenset({"404", "NoSuchKey", "NotFound"})
@@ -167,6 +168,14 @@ def remove_abandoned_folders(*, older_s: float = 60.0) -> None:
                 _remove_unlocked(folder)
 
 
+def _remove_abandoned_files(folder: Path) -> None:
+    """Remove files that nobody has written to for an hour. Blocks."""
+    for file in folder.iterdir():
+        with suppress(OSError):
+            if file.lstat().st_mtime < time.time() - _ABANDONED_S:
+                file.unlink()
+
+
 def _remove_unlocked(folder: Path) -> None:
     """Remove a folder that no process uses. Raises OSError where one does."""
     lock = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
@@ -226,6 +235,7 @@ class LocalArtifacts:
         digest, size = hashlib.sha256(), 0
         try:
             await _finished(beside.parent.mkdir, parents=True, exist_ok=True)
+            await _finished(_remove_abandoned_files, beside.parent)
             file = await _finished(beside.open, "xb")
         except OSError as error:
             raise self._refused("store", key, error) from error

@@ -28,7 +28,8 @@ class EvidenceBundle(msgspec.Struct, frozen=True, kw_only=True):
         manifest: SHA-256 of its manifest, which is the same for the same evidence, hex.
         signed_by: the fingerprint of the key; "" without a signature.
         location: the file, or where in the artifact store; "" for a client's key.
-        stored: whether it is in the artifact store, from where it can be downloaded.
+        stored: whether it is in the artifact store, from where it can be downloaded; not while it
+            is being written there.
         key_id: the id of the key that the run belongs to, whose holder may see it; "" for none.
         created_at: when it was written, seconds since the epoch, UTC.
         created_by: who had it written; "" for a client's key.
@@ -56,6 +57,10 @@ class EvidenceStore(Protocol):
 
     async def add_evidence(self, bundle: EvidenceBundle) -> None:
         """Store a bundle's row."""
+        ...
+
+    async def note_stored(self, bundle_id: str) -> None:
+        """Note that a bundle's file is in the artifact store."""
         ...
 
     async def evidence(self, bundle_id: str) -> EvidenceBundle | None:

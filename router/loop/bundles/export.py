@@ -85,7 +85,7 @@ from router.store.runs import Run
 _LIBRARIES = ("cryptography", "msgspec", "numpy", "rouge-score-rs", "sacrebleu", "scipy")
 _SAMPLES_AT_ONCE = 200
 # A file that is being written is never so old.
-_ABANDONED_S = 3600.0
+ABANDONED_S = 3600.0
 # The ids of rollouts begin so; see `router.loop.rollouts`.
 ROLLOUT_PREFIX = "ro_"
 
@@ -392,7 +392,7 @@ def _remove_abandoned(path: Path) -> None:
     for beside in path.parent.glob(f".{escape(path.name)}.*"):
         with suppress(OSError):
             suffix = beside.name.removeprefix(f".{path.name}.")
-            is_old = beside.lstat().st_mtime < time.time() - _ABANDONED_S
+            is_old = beside.lstat().st_mtime < time.time() - ABANDONED_S
             if re.fullmatch("[0-9a-f]{8}", suffix) and is_old:
                 beside.unlink()
 

@@ -14,12 +14,13 @@ import os
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
 from providers.errors import (
+    ArtifactError,
     ConfigError,
     EvidenceError,
     NotFoundError,
@@ -36,6 +37,7 @@ from router.datasets.artifacts import (
 from router.datasets.registry import DatasetRegistry
 from router.gateway.route_table import Routes
 from router.loop.bundles.export import (
+    ABANDONED_S,
     BundleOptions,
     ExportedBundle,
     export_bundle,
@@ -123,6 +125,7 @@ class EvidenceBundles:
             raise RateLimitError("Another bundle is being written.", retry_after=10.0)
         async with self._writing:
             await asyncio.to_thread(remove_abandoned_folders)
+            await self._remove_unfinished()
             key = await asyncio.to_thread(configured_key, self._evidence)
             options = BundleOptions(
                 bodies=request.bodies,
@@ -131,12 +134,12 @@ class EvidenceBundles:
                 routes=self._routes.table.routes,
             )
             bundle_id = self._new_id()
-            location = f"{self._datasets.artifacts.root}/{_key(bundle_id)}"
+            location = self._location(bundle_id)
             async with self._noted() as noted:
 
                 async def note(exported: ExportedBundle, _: Path) -> None:
                     noted.append(
-                        await self._add(bundle_id, exported, location, stored=True, actor=actor)
+                        await self._add(bundle_id, exported, location, stored=False, actor=actor)
                     )
 
                 options = msgspec.structs.replace(options, note=note)
@@ -144,8 +147,35 @@ class EvidenceBundles:
                     path, _ = await export_bundle(
                         self._store, request.subject, folder / "bundle.zip", options
                     )
-                    await self._datasets.artifacts.put(_key(bundle_id), file_chunks(path))
-                return noted[0]
+                    await self._put(bundle_id, path)
+                return msgspec.structs.replace(noted[0], stored=True)
+
+    async def _put(self, bundle_id: str, path: Path) -> None:
+        """Store the file of a bundle, and note it; neither where an error is raised."""
+        artifacts = self._datasets.artifacts
+        await artifacts.put(_key(bundle_id), file_chunks(path))
+        try:
+            await self._store.note_stored(bundle_id)
+        except BaseException:
+            with suppress(ArtifactError):
+                await asyncio.shield(artifacts.delete(_key(bundle_id)))
+            raise
+
+    async def _remove_unfinished(self) -> None:
+        """Remove what killed processes have left of bundles that they were storing."""
+        before = None
+        while page := await self._store.evidence_bundles(before=before, limit=_AT_ONCE):
+            for bundle in page:
+                is_old = bundle.created_at < self._clock() - ABANDONED_S
+                if is_old and self._is_unfinished(bundle):
+                    await self.delete(bundle.id)
+            before = page[-1].id
+
+    def _is_unfinished(self, bundle: EvidenceBundle) -> bool:
+        return not bundle.stored and bundle.location == self._location(bundle.id)
+
+    def _location(self, bundle_id: str) -> str:
+        return f"{self._datasets.artifacts.root}/{_key(bundle_id)}"
 
     async def write(
         self,
@@ -235,8 +265,12 @@ class EvidenceBundles:
         """Yield the bytes of a bundle.
 
         Raises:
-            NotFoundError: it is a file of whoever ran the command, or is gone.
+            NotFoundError: it is a file of whoever ran the command, is not complete, or is gone.
         """
+        if self._is_unfinished(bundle):
+            raise NotFoundError(
+                f"{bundle.id} is still being written, or its process was killed; export it again."
+            )
         if not bundle.stored:
             raise NotFoundError(f"{bundle.id} was written by a command, and is not stored here.")
         return self._datasets.artifacts.get(_key(bundle.id))
@@ -244,7 +278,7 @@ class EvidenceBundles:
     async def delete(self, bundle_id: str) -> None:
         """Delete a bundle from the artifact store, and its row. Raises NotFoundError."""
         bundle = await self.find(bundle_id)
-        if bundle.stored:
+        if bundle.stored or self._is_unfinished(bundle):
             await self._datasets.artifacts.delete(_key(bundle.id))
         await self._store.delete_evidence(bundle.id)
 

@@ -21,6 +21,9 @@ class SqlEvidence(SqlPart, EvidenceStore):
     async def add_evidence(self, bundle: EvidenceBundle) -> None:
         await self._database.write("add a bundle of evidence", _add, bundle)
 
+    async def note_stored(self, bundle_id: str) -> None:
+        await self._database.write("note a bundle of evidence", _note_stored, bundle_id)
+
     async def evidence(self, bundle_id: str) -> EvidenceBundle | None:
         return await self._database.read("read a bundle of evidence", _find, bundle_id)
 
@@ -43,6 +46,10 @@ class SqlEvidence(SqlPart, EvidenceStore):
 def _add(db: Connection, bundle: EvidenceBundle) -> None:
     values = {**msgspec.structs.asdict(bundle), "stored": int(bundle.stored)}
     db.execute(insert("evidence_bundles", list(values)), list(values.values()))
+
+
+def _note_stored(db: Connection, bundle_id: str) -> None:
+    db.execute("UPDATE evidence_bundles SET stored = 1 WHERE id = ?", (bundle_id,))
 
 
 def _of(row: Sequence[object]) -> EvidenceBundle:

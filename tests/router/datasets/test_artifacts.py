@@ -325,3 +325,14 @@ def test_folders_of_processes_that_were_killed_are_removed(tmp_path, monkeypatch
             assert not killed.exists()
             assert used.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["evalrouter-loop-mine"]
+
+
+async def test_what_a_killed_process_was_storing_is_removed_by_the_next_file(tmp_path):
+    incoming = tmp_path / ".incoming"
+    incoming.mkdir()
+    for name in ("old", "new"):
+        (incoming / name).write_text("secret")
+    os.utime(incoming / "old", (1e9, 1e9))
+    (tmp_path / "x").write_text("x")
+    await LocalArtifacts(tmp_path).put("a", file_chunks(tmp_path / "x"))
+    assert [path.name for path in incoming.iterdir()] == ["new"]

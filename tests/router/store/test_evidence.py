@@ -44,6 +44,8 @@ async def test_bundles_are_listed_newest_first_and_by_what_they_are_of(store):
     assert await store.evidence_bundles(subjects=["run_1"], key_id="k1") == bundles[:1]
     assert await store.evidence_bundles(subjects=["run_1", "ro_1"]) == bundles[::-1]
     assert await store.evidence_bundles(subjects=[]) == []
+    await store.note_stored("ev_2")
+    assert (await store.evidence("ev_2")).stored
     await store.delete_evidence("ev_2")
     await store.delete_evidence("ev_2")
     assert await store.evidence_bundles() == [bundles[2], bundles[0]]

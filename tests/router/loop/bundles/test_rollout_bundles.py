@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import os
+import signal
+import sys
 import time
 import zipfile
+from pathlib import Path
 
 import pytest
 from bundled_runs import entries_of, packed, sealed
 
 from providers.errors import ArtifactError, ConflictError, EvidenceError, NotFoundError, StoreError
-from router.config.loading import parse
+from router.config.loading import load, parse
 from router.config.rollouts import RolloutSignal, RouteRollout
+from router.datasets.registry import DatasetRegistry
 from router.loop.bundles.contents import canonical
 from router.loop.bundles.export import BundleOptions, export_bundle
+from router.loop.bundles.exported import EvidenceBundles, EvidenceRequest
 from router.loop.bundles.verification import verify
 from router.loop.rollouts import RolloutAction
 from router.records import Record, Target
@@ -307,6 +313,35 @@ async def test_a_deletion_names_bundles_of_shadows_that_have_ended_or_are_gone(s
         "the evidence ev_2",
         "the evidence ev_0",
     ]
+
+
+@pytest.mark.parametrize("before", ["file", "note"])
+async def test_a_bundle_whose_process_was_killed_is_no_finished_one(services, tmp_path, before):
+    rollout = await ended(services)
+    text = CONFIG.format(folder=tmp_path).replace("e.db", f'e.db", artifacts: "{tmp_path}/a')
+    (tmp_path / "evalrouter.yaml").write_text(text)
+    program = Path(__file__).with_name("evidence_process.py")
+    killed = await asyncio.create_subprocess_exec(
+        sys.executable, program, tmp_path, rollout.id, before
+    )
+    assert await killed.wait() == -signal.SIGKILL
+    config = load(tmp_path / "evalrouter.yaml")
+    datasets = DatasetRegistry(services.store, config)
+    clock = itertools.count(time.time() + 10, 4000).__next__
+    evidence = EvidenceBundles(services.store, datasets, config, services.routes, clock=clock)
+    [left] = await evidence.list()
+    assert (left.stored, left.created_by) == (False, "killed")
+    with pytest.raises(NotFoundError, match="its process was killed; export it again"):
+        evidence.content(left)
+    assert await datasets.artifacts.exists(f"evidence/{left.id}.zip") == (before == "note")
+    # It may be one that is being written, until it is old.
+    for known in ([left.id], []):
+        written = await evidence.create(EvidenceRequest(subject=rollout.id), actor="ann")
+        assert written.stored
+        assert len([chunk async for chunk in evidence.content(written)]) > 0
+        await evidence.delete(written.id)
+        assert [bundle.id for bundle in await evidence.list()] == known
+    assert not await datasets.artifacts.exists(f"evidence/{left.id}.zip")
 
 
 async def test_a_bundle_that_cannot_be_put_into_its_place_is_not_on_record(services, tmp_path):

@@ -10,7 +10,7 @@ import time
 from typing import Any, Literal, NamedTuple, get_args
 
 from litestar import Request, Response
-from litestar.params import FromPath, FromQuery
+from litestar.params import FromQuery
 
 from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
@@ -235,27 +235,6 @@ def _run_cells(run: Run) -> dict[str, Any]:
         "created": utc(run.created_at),
         "id": run.id,
     }
-
-
-@page("/runs/{run_id:str}")
-async def run_page(
-    services: Injected, caller: InjectedCaller, run_id: FromPath[str]
-) -> Response[str]:
-    """Show one run's report."""
-    outcome = await services.runs.outcome(run_id)
-    return await rendered(
-        "run.html",
-        caller,
-        title=outcome.run.name,
-        current="/runs",
-        run=outcome.run,
-        report=outcome.report,
-        gates=outcome.gates,
-        comparisons={
-            (comparison.route, comparison.output): comparison
-            for comparison in outcome.report.comparisons
-        },
-    )
 
 
 _EXPERIMENT_COLUMNS = (

@@ -1,6 +1,7 @@
 """What all plots share: text of others, tables, sizes, and the stylesheet."""
 
 import itertools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -274,13 +275,9 @@ def test_names_from_right_to_left_keep_to_themselves_in_a_sentence():
 def colours():
     """The colours of the stylesheet: name to its light and dark sRGB values, from 0 to 1."""
     pairs = {}
-    for line in STYLE.splitlines():
-        name, _, value = line.strip().partition(": light-dark(")
-        if value:
-            pairs[name.removeprefix("--plot-")] = [
-                tuple(int(text.strip()[n : n + 2], 16) / 255 for n in (1, 3, 5))
-                for text in value.removesuffix(");").split(",")
-            ]
+    for name, *digits in re.findall(r"--plot-([\w-]+): #(\w\w)(\w\w)(\w\w);", STYLE):
+        pairs.setdefault(name, []).append(tuple(int(text, 16) / 255 for text in digits))
+    assert {len(pair) for pair in pairs.values()} == {2}
     return pairs
 
 

@@ -1,0 +1,339 @@
+"""The page of one run: what was compared, what that shows, and where the rows are.
+
+All of it can be read without JavaScript; the score that the plots are of is in the address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from contextlib import aclosing
+from importlib.util import find_spec
+from typing import NamedTuple
+
+import numpy as np
+from litestar import Response
+from litestar.params import FromPath, FromQuery
+
+from evaluators.reports.cells import ABSENT, difference, outcomes, p_value, plural
+from evaluators.reports.gates import GateResult
+from evaluators.reports.report import Report, RouteReport, dollars
+from evaluators.reports.scores import OutputInfo, RouteScore, decimals
+from evaluators.stats.comparison import Comparison
+from evaluators.stats.intervals import wilson
+from evaluators.text.answers import SHORTFALLS
+from providers.errors import RequestError
+from router.api.access import InjectedCaller
+from router.api.injection import Injected
+from router.api.page_layout import page, rendered
+from router.evals.results import Outcome
+from router.evals.stored_runs import stored_document
+from router.store.protocol import Store
+from router.store.runs import Run
+from router.web.plots.distributions import histograms
+from router.web.plots.figure import Plot
+from router.web.plots.forest import difference_forest, score_forest
+from router.web.plots.frontier import run_frontier
+
+# Answers that the distributions are read from: without a request for them, and at most.
+READ_UNREQUESTED = 2_000
+MAX_READ = 20_000
+
+
+class VerdictCount(NamedTuple):
+    """How many comparisons of a run have a verdict.
+
+    Attributes:
+        words: the verdict.
+        comparisons: how many have it.
+        meaning: what it says of the routes.
+    """
+
+    words: str
+    comparisons: int
+    meaning: str
+
+
+class ComparisonText(NamedTuple):
+    """What a route's comparison with the baseline shows, in words.
+
+    Attributes:
+        route: the route.
+        kind: `better`, `worse`, or "" for anything else.
+        sentence: what is shown, after the route's name.
+        interval: the difference with its interval, the samples and the p-value.
+    """
+
+    route: str
+    kind: str
+    sentence: str
+    interval: str
+
+
+class Distribution(NamedTuple):
+    """Scores of samples by route.
+
+    Attributes:
+        values: route to the mean score of each sample's repeats; NaN where there is none.
+        answers: how many answers they were read from.
+        is_part: whether the run has more answers than that.
+    """
+
+    values: Mapping[str, list[float]]
+    answers: int
+    is_part: bool
+
+
+_MEANINGS = {
+    "better": "the difference is in the better direction, and larger than chance explains (p below "
+    "0.05, corrected for all comparisons of the run)",
+    "worse": "the difference is in the worse direction, and larger than chance explains (p below "
+    "0.05, corrected for all comparisons of the run)",
+    "equivalent": "the difference is shown to be smaller than the margin that the run names",
+    "not shown": "no difference is shown; that does not show that there is none",
+    "not tested": "the primary score of the route shows no difference, so its others are not "
+    "tested",
+    "no samples in common": "no sample has a score of both routes",
+    "no direction": "neither more nor less of it is better",
+    "too few labels": "the judge's score could not be corrected by people's labels",
+    "raw": "the judge's own score; the one that people's labels correct decides",
+}
+
+
+@page("/runs/{run_id:str}")
+async def run_page(
+    *,
+    services: Injected,
+    caller: InjectedCaller,
+    run_id: FromPath[str],
+    output: FromQuery[str] = "",
+    distribution: FromQuery[bool] = False,
+) -> Response[str]:
+    """Show one run's report.
+
+    `output` is the score that is plotted; without it, the primary one. `distribution` reads the
+    scores of a run that has many.
+    """
+    outcome = await services.runs.outcome(run_id)
+    run, report = outcome.run, outcome.report
+    info = _chosen(outcome, output)
+    spread: Distribution | None = None
+    if info is not None and not info.corpus and (distribution or run.cells <= READ_UNREQUESTED):
+        spread = await _distribution(services.store, run, info.name)
+    plots = await asyncio.to_thread(_plots, report, info, spread)
+    compared = [] if info is None else _compared(report, info.name)
+    return await rendered(
+        "run.html",
+        caller,
+        title=run.name,
+        current="/runs",
+        run=run,
+        under_way=run.state in {"queued", "running", "paused"},
+        report=report,
+        chosen=info,
+        answered=sum(route.answered for route in report.routes),
+        expected=sum(route.expected for route in report.routes),
+        repeats=run.document.get("repeats", 1),
+        cost=_cost(report.routes),
+        verdicts=_verdict_counts(report),
+        findings=[] if info is None else [_finding(info, each, report) for each in compared],
+        plots=plots,
+        spread=spread,
+        max_read=MAX_READ,
+        has_parquet=find_spec("pyarrow") is not None,
+        comparisons={(each.route, each.output): each for each in report.comparisons},
+        infos={each.name: each for each in report.outputs},
+        gates=[(gate, _gate_value(gate, report)) for gate in outcome.gates],
+        failures=list(_failures(report.routes)),
+        score_text=score_text,
+        difference=difference,
+        outcomes=outcomes,
+        p_value=p_value,
+        verdict=verdict,
+        cost_of=_cost,
+    )
+
+
+def _chosen(outcome: Outcome, name: str) -> OutputInfo | None:
+    """Return the output that is plotted; None where the run has no scores."""
+    infos = {info.name: info for info in outcome.report.outputs}
+    if name:
+        if name not in infos:
+            known = ", ".join(infos) or "none"
+            raise RequestError(f"This run has no score {name!r}; it has {known}.", param="output")
+        return infos[name]
+    deciding = stored_document(outcome.run).deciding
+    headline = [each.output for each in outcome.report.comparisons if each.headline]
+    for candidate in (deciding, *headline, *infos):
+        if candidate in infos:
+            return infos[candidate]
+    return None
+
+
+def _compared(report: Report, output: str) -> list[Comparison]:
+    return [each for each in report.comparisons if each.output == output]
+
+
+def _plots(
+    report: Report, info: OutputInfo | None, spread: Distribution | None
+) -> dict[str, list[Plot]]:
+    """Draw the plots of an output by the section that they are in."""
+    if info is None:
+        return {"scores": [], "frontier": [], "distribution": []}
+    scores = [score_forest(report, info.name)]
+    if _compared(report, info.name):
+        scores.append(difference_forest(report, info.name))
+    frontier = []
+    if any(route.cost.total_usd for route in report.routes):
+        frontier.append(run_frontier(report, info.name, "cost_usd"))
+    if any(route.times.p50_s is not None for route in report.routes):
+        frontier.append(run_frontier(report, info.name, "seconds"))
+    spread_plots = [] if spread is None else [histograms(info.name, spread.values)]
+    return {"scores": scores, "frontier": frontier, "distribution": spread_plots}
+
+
+async def _distribution(store: Store, run: Run, output: str) -> Distribution:
+    """Read the scores of a run's first samples: the store reads a page of them at a time."""
+    routes = [str(route) for route in run.document.get("routes") or ()]
+    scores: dict[str, dict[str, list[float]]] = {route: {} for route in routes}
+    answers = 0
+    is_part = False
+    async with aclosing(store.results(run.id)) as results:
+        async for result in results:
+            if answers == MAX_READ:
+                is_part = True
+                break
+            answers += 1
+            if result.answer is None or result.answer.text is None:
+                continue
+            of_sample = scores.setdefault(result.cell.route, {}).setdefault(
+                result.cell.sample_id, []
+            )
+            of_sample += [
+                score.value
+                for score in result.scores
+                if score.output == output and score.value is not None
+            ]
+    values = {
+        route: [float(np.mean(given)) if given else float("nan") for given in by_sample.values()]
+        for route, by_sample in scores.items()
+    }
+    return Distribution(values, answers, is_part)
+
+
+def score_text(info: OutputInfo, score: RouteScore) -> str:
+    """Return a score with its interval."""
+    if score.estimate is None:
+        return ABSENT
+    places = decimals(info, score.estimate, score.low, score.high)
+    text = f"{score.estimate:,.{places}f}"
+    if score.low is not None and score.high is not None:
+        text += f" [{score.low:,.{places}f}, {score.high:,.{places}f}]"
+    return text
+
+
+def verdict(compared: Comparison) -> str:
+    """Return the verdict in words; the same for all margins."""
+    if not compared.headline:
+        return "raw" if compared.n else "too few labels"
+    if compared.n == 0:
+        return "no samples in common"
+    if compared.gatekept:
+        return "not tested"
+    if compared.verdict is None:
+        return "no direction"
+    return "not shown" if compared.verdict == "no difference shown" else compared.verdict
+
+
+def _verdict_counts(report: Report) -> list[VerdictCount]:
+    words = [verdict(each) for each in report.comparisons]
+    return [
+        VerdictCount(name, words.count(name), meaning)
+        for name, meaning in _MEANINGS.items()
+        if name in words
+    ]
+
+
+def _finding(info: OutputInfo, compared: Comparison, report: Report) -> ComparisonText:
+    words = verdict(compared)
+    against = f"{report.baseline} in {info.name}"
+    sentence = {
+        "better": f"is better than {against}",
+        "worse": f"is worse than {against}",
+        "equivalent": f"is equivalent to {against}, within \u00b1{compared.margin or 0:g}",
+        "not shown": f"is not shown to differ from {against}",
+        "not tested": f"was not tested against {against}: its primary score shows no difference",
+        "no samples in common": f"has no samples in common with {against}",
+        "no direction": f"differs from {against} in a score without a better direction",
+        "too few labels": f"has too few labels to be compared with {against}",
+        "raw": f"has a corrected score beside this one, which decides against {against}",
+    }[words]
+    if words == "not shown" and compared.detectable is not None:
+        places = decimals(info, compared.detectable)
+        sentence += (
+            "; these samples show a true difference 4 times in 5 if it is at least about "
+            f"{compared.detectable:,.{places}f}"
+        )
+    numbers = f"{compared.n:,} {plural('sample', compared.n)}"
+    if compared.n:
+        numbers = f"{difference(info, compared)}, {numbers}"
+    if compared.p_holm is not None:
+        numbers += f", p {p_value(compared.p_holm)}"
+    kind = words if words in {"better", "worse"} else ""
+    return ComparisonText(compared.route, kind, sentence, numbers)
+
+
+def _cost(routes: Iterable[RouteReport]) -> str:
+    """Return what routes cost together."""
+    costs = [route.cost for route in routes]
+    known = sum(cost.known_usd for cost in costs)
+    text = dollars(known, estimated=any(cost.estimated for cost in costs))
+    return f"{text} or more" if any(cost.total_usd is None for cost in costs) else text
+
+
+def _gate_value(gate: GateResult, report: Report) -> str:
+    """Return the number that a gate was decided on, with its interval where it is a score."""
+    if gate.found is None:
+        return ABSENT
+    infos = {info.name: info for info in report.outputs}
+    for route in report.routes:
+        for score in route.scores if route.route == gate.route else ():
+            if score.output == gate.output and score.estimate == gate.found:
+                return score_text(infos[score.output], score)
+    return f"{gate.found:,.3f}"
+
+
+class FailureCount(NamedTuple):
+    """Answers of a route that failed, or that are not whole, for one reason.
+
+    Attributes:
+        route: the route.
+        kind: the error's code, or what befell the answers.
+        answers: how many.
+        share: of those that the route should have given or gave, with its 95% interval.
+        example: a message.
+    """
+
+    route: str
+    kind: str
+    answers: int
+    share: str
+    example: str
+
+
+def _failures(routes: Iterable[RouteReport]) -> Iterable[FailureCount]:
+    for route in routes:
+        done = route.answered + route.failed
+        for error in route.errors:
+            share = _share(error.count, done)
+            yield FailureCount(route.route, error.code, error.count, share, error.example)
+        for shortfall, count in route.shortfalls.items():
+            share = _share(count, route.answered)
+            yield FailureCount(route.route, SHORTFALLS[shortfall], count, share, "")
+
+
+def _share(count: int, n: int) -> str:
+    interval = wilson(count, n)
+    if interval.estimate is None or interval.low is None or interval.high is None:
+        return ABSENT
+    return f"{interval.estimate:.1%} [{interval.low:.1%}, {interval.high:.1%}]"

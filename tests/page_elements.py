@@ -1,0 +1,46 @@
+"""What tests read of pages: elements, text, and the policy that they are sent with."""
+
+import re
+from html.parser import HTMLParser
+
+BROWSER = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+
+
+class Elements(HTMLParser):
+    """The elements of a page with their attributes, and its text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def check_policy(answer):
+    policy = dict(
+        part.strip().split(" ", 1)
+        for part in answer.headers["content-security-policy"].split(";")
+        if part.strip()
+    )
+    assert policy["default-src"] == "'self'"
+    assert policy["img-src"] == "'self' data: blob:"
+    assert policy["frame-ancestors"] == policy["base-uri"] == "'none'"
+    assert policy["form-action"] == "'self'"
+    assert "unsafe" not in answer.headers["content-security-policy"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["referrer-policy"] == "same-origin"
+    assert {"accept", "cookie"} <= set(re.split(r",\s*", answer.headers["vary"]))
+    for tag, attributes in Elements(answer.text).elements:
+        # The policy would stop these, and then the page would not do what it should.
+        assert tag != "style"
+        assert tag != "script" or attributes.get("src", "").startswith("/static/")
+        assert not {name for name in attributes if name == "style" or name.startswith("on")}
+        for name in ("src", "href", "action"):
+            assert not re.match(r"(?i)[a-z]+:|//", attributes.get(name) or "")

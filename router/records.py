@@ -23,6 +23,9 @@ Arm = Literal["control", "candidate"]
 
 # The longest name that somebody else chose, of a user or a conversation, that is stored as it is.
 MAX_STORED_BYTES = 256
+# More targets than that a route has only by mistake, and each takes room in every row.
+MAX_CHOICES = 64
+NO_CHOICES = msgspec.Raw(b"{}")
 
 
 def stored_name(text: str) -> str:
@@ -113,24 +116,25 @@ class Odds:
 
     Args:
         probabilities: of each target that may be the first. They add up to 1.
+
+    Attributes:
+        probabilities: as given.
+        choices: the same by the targets' names, as JSON; none where only one target could be the
+            first, or more than MAX_CHOICES.
     """
 
-    __slots__ = ("_encoded", "_mixed", "_mixed_rate", "_mixed_target", "probabilities")
+    __slots__ = ("_mixed", "_mixed_rate", "_mixed_target", "choices", "probabilities")
 
     def __init__(self, probabilities: Mapping[Target, float]) -> None:
         self.probabilities = probabilities
-        self._encoded: msgspec.Raw | None = None
+        self.choices = NO_CHOICES
+        if 1 < len(probabilities) <= MAX_CHOICES:
+            names = {str(target): value for target, value in probabilities.items()}
+            self.choices = msgspec.Raw(msgspec.json.encode(names))
         # The last odds that were mixed of these, and of what.
         self._mixed: Odds | None = None
         self._mixed_rate = 0.0
         self._mixed_target: Target | None = None
-
-    def encoded(self) -> msgspec.Raw:
-        """Return the probabilities by the targets' names, as JSON."""
-        if self._encoded is None:
-            names = {str(target): value for target, value in self.probabilities.items()}
-            self._encoded = msgspec.Raw(msgspec.json.encode(names))
-        return self._encoded
 
     def mixed(self, rate: float, target: Target) -> Odds:
         """Return the odds where a target is taken with the probability `rate`, and else as here."""

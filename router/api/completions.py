@@ -150,18 +150,16 @@ class Completions:
             receive = decoded(headers, receive, self._max_body_bytes)
         context.read(await read_body(receive, self._max_body_bytes, headers.get(b"content-length")))
         table = self._routes.table
-        expected = NOTHING
+        model, expected = context.model, NOTHING
         if holder is not None and holder.is_metered:
             expected = self._reservations.expected(context, table, holder)
-        context.grant = self._keys.admit(holder, context.model, expected)
-        route = context.route = table.routes.get(context.model)
-        watch = self._hook.watched.get(context.model)
+        grant = context.grant = self._keys.admit(holder, model, expected)
+        route = context.route = table.routes.get(model)
+        watch = self._hook.watched.get(model)
         if (
             watch is not None
             and route is not None
-            and watch.wants(
-                route, context.record_id, key_id=context.grant.key_id, stored=context.stored
-            )
+            and watch.wants(route, context.record_id, key_id=grant.key_id, stored=context.stored)
         ):
             context.hooks = ANY_REQUEST
         use = cache_use_of(None if route is None else route.cache, headers, self._cache_ttl)
@@ -172,7 +170,7 @@ class Completions:
             plan = self._plan(table, context)
             if route is not None and route.strategy == "learned":
                 plan = await self._predicted(plan, table, context, route)
-            chooser = self._chooser.by_route.get(context.model)
+            chooser = self._chooser.by_route.get(model)
             if chooser is not None and route is not None:
                 plan = self._assigned(plan, context, route, chooser)
             response = await self._dispatcher.open(plan, request)

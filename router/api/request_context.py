@@ -167,10 +167,14 @@ class RequestContext(msgspec.Struct, eq=False):
         """
         response, cached = self.response, self.cached
         whole = b"".join(self.tail)
-        target = None if response is None else response.target
+        target = first_byte_s = translation = None
+        if response is not None:
+            target, translation = response.target, response.translation
+            first_byte_s = response.first_byte_s
         if cached is not None:
             target = Target.parse(cached.target)
             whole = cached.body
+        size = len(whole)
         record = Record(
             id=self.record_id,
             at=self.at,
@@ -192,18 +196,18 @@ class RequestContext(msgspec.Struct, eq=False):
             learned=self.learned,
             request_bytes=len(self.body),
             attempts=self.attempts,
-            first_byte_s=None if response is None else response.first_byte_s,
+            first_byte_s=first_byte_s,
             total_s=ended - self.started,
-            translation=None if response is None else response.translation,
+            translation=translation,
             keep=keep,
             tail=whole,
-            received=self.received or len(whole),
+            received=self.received or size,
             body=self.body,
             trace=self.trace,
         )
         if cached is not None:
             record.cached = True
-        if len(whole) > TAIL_BYTES:
+        if size > TAIL_BYTES:
             record.tail, record.head = whole[-TAIL_BYTES:], whole[:HEAD_BYTES]
         if keep == "full" or self.hooks:
             record.hooks, record.request, record.response = self.hooks, self.body, whole

@@ -157,7 +157,7 @@ class AnswerCounts:
             or record.path == "embeddings"
         ):
             return
-        if not seen.hour_begin <= at < seen.hour_end:
+        if at >= seen.hour_end or at < seen.hour_begin:
             seen.hour_begin = at // HOUR_S * HOUR_S
             seen.hour_end = seen.hour_begin + HOUR_S
             seen.hour = self._hours.setdefault((target, seen.hour_begin), _Hour())

@@ -269,20 +269,20 @@ class Keys:
                 holder.usual_completion = max(
                     float(known - prompt), holder.usual_completion * USUAL_DECAY, 1.0
                 )
-        if cost_usd is not None and not 0 <= cost_usd <= MAX_USD:
-            cost_usd = None
-        if holder.tokens is not None and total_tokens:
-            holder.tokens.take(total_tokens, now)
-        if not holder.since <= now < holder.until:
+        if now >= holder.until or now < holder.since:
             holder.enter_period(now)
         period = (holder.row.id, holder.since)
         spend = self._unwritten.get(period)
         if spend is None:
             spend = self._unwritten[period] = UnwrittenSpend()
         spend.requests += 1
-        spend.tokens += total_tokens or 0
-        spend.estimated += estimated
-        if cost_usd is None:
+        if total_tokens:
+            spend.tokens += total_tokens
+            if holder.tokens is not None:
+                holder.tokens.take(total_tokens, now)
+        if estimated:
+            spend.estimated += 1
+        if cost_usd is None or not 0 <= cost_usd <= MAX_USD:
             spend.unpriced += 1
         else:
             spend.usd += cost_usd

@@ -208,11 +208,9 @@ class ProcessMetrics:
 
     def count(self, record: Record) -> None:
         """Count a completed record. On the event loop, in about two microseconds."""
-        error_code, attempts = record.error_code, self._attempts
-        made_up = made_up_name(record) if error_code else None
-        traffic_class = record.traffic_class
+        error_code, traffic_class, made_up = record.error_code, record.traffic_class, None
         key = (traffic_class, record.route, record.target_name())
-        if made_up is not None:
+        if error_code and (made_up := made_up_name(record)) is not None:
             key = (traffic_class, made_up, made_up)
         series = self._series.get(key)
         if series is None:
@@ -236,8 +234,11 @@ class ProcessMetrics:
                 series.cost_usd += cost_usd
             series.input_tokens += (record.prompt_tokens or 0) + record.lost_tokens
             series.output_tokens += record.completion_tokens or 0
-            series.estimated += record.estimated
-            series.cached_tokens += record.cached_tokens
+            if record.estimated:
+                series.estimated += 1
+            if record.cached_tokens:
+                series.cached_tokens += record.cached_tokens
+        attempts = self._attempts
         for attempt in record.attempts:
             tried: _Key = (traffic_class, made_up or attempt.target, attempt.result)
             if tried not in attempts:

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from providers.base import AS_IT_CAME, Translation
-from router.records import Attempt, LearnedChoice, Record, name_of
+from router.records import NO_CHOICES, Attempt, LearnedChoice, Record, name_of
 from router.store.columns.values import UNREADABLE
 from router.store.traffic import TotalsBy, TrafficFilter, TrafficRow
 
@@ -41,12 +41,9 @@ class _Detail(_CommonDetail):
     choices: Mapping[str, float] = {}
 
 
-_NO_CHOICES = msgspec.Raw(b"{}")
-
-
 class _EncodedDetail(_CommonDetail):
     # As JSON, which is the same for many requests.
-    choices: msgspec.Raw = _NO_CHOICES
+    choices: msgspec.Raw = NO_CHOICES
 
 
 _encode = msgspec.json.Encoder().encode
@@ -83,8 +80,6 @@ TRAFFIC_COLUMNS = (
     "arm",
     "unit",
 )
-# More targets than that a route has only by mistake, and each takes room in every row.
-MAX_CHOICES = 64
 # Requests that an earlier version sealed have only so many of them.
 FIRST_COLUMNS = 22
 
@@ -143,9 +138,6 @@ def traffic_columns(number: int, record: Record) -> tuple[Any, ...]:
     `request_id` is "" where it is the record's own id, so that it takes no room.
     """
     target, first, odds = record.target_name(), record.first, record.odds
-    choices = _NO_CHOICES
-    if odds is not None and 1 < len(odds.probabilities) <= MAX_CHOICES:
-        choices = odds.encoded()
     detail = _EncodedDetail(
         record.attempts,
         None if record.translation is AS_IT_CAME else record.translation,
@@ -162,7 +154,7 @@ def traffic_columns(number: int, record: Record) -> tuple[Any, ...]:
         if first is None or first == record.target or name_of(first) == target
         else name_of(first),
         record.learned,
-        choices,
+        NO_CHOICES if odds is None else odds.choices,
     )
     return (
         number,
@@ -184,7 +176,7 @@ def traffic_columns(number: int, record: Record) -> tuple[Any, ...]:
         record.first_byte_s,
         record.total_s,
         record.model,
-        1 if has_bodies(record) else 0,
+        1 if record.keep == "full" and has_bodies(record) else 0,
         _encode(detail).decode(),
         record.user,
         "" if record.request_id == record.id else record.request_id,

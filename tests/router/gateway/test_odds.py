@@ -117,4 +117,4 @@ def test_a_rollout_takes_its_share_of_the_odds():
     assert odds.mixed(0.0, C).probabilities == odds.probabilities
     assert odds.mixed(1.0, C).probabilities == {C: 1.0}
     assert odds.mixed(0.3, C) is odds.mixed(0.3, C)
-    assert json.loads(bytes(odds.encoded())) == {"p/a": 0.75, "p/b": 0.25}
+    assert json.loads(bytes(odds.choices)) == {"p/a": 0.75, "p/b": 0.25}

@@ -87,8 +87,12 @@ def decimals(output: OutputInfo, *values: float | None) -> int:
 
 
 def three_digits(*values: float | None) -> int:
-    """Return the decimal places with which the largest number has three digits; at most 9."""
-    largest = max((abs(value) for value in values if value is not None), default=0.0)
+    """Return the decimal places with which the largest number has three digits; at most 9.
+
+    Infinite values and NaN have no digits.
+    """
+    numbers = (abs(value) for value in values if value is not None)
+    largest = max(filter(math.isfinite, numbers), default=0.0)
     if largest == 0.0:
         return 0
     return min(max(2 - math.floor(math.log10(largest)), 0), 9)

@@ -23,7 +23,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations, islice
+from itertools import combinations, islice, starmap
 from typing import Any, NamedTuple
 
 import msgspec
@@ -45,6 +45,7 @@ from router.evals.judges.estimate import JudgeEstimate, estimate_judges
 from router.evals.looks import is_part_of_another
 from router.evals.requests import EvalRequester
 from router.evals.samples import PreparedDataset
+from router.evals.unpredicted_routes import strategies_of, unpredicted_warning
 from router.evals.validation import outputs_of, requested_routes
 from router.gateway.prices import PriceBook
 from router.records import Target
@@ -255,7 +256,9 @@ async def estimate(
         judges=judges,
         notes=[],
     )
-    return msgspec.structs.replace(result, notes=_notes(result, document, metrics))
+    unpredicted = strategies_of(requester.table, document).items()
+    notes = [*_notes(result, document, metrics), *starmap(unpredicted_warning, unpredicted)]
+    return msgspec.structs.replace(result, notes=notes)
 
 
 # what is requested

@@ -25,6 +25,7 @@ from router.evals.judges.people_labels import RunLabels, withhold_uncorrected
 from router.evals.judges.report import JudgeReport, judge_reports
 from router.evals.looks import looked_at_warning, looks_at
 from router.evals.stored_runs import stored_document
+from router.evals.unpredicted_routes import unpredicted_warnings
 from router.evals.validation import build_metrics, outputs_of, parse_gates
 from router.store.protocol import Store
 from router.store.reports import ReportStore
@@ -143,7 +144,12 @@ async def outcome(
     report = msgspec.structs.replace(
         report,
         signatures=run.metrics,
-        warnings=(*report.warnings, *warnings, *_language_warnings(document)),
+        warnings=(
+            *report.warnings,
+            *warnings,
+            *_language_warnings(document),
+            *unpredicted_warnings(run.versions),
+        ),
     )
     gates = await _gates(store, run, document, metrics, _Reported(scores, report, errors))
     embeddings = await store.embedding_use(run.id)

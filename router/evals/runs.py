@@ -40,6 +40,7 @@ from router.evals.requests import EvalRequester
 from router.evals.results import Outcome, Outcomes
 from router.evals.samples import PreparedDataset, check_sample, prepare
 from router.evals.stored_runs import find_row, find_run, stored_document
+from router.evals.unpredicted_routes import noted, strategies_of
 from router.evals.validation import (
     build_metrics,
     check_document,
@@ -179,7 +180,11 @@ class Runs:
             runner=runner,
             base=str(base.absolute()),
             cells=samples * len(document.routes) * document.repeats,
-            versions={"evalrouter": version("evalrouter"), "python": platform.python_version()},
+            versions={
+                "evalrouter": version("evalrouter"),
+                "python": platform.python_version(),
+                **noted(strategies_of(self._requester.for_run(document).table, document)),
+            },
             experiment=document.experiment,
             tags=document.tags,
             notes=document.notes,

@@ -52,7 +52,8 @@ class Run(msgspec.Struct, kw_only=True):
         heartbeat_at: when the owner last renewed its claim; None without an owner.
         ran_s: seconds of execution, all attempts together.
         deaths: how often in a row its process died before it had stored an answer or a score.
-        versions: package versions that produced the numbers.
+        versions: package versions that produced the numbers, and what has to be known of how its
+            routes were defined (`router.evals.unpredicted_routes`).
         experiment: the experiment that it belongs to, "" for none.
         tags, notes: as its document has them.
         key_id: the id of the key that it belongs to, whose holder may see it; "" for none.

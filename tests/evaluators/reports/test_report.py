@@ -972,7 +972,14 @@ def test_dollars(amount, shown):
 
 @pytest.mark.parametrize(
     ("low", "high", "value", "places"),
-    [(0.0, 1.0, 0.5, 3), (0.0, 100.0, 10.787, 2), (0.0, None, 123.4, 0), (0.0, None, 0.00042, 6)],
+    [
+        (0.0, 1.0, 0.5, 3),
+        (0.0, 100.0, 10.787, 2),
+        (0.0, None, 123.4, 0),
+        (0.0, None, 0.00042, 6),
+        (None, None, float("nan"), 0),
+        (None, None, float("-inf"), 0),
+    ],
 )
 def test_decimals(low, high, value, places):
     output = reports.OutputInfo(
@@ -986,3 +993,5 @@ def test_decimals(low, high, value, places):
         description="",
     )
     assert reports.decimals(output, value) == places
+    if places == 6:
+        assert reports.decimals(output, float("inf"), value, float("nan"), None) == 6

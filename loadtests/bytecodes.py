@@ -8,7 +8,8 @@ The router is started as `loadtests.gateway` starts it, with a key that has ever
 and gets requests one after the other. Python is counted, in all threads, until the records are
 stored, less what the router executes in as much time without a request; C code (parsers, the event
 loop, SQLite) is not. Of three rounds each function's smallest count is taken. Records are written
-in smaller batches than under load. It takes two minutes.
+in smaller batches than under load, and the total depends on how many batches there were: compare
+functions. It takes two minutes.
 """
 
 from __future__ import annotations

@@ -167,10 +167,7 @@ class RequestContext(msgspec.Struct, eq=False):
         """
         response, cached = self.response, self.cached
         whole = b"".join(self.tail)
-        target = first_byte_s = translation = None
-        if response is not None:
-            target, translation = response.target, response.translation
-            first_byte_s = response.first_byte_s
+        target = None if response is None else response.target
         if cached is not None:
             target = Target.parse(cached.target)
             whole = cached.body
@@ -181,7 +178,7 @@ class RequestContext(msgspec.Struct, eq=False):
             path=self.path,
             route=self.model,
             target=target,
-            status=self.status if cached is None else cached.status,
+            status=self.status,
             error_code=self.error_code,
             stream=self.stream,
             key_id=self.grant.key_id,
@@ -196,9 +193,9 @@ class RequestContext(msgspec.Struct, eq=False):
             learned=self.learned,
             request_bytes=len(self.body),
             attempts=self.attempts,
-            first_byte_s=first_byte_s,
+            first_byte_s=None if response is None else response.first_byte_s,
             total_s=ended - self.started,
-            translation=translation,
+            translation=None if response is None else response.translation,
             keep=keep,
             tail=whole,
             received=self.received or size,
@@ -206,7 +203,7 @@ class RequestContext(msgspec.Struct, eq=False):
             trace=self.trace,
         )
         if cached is not None:
-            record.cached = True
+            record.cached, record.status = True, cached.status
         if size > TAIL_BYTES:
             record.tail, record.head = whole[-TAIL_BYTES:], whole[:HEAD_BYTES]
         if keep == "full" or self.hooks:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 import sys
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -16,7 +16,7 @@ import msgspec
 from rich.console import Console
 from rich.measure import Measurement
 from rich.padding import Padding
-from rich.table import Table
+from rich.table import Column, Table
 
 from providers.errors import EvalrouterError, InputError
 from router.cli.terminal import harmless
@@ -227,14 +227,47 @@ def print_table(table: Table, *, empty: str = "", console: Console = out) -> Non
         return
     for column in table.columns:
         column.overflow = "fold"
-    size = Measurement.get(console, console.options.update(max_width=sys.maxsize), table)
+    unbounded = console.options.update(max_width=sys.maxsize)
+    size = Measurement.get(console, unbounded, table)
     if not console.is_terminal:
         table.width = size.maximum
         console.print(table, soft_wrap=True)
-    elif size.minimum <= console.width:
-        console.print(table)
-    else:
+        return
+    columns = [_column_size(console, column) for column in table.columns]
+    between = size.maximum - sum(column.maximum for column in columns)
+    if sum(column.minimum for column in columns) + between > console.width:
         _print_rows(table, console)
+        return
+    # rich would shrink the widest columns, also below their longest word.
+    widths = _fitted(columns, console.width - between)
+    for column, width in zip(table.columns, widths, strict=True):
+        column.width = width
+    console.print(table)
+
+
+def _column_size(console: Console, column: Column) -> Measurement:
+    """Return the widths that a column's cells need: with each word whole, and in one line."""
+    unbounded = console.options.update(max_width=sys.maxsize)
+    cells = [
+        Measurement.get(console, unbounded, cell) for cell in (column.header, *column.cells) if cell
+    ]
+    widest = max((cell.maximum for cell in cells), default=0)
+    word = max((cell.minimum for cell in cells), default=0)
+    return Measurement(widest if column.no_wrap else word, widest)
+
+
+def _fitted(columns: Sequence[Measurement], room: int) -> list[int]:
+    """Return a width for each column, together at most `room`, which has room for all words.
+
+    What is left goes to the columns that are narrowest so far.
+    """
+    widths = [column.minimum for column in columns]
+    for _ in range(room - sum(widths)):
+        growing = [n for n, column in enumerate(columns) if widths[n] < column.maximum]
+        if not growing:
+            break
+        widths[min(growing, key=widths.__getitem__)] += 1
+    return widths
 
 
 def _print_rows(table: Table, console: Console) -> None:

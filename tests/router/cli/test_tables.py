@@ -102,3 +102,19 @@ def test_a_row_that_fits_no_terminal_is_a_list_of_its_cells():
         "    name: thumb [0m".ljust(60),
         "    about: " + "r" * 40 + " " * 9,
     ]
+
+
+@pytest.mark.parametrize("width", range(52, 120, 7))
+def test_no_word_is_broken_where_all_words_have_room(width):
+    """rich takes the room from the widest columns, also below their longest word."""
+    written = io.StringIO()
+    console = Console(file=written, width=width, force_terminal=True, color_system=None)
+    table = Table("column", "holds", "range", Column("most often", no_wrap=True))
+    table.add_row("reference", "text (1200)", "12 to 340 characters, mean 118.5", "yes (3)")
+    table.add_row("a b c d e f g h i j k l m n o p q r s t u v w x y z", "", "", "no, or so (2)")
+    print_table(table, console=console)
+    shown = written.getvalue()
+    for word in ("reference", "(1200)", "characters,", "no, or so (2)", "most often"):
+        assert word in shown, shown
+    assert max(map(len, shown.splitlines())) <= width
+    assert "┃" in shown

@@ -102,7 +102,7 @@ class TableView:
     @property
     def exports(self) -> list[tuple[str, str]]:
         """What the table can be saved as, each with its address."""
-        return [("Save as CSV", self._address(export="csv"))]
+        return [(f"Save as CSV (at most {MAX_EXPORTED:,} rows)", self._address(export="csv"))]
 
     def sorted_by(self, key: str) -> str:
         """Return the address of the table sorted by a column; the other way round if it is."""
@@ -147,7 +147,7 @@ async def table_response(
     rows: Iterable[Mapping[str, Any]],
     **values: Any,
 ) -> Response[Any]:
-    """Return a table as its page, or as the file that it is to be saved as.
+    """Return a table as its page, or as a file whose name says where rows are missing.
 
     Args:
         name: of the template in `router/web`, and of the file.
@@ -157,6 +157,8 @@ async def table_response(
         values: what the template has besides.
     """
     if view.is_export:
+        if view.next:
+            name = f"{name}-first-{view.size}-rows"
         return await asyncio.to_thread(csv_response, name, view.columns, rows)
     return await rendered(
         f"{name}.html",

@@ -18,7 +18,7 @@ from litestar.params import FromPath, FromQuery
 from evaluators.reports.cells import ABSENT, difference, outcomes, p_value, plural
 from evaluators.reports.gates import GateResult
 from evaluators.reports.report import Report, RouteReport, dollars
-from evaluators.reports.scores import OutputInfo, RouteScore, decimals
+from evaluators.reports.scores import OutputInfo, RouteScore, decimals, three_digits
 from evaluators.stats.comparison import Comparison
 from evaluators.stats.intervals import wilson
 from evaluators.text.answers import SHORTFALLS
@@ -151,6 +151,7 @@ async def run_page(
         p_value=p_value,
         verdict=verdict,
         cost_of=_cost,
+        seconds=_seconds,
     )
 
 
@@ -289,6 +290,10 @@ def _cost(routes: Iterable[RouteReport]) -> str:
     known = sum(cost.known_usd for cost in costs)
     text = dollars(known, estimated=any(cost.estimated for cost in costs))
     return f"{text} or more" if any(cost.total_usd is None for cost in costs) else text
+
+
+def _seconds(value: float | None) -> str:
+    return ABSENT if value is None else f"{value:,.{three_digits(value)}f}"
 
 
 def _gate_value(gate: GateResult, report: Report) -> str:

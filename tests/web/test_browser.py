@@ -6,6 +6,7 @@ Debian's Chromium; `make test-web`.
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 
 import httpx
@@ -25,7 +26,8 @@ OPTIONS = (
     "--disable-component-update",
     "--disable-sync",
 )
-PAGES = ("/", "/routes", "/runs", "/experiments", "/datasets", "/login", "/nothing")
+RUN = "/runs/{run}"
+PAGES = ("/", "/routes", "/runs", RUN, "/experiments", "/datasets", "/login", "/nothing")
 ATTACK = "<script>document.title = 'taken'</script><img src=x onerror=\"document.title='taken'\">"
 LONG = "x" * 300
 RIGHT_TO_LEFT = "\u202e\u0645\u0631\u062d\u0628\u0627"
@@ -46,6 +48,8 @@ def chromium(world):
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("web")
     keys = {}
+    rows = [{"input": f"First {n}. Then more.", "reference": f"First {n}."} for n in range(30)]
+    (folder / "d.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
     async def fill():
         store = SqliteStore(folder / "e.db")
@@ -61,9 +65,30 @@ def world(tmp_path_factory):
     asyncio.run(fill())
     config = f"""
 storage: {{database: "sqlite:///{folder}/e.db", artifacts: "{folder}/artifacts"}}
+evaluation: {{roots: ["{folder}"]}}
+datasets: {{roots: ["{folder}"]}}
+providers:
+  baseline: {{kind: baseline}}
+  refuses: {{kind: compatible, base_url: "http://127.0.0.1:9/v1"}}
 routes: {{r: {{targets: [{{model: baseline/echo}}]}}, s: {{targets: [{{model: baseline/lead-3}}]}}}}
 """
+    document = {
+        "dataset": f"{folder}/d.jsonl",
+        "name": ATTACK,
+        "notes": LONG,
+        "routes": ["r", "s", "baseline/lead-1", f"refuses/{LONG[:200]}"],
+        "baseline": "r",
+        "metrics": ["rouge", "exact_match", "length"],
+        "gates": ["rougeL >= 0.5"],
+    }
     with gateway(config) as url:
+        with httpx.Client(base_url=url, timeout=60) as http:
+            http.headers["authorization"] = f"Bearer {keys['admin']}"
+            begun = http.post("/eval", json=document)
+            assert begun.status_code == 202, begun.text
+            keys["run"] = begun.json()["id"]
+            while not http.get(f"/eval/{keys['run']}").json()["run"]["finished_at"]:
+                pass
         yield url, keys
 
 
@@ -96,10 +121,10 @@ def tab(request, chromium, world):
 
 
 def test_pages_fit_load_nothing_from_elsewhere_and_nothing_of_them_is_blocked(tab, world):
-    url, _ = world
+    url, keys = world
     for path in PAGES:
-        tab.goto(url + path)
-        assert "taken" not in tab.title()
+        tab.goto(url + path.format(run=keys["run"]))
+        assert tab.title() != "taken"
         if tab.context.browser and tab.evaluate("true"):
             overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
             assert tab.evaluate(overflow) <= 0, path
@@ -124,7 +149,7 @@ def test_a_table_is_sorted_filtered_and_paged(tab, world):
     tab.goto(f"{url}/runs")
     expect(tab.locator("tbody tr")).to_have_count(100)
     tab.get_by_role("link", name="Next page").click()
-    expect(tab.locator("tbody tr")).to_have_count(50)
+    expect(tab.locator("tbody tr")).to_have_count(51)
     tab.get_by_role("link", name="Created (UTC)").click()
     expect(tab.locator("th[aria-sort=ascending]")).to_have_count(1)
     expect(tab.locator("tbody tr").first).to_contain_text(ATTACK)
@@ -135,6 +160,28 @@ def test_a_table_is_sorted_filtered_and_paged(tab, world):
     tab.get_by_label("Experiment").fill("none")
     tab.get_by_role("button", name="Filter").click()
     expect(tab.get_by_text("No run is left that matches")).to_be_visible()
+
+
+def test_a_score_of_a_run_is_chosen_and_its_numbers_are_shown(tab, world):
+    url, keys = world
+    tab.goto(url + RUN.format(run=keys["run"]))
+    picture = tab.get_by_role("img", name="rouge1 by route", exact=True)
+    expect(picture).to_be_visible()
+    tab.get_by_label("Score in the plots").select_option("exact_match")
+    tab.get_by_role("button", name="Show").click()
+    expect(tab).to_have_url(f"{url}{RUN.format(run=keys['run'])}?output=exact_match")
+    expect(tab.get_by_role("img", name="exact_match by route", exact=True)).to_be_visible()
+    numbers = tab.get_by_role("region", name="Numbers: exact_match by route", exact=True)
+    expect(numbers).to_be_hidden()
+    tab.locator("figure summary").first.focus()
+    tab.keyboard.press("Enter")
+    expect(numbers).to_be_visible()
+    expect(numbers.get_by_role("rowheader")).to_have_count(4)
+    # Its colours are those of the stylesheet, in either scheme.
+    if tab.evaluate("true"):
+        dark = tab.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+        ink = tab.locator(".plot-label").first.evaluate("e => getComputedStyle(e).fill")
+        assert ink == ("rgb(236, 236, 236)" if dark else "rgb(27, 27, 27)")
 
 
 def test_the_keyboard_alone_leads_to_the_content_and_out_again(tab, world):
@@ -161,7 +208,7 @@ def test_htmx_with_its_extension_runs_under_the_policy_and_not_what_a_text_says(
     complaints = []
     tab.on("console", lambda message: complaints.append(message.text))
     sign_in(tab, url, keys["admin"])
-    version = tab.locator("link[rel=stylesheet]").get_attribute("href").split("/")[2]
+    version = tab.locator("link[rel=stylesheet]").first.get_attribute("href").split("/")[2]
     for name in ("htmx.min.js", "hx-sse.min.js", "idiomorph.min.js", "uPlot.iife.min.js"):
         tab.add_script_tag(url=f"{url}/static/{version}/{name}")
     assert tab.evaluate("[typeof htmx, typeof Idiomorph, typeof uPlot]") == [

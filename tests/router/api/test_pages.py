@@ -13,7 +13,7 @@ from servers import gateway
 from stores import a_run
 
 from router.api.page_layout import number
-from router.api.page_tables import TableColumn, csv_response
+from router.api.page_tables import MAX_EXPORTED, TableColumn, csv_response
 from router.api.static_files import WEB
 from router.store.sqlite import SqliteStore
 
@@ -130,6 +130,16 @@ def test_a_table_is_saved_as_csv_with_its_filter_and_without_formulas(url):
     column = [TableColumn("a", "A")]
     text = csv_response("x", column, [{"a": "=1+1"}, {"a": -1}, {"a": "@x"}]).content
     assert text.split() == [b"a", b"'=1+1", b"-1", b"'@x"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "name"),
+    [(MAX_EXPORTED, "x.csv"), (MAX_EXPORTED + 1, f"x-first-{MAX_EXPORTED}-rows.csv")],
+)
+def test_the_name_of_a_file_says_that_it_lacks_rows(rows, name):
+    answer = csv_response("x", [TableColumn("a", "A")], ({"a": n} for n in range(rows)))
+    assert answer.headers["content-disposition"] == f'attachment; filename="{name}"'
+    assert len(answer.content.split()) == MAX_EXPORTED + 1
 
 
 def test_empty_tables_say_what_to_do(tmp_path):

@@ -70,6 +70,7 @@ routes:
         "primary": two | {"primary": "f1"},
         "worse": two | {"baseline": "baseline/lead-1"},
         "equal": two | {"routes": [MANY[0], MANY[1]], "baseline": MANY[0]},
+        "unscored failures": data | {"routes": ["refuses/x"], "metrics": []},
         "failing": data | {"routes": ["baseline/echo", "refuses/x"]},
     }
     with gateway(config) as url, httpx.Client(base_url=url, timeout=60) as http:
@@ -178,6 +179,8 @@ def test_without_a_baseline_or_scores_the_page_says_so(world):
     assert "This run has no scores" in text_of(without)
     assert f"evalrouter eval rescore {world[1]['no scores']} --metrics NAME" in text_of(without)
     assert titles(without) == []
+    # What to know of a run is there without scores, too.
+    assert "Before you believe these numbers" in text_of(page_of(world, "unscored failures"))
 
 
 def test_a_run_under_way_says_how_far_it_is(world):
@@ -191,6 +194,7 @@ def test_a_run_under_way_says_how_far_it_is(world):
 def test_forty_routes_are_all_on_the_page(world):
     page = page_of(world, "many")
     text = text_of(page)
+    assert "39 routes that are not shown to be better or worse" in text
     for name in MANY[1:]:
         assert f"{name} is not shown to differ from r00 in exact_match" in text
         # Of differences by score, of scores, and of the plots' tables.

@@ -476,7 +476,8 @@ def test_the_same_request_is_answered_from_the_cache(http, url, upstream):
     assert again.headers["x-evalrouter-target"] == "up/n"
     assert again.headers["x-request-id"] != first.headers["x-request-id"]
     record = record_of(http, url, again)
-    assert (record["cached"], record["cost_usd"], record["attempts"]) == (True, 0, [])
+    assert (record["cached"], record["status"], record["cost_usd"]) == (True, 200, 0)
+    assert record["attempts"] == []
     labels = {"class": "live", "route": "cached", "target": "up/n"}
     assert metric(http, url, "cache_hits_total", **labels) == 1
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from providers.errors import RequestError
 from router.config.routes import Route, RouteTarget, Supports
 from router.gateway.routing import Needs, Table, TargetLoad
-from router.records import Odds, Target
+from router.records import MAX_CHOICES, Odds, Target
 
 STRATEGIES = ("weighted", "round_robin", "least_busy", "lowest_latency", "cheapest")
 # Whole numbers of draws explore, and fall to each of one to four targets.
@@ -118,3 +118,11 @@ def test_a_rollout_takes_its_share_of_the_odds():
     assert odds.mixed(1.0, C).probabilities == {C: 1.0}
     assert odds.mixed(0.3, C) is odds.mixed(0.3, C)
     assert json.loads(bytes(odds.choices)) == {"p/a": 0.75, "p/b": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("targets", "named"), [(1, 0), (2, 2), (MAX_CHOICES, MAX_CHOICES), (65, 0)]
+)
+def test_a_record_names_the_choices_where_there_are_some_and_not_too_many(targets, named):
+    odds = Odds({Target("p", f"m{n}"): 1 / targets for n in range(targets)})
+    assert len(json.loads(bytes(odds.choices))) == named

@@ -119,7 +119,7 @@ async def run_page(
     info = _chosen(outcome, output)
     spread: Distribution | None = None
     if info is not None and not info.corpus and (distribution or run.cells <= READ_UNREQUESTED):
-        spread = await _distribution(services.store, run, info.name)
+        spread = await read_distribution(services.store, run, info.name)
     plots = await asyncio.to_thread(_plots, report, info, spread)
     compared = [] if info is None else _compared(report, info.name)
     return await rendered(
@@ -193,15 +193,17 @@ def _plots(
     return {"scores": scores, "frontier": frontier, "distribution": spread_plots}
 
 
-async def _distribution(store: Store, run: Run, output: str) -> Distribution:
-    """Read the scores of a run's first samples: the store reads a page of them at a time."""
+async def read_distribution(
+    store: Store, run: Run, output: str, *, limit: int = MAX_READ
+) -> Distribution:
+    """Return the scores of a run's first `limit` cells, which the store reads a page at a time."""
     routes = [str(route) for route in run.document.get("routes") or ()]
     scores: dict[str, dict[str, list[float]]] = {route: {} for route in routes}
     answers = 0
     is_part = False
     async with aclosing(store.results(run.id)) as results:
         async for result in results:
-            if answers == MAX_READ:
+            if answers == limit:
                 is_part = True
                 break
             answers += 1

@@ -9,9 +9,10 @@ import httpx
 import pytest
 from page_elements import BROWSER, Elements, check_policy
 from servers import gateway
-from stores import a_run, answered, failed
+from stores import a_run, answered, failed, some_samples, sqlite_store
 
 from evaluators.base import Cell, Sample, Score
+from router.api.run_page import Distribution, read_distribution
 from router.store.sqlite import SqliteStore
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'"
@@ -68,6 +69,8 @@ routes:
         "no scores": data | {"routes": ["baseline/echo"], "metrics": []},
         "many": data | {"routes": MANY, "baseline": MANY[0], "dataset": f"{folder}/one.jsonl"},
         "primary": two | {"primary": "f1"},
+        "equivalent": two
+        | {"routes": MANY[:2], "baseline": MANY[0], "margins": {"exact_match": 0.5, "f1": 0.5}},
         "worse": two | {"baseline": "baseline/lead-1"},
         "equal": two | {"routes": [MANY[0], MANY[1]], "baseline": MANY[0]},
         "unscored failures": data | {"routes": ["refuses/x"], "metrics": []},
@@ -108,6 +111,9 @@ def test_what_is_compared_is_said_in_words_with_its_numbers(world):
         assert f"2 {verdict}: the difference is in the {verdict} direction" in text
         assert re.search(rf"is {verdict} than baseline/\S+ in exact_match \([+]?{sign} \[", text)
         assert "30 samples, p <0.001" in text
+    text = text_of(page_of(world, "equivalent"))
+    assert "2 equivalent: the difference is shown to be smaller than the margin" in text
+    assert "is equivalent to r00 in exact_match, within \u00b10.5" in text
     text = text_of(page_of(world, "equal"))
     assert "2 not shown: no difference is shown; that does not show that there is none" in text
     assert "is not shown to differ from r00 in exact_match" in text
@@ -228,3 +234,18 @@ def test_many_answers_are_read_when_requested(world):
     link = html.unescape(re.search(r'href="([^"]*)">Show the distribution', page)[1])
     answer = world[0].get(link, headers=BROWSER)
     assert "Distribution of exact_match by route" in titles(answer.text)
+
+
+@pytest.mark.parametrize(("limit", "values", "is_part"), [(3, [0.5], True), (4, [0.5, 1.0], False)])
+async def test_a_distribution_is_of_the_first_answers(tmp_path, limit, values, is_part):
+    """A sample counts once, by the mean of its repeats; a failed answer has no score."""
+    async with sqlite_store(tmp_path / "e.db") as store:
+        run = a_run()
+        await store.add_run(run, some_samples(2))
+        cells = [Cell("r", "s0", 0), Cell("r", "s0", 1), Cell("r", "s1", 1)]
+        for cell, value in zip(cells, (0.0, 1.0, 1.0), strict=True):
+            await answered(store, cell)
+            await store.keep_scores("run_1", {cell: [Score(output="x", value=value)]})
+        await failed(store, Cell("r", "s1", 0))
+        read = await read_distribution(store, run, "x", limit=limit)
+    assert read == Distribution({"r": values}, limit, is_part)

@@ -8,7 +8,7 @@ from rich.box import SIMPLE
 from rich.table import Column, Table
 
 from evaluators.reports.report import dollars
-from router.cli.commands import counted, escape, out
+from router.cli.commands import counted, escape, out, print_table
 from router.evals.estimate import Detectable, Estimate, TargetEstimate
 
 UNKNOWN = "unknown"
@@ -31,7 +31,7 @@ def print_estimate(estimate: Estimate) -> None:
         tokens = f"{_count(estimate.prompt_tokens)} / {_count(estimate.completion_tokens)}"
         table.add_section()
         table.add_row("all", str(estimate.calls), tokens, cost, _time(estimate.seconds))
-    out.print(table)
+    print_table(table)
     alike: dict[str, list[str]] = {}
     for target in estimate.targets:
         sources = f"{_pace(target)}; {target.tokens_from}; times: {target.speed_from}"
@@ -44,7 +44,7 @@ def print_estimate(estimate: Estimate) -> None:
         table.add_column("from", overflow="fold")
         for effect in estimate.detectable:
             table.add_row(effect.output, _size(effect), escape(effect.sd_from))
-        out.print(table)
+        print_table(table)
     for note in estimate.notes:
         out.print(f"[yellow]note[/]: {escape(note)}", highlight=False)
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
+import subprocess
+import termios
 
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
 from rich.table import Column, Table
+from router_process import router_command
 
 from router.cli import main
 from router.cli.commands import print_table
@@ -118,3 +122,24 @@ def test_no_word_is_broken_where_all_words_have_room(width):
         assert word in shown, shown
     assert max(map(len, shown.splitlines())) <= width
     assert "┃" in shown
+
+
+def test_a_dry_run_breaks_no_word_on_a_narrow_terminal(folder):
+    """In a terminal of its own, because the width of the commands' console is the terminal's."""
+    control, terminal = os.openpty()
+    termios.tcsetwinsize(terminal, (40, 40))
+    with open(control, "rb", buffering=0) as shown:  # noqa: PTH123 - a number is no path
+        command = router_command("eval", "run", "run.json", "--dry-run")
+        process = subprocess.Popen(
+            command, cwd=folder, stdin=terminal, stdout=terminal, stderr=terminal,
+            env={**os.environ, "TERM": "xterm", "NO_COLOR": "1"},
+        )  # fmt: skip
+        os.close(terminal)
+        text = b""
+        # A terminal whose last process has ended is an error.
+        with contextlib.suppress(OSError):
+            while read := shown.read(65536):
+                text += read
+        assert process.wait() == 0
+    assert b"    tokens in / out: " in text
+    assert b"baseline/lead-1\r\n" in text

@@ -6,12 +6,12 @@ All of it can be read without JavaScript; the score that the plots are of is in 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterable, Mapping
 from contextlib import aclosing
 from importlib.util import find_spec
 from typing import NamedTuple
 
-import numpy as np
 from litestar import Response
 from litestar.params import FromPath, FromQuery
 
@@ -217,11 +217,14 @@ async def read_distribution(
                 for score in result.scores
                 if score.output == output and score.value is not None
             ]
-    values = {
-        route: [float(np.mean(given)) if given else float("nan") for given in by_sample.values()]
+    return Distribution(await asyncio.to_thread(_means, scores), answers, is_part)
+
+
+def _means(scores: Mapping[str, Mapping[str, list[float]]]) -> dict[str, list[float]]:
+    return {
+        route: [sum(given) / len(given) if given else math.nan for given in by_sample.values()]
         for route, by_sample in scores.items()
     }
-    return Distribution(values, answers, is_part)
 
 
 def score_text(info: OutputInfo, score: RouteScore) -> str:

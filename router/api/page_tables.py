@@ -114,8 +114,11 @@ class TableView:
         return f"{self.path}?{urlencode({**self._filters, 'sort': sort, **changes})}"
 
     def page(self, rows: list[_Row], key: Callable[[_Row], str]) -> list[_Row]:
-        """Return the rows of this page, given one more than `size` where another page follows."""
-        if len(rows) > self.size:
+        """Return the rows of this page, given one more than `size` where another page follows.
+
+        An export gets all that are given.
+        """
+        if not self.is_export and len(rows) > self.size:
             rows = rows[: self.size]
             self._next_key = key(rows[-1])
         return rows
@@ -147,7 +150,7 @@ async def table_response(
     rows: Iterable[Mapping[str, Any]],
     **values: Any,
 ) -> Response[Any]:
-    """Return a table as its page, or as a file whose name says where rows are missing.
+    """Return a table as its page, or as the file that it is to be saved as.
 
     Args:
         name: of the template in `router/web`, and of the file.
@@ -157,8 +160,6 @@ async def table_response(
         values: what the template has besides.
     """
     if view.is_export:
-        if view.next:
-            name = f"{name}-first-{view.size}-rows"
         return await asyncio.to_thread(csv_response, name, view.columns, rows)
     return await rendered(
         f"{name}.html",
@@ -174,7 +175,7 @@ async def table_response(
 def csv_response(
     name: str, columns: Sequence[TableColumn], rows: Iterable[Mapping[str, Any]]
 ) -> Response[bytes]:
-    """Return rows as a file.
+    """Return rows as a file, whose name says so where MAX_EXPORTED are not all of them.
 
     A spreadsheet would take a text that begins with `=`, `+`, `-` or `@` for a formula, so those
     have an apostrophe in front.
@@ -182,7 +183,10 @@ def csv_response(
     file = io.StringIO(newline="")
     writer = csv.writer(file)
     writer.writerow([column.key for column in columns])
-    for row in rows:
+    for number, row in enumerate(rows):
+        if number == MAX_EXPORTED:
+            name = f"{name}-first-{MAX_EXPORTED}-rows"
+            break
         writer.writerow([_cell(row[column.key]) for column in columns])
     return Response(
         file.getvalue().encode(errors="replace"),

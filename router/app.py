@@ -41,6 +41,7 @@ from router.api import (
     judges,
     keys,
     learned,
+    live,
     metrics,
     models,
     openapi,
@@ -105,6 +106,7 @@ def create_app(services: Services) -> ASGIApp:
     config = services.config
     examinations = providers.Examinations()
     followers = following.Followers(services.store)
+    live_parts = live.LiveParts()
     downloads = export.Downloads()
     sessions = Sessions(services.store, services.keys)
     failures = FailedSignIns()
@@ -269,6 +271,7 @@ def create_app(services: Services) -> ASGIApp:
             providers.conformance,
             providers.examine,
             pages.home,
+            pages.home_part,
             pages.route_list,
             pages.run_list,
             run_page.run_page,
@@ -283,6 +286,7 @@ def create_app(services: Services) -> ASGIApp:
             "services": Provide(lambda: services, sync_to_thread=False),
             "caller": Provide(access.caller, sync_to_thread=False),
             "followers": Provide(lambda: followers, sync_to_thread=False),
+            "parts": Provide(lambda: live_parts, sync_to_thread=False),
             "downloads": Provide(lambda: downloads, sync_to_thread=False),
             "examinations": Provide(lambda: examinations, sync_to_thread=False),
             "sessions": Provide(lambda: sessions, sync_to_thread=False),

@@ -98,6 +98,7 @@ ACCESS: Mapping[str, RoleAccess] = {
     "GET /runs/{run_id}": OWN_RUNS,
     # pages
     "GET /": OWN_RUNS,
+    "GET /pages/live/home": OWN_RUNS,
     "GET /runs": OWN_RUNS,
     "GET /pages/routes": ADMINS,
     "GET /pages/experiments": REVIEWERS,
@@ -221,6 +222,11 @@ class Caller(NamedTuple):
     def only(self) -> str | None:
         """The id of the key whose runs or requests the answer may have; None for all."""
         return self.key.id if self.key is not None and self.reach == "own" else None
+
+    @property
+    def audience(self) -> tuple[str, str]:
+        """The key's role, and its id where it sees only what is its own; the same see the same."""
+        return ("", "") if self.key is None else (self.key.role, self.only or "")
 
     @property
     def key_id(self) -> str:

@@ -23,8 +23,9 @@ from importlib.metadata import version as version_of
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from litestar import MediaType, Request, Response, get
+from litestar import HttpMethod, MediaType, Request, Response, get, post
 from litestar.handlers import HTTPRouteHandler
+from litestar.response import Redirect
 
 from evaluators.reports.cells import verdict_words
 from evaluators.stats.comparison import Comparison
@@ -82,7 +83,9 @@ class Pages:
         paths = [
             path
             for handler in handlers
-            if isinstance(handler, HTTPRouteHandler) and PAGE in handler.opt
+            if isinstance(handler, HTTPRouteHandler)
+            and PAGE in handler.opt
+            and HttpMethod.GET in handler.http_methods
             for path in handler.paths
         ]
         self._paths = [re.compile(re.sub(r"\{[^}]*\}", "[^/]+", path)) for path in paths]
@@ -100,6 +103,25 @@ class Pages:
 def page(path: str) -> Callable[[Callable[..., Any]], HTTPRouteHandler]:
     """Return a decorator that makes a function the handler of a page."""
     return get(path, media_type=MediaType.HTML, include_in_schema=False, opt={PAGE: True})
+
+
+def action(path: str) -> Callable[[Callable[..., Any]], HTTPRouteHandler]:
+    """Return a decorator that makes a function the handler of a page's form.
+
+    It changes something and returns `done`, or the page with the form again and what is wrong.
+    """
+    return post(
+        path,
+        status_code=303,
+        media_type=MediaType.HTML,
+        include_in_schema=False,
+        opt={PAGE: True},
+    )
+
+
+def done(path: str) -> Redirect:
+    """Return what leads a browser on to a page, after an action."""
+    return Redirect(path, status_code=303)
 
 
 def html_response(text: str, status_code: int = 200) -> Response[str]:
@@ -121,9 +143,13 @@ async def rendered(
         current: the entry of the navigation that it is under.
         values: what the template has besides.
     """
-    known = _layout(caller, title, current) | values
-    text = await asyncio.to_thread(_templates().get_template(template).render, known)
+    text = await part(template, **_layout(caller, title, current) | values)
     return html_response(text)
+
+
+async def part(template: str, **values: Any) -> str:
+    """Return a template's HTML, made in a thread: of a whole page, or of a part that is live."""
+    return await asyncio.to_thread(_templates().get_template(template).render, values)
 
 
 def error_page(request: Request[Any, Any, Any], error: EvalrouterError) -> Response[str]:

@@ -9,12 +9,14 @@ import asyncio
 import time
 from typing import Any, Literal, NamedTuple, get_args
 
-from litestar import Request, Response
+from litestar import Request, Response, get
 from litestar.params import FromQuery
+from litestar.response import ServerSentEvent
 
 from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
-from router.api.page_layout import page, rendered, utc
+from router.api.live import InjectedLiveParts
+from router.api.page_layout import page, part, rendered, utc
 from router.api.page_tables import Export, TableColumn, TableView, table_response
 from router.loop.dataset_owners import key_of
 from router.services import Services
@@ -72,45 +74,66 @@ async def home(
     services: Injected, caller: InjectedCaller, request: Request[Any, Any, Any]
 ) -> Response[str]:
     """Show what goes on: requests, runs, and what waits for people; first steps on a new server."""
-
-    def may(operation: str) -> bool:
-        return caller.reach_of(operation) == "all"
-
-    store, sees_routes = services.store, may("GET /routes")
-    matching = RunFilter(key_id=caller.only)
-    active, newest, totals, alerts, reviews, rollouts = await asyncio.gather(
-        _active_runs(services, caller),
-        store.runs(matching, limit=5),
-        _recent(services, caller),
-        store.open_alerts() if may("GET /alerts") else _nothing(),
-        store.count_review_rows(ReviewFilter(state="waiting")) if may("GET /review") else _zero(),
-        store.rollouts(active=True) if may("GET /rollouts") else _nothing(),
-    )
     return await rendered(
         "home.html",
         caller,
         title="Home",
         current="/",
-        base_url=str(request.base_url).rstrip("/"),
-        minutes=round(RECENT_S / 60),
-        totals=totals,
-        requests=sum(total.requests for total in totals),
-        failures=sum(total.failures for total in totals),
-        cost_usd=sum(total.cost_usd for total in totals),
-        unpriced=sum(total.unpriced for total in totals),
-        active=active,
-        newest=newest,
-        firing=[alert for alert in alerts if alert.state == "firing"],
-        sees_alerts=may("GET /alerts"),
-        reviews=reviews,
-        sees_reviews=may("GET /review"),
-        rollouts=rollouts,
-        sees_rollouts=may("GET /rollouts"),
-        routes=_routes(services) if sees_routes else [],
-        providers=[(name, provider.kind) for name, provider in services.config.providers.items()]
+        **await _home_values(services, caller, request),
+    )
+
+
+@get("/pages/live/home", include_in_schema=False)
+async def home_part(
+    services: Injected,
+    caller: InjectedCaller,
+    parts: InjectedLiveParts,
+    request: Request[Any, Any, Any],
+) -> ServerSentEvent:
+    """Send what goes on whenever it changes."""
+
+    async def make() -> str:
+        return await part("home_part.html", **await _home_values(services, caller, request))
+
+    return parts.stream(("home", caller.audience, str(request.base_url)), make)
+
+
+async def _home_values(
+    services: Services, caller: Caller, request: Request[Any, Any, Any]
+) -> dict[str, Any]:
+    def may(operation: str) -> bool:
+        return caller.reach_of(operation) == "all"
+
+    store, sees_routes = services.store, may("GET /routes")
+    active, newest, totals, alerts, reviews, rollouts = await asyncio.gather(
+        _active_runs(services, caller),
+        store.runs(RunFilter(key_id=caller.only), limit=5),
+        _recent(services, caller),
+        store.open_alerts() if may("GET /alerts") else _nothing(),
+        store.count_review_rows(ReviewFilter(state="waiting")) if may("GET /review") else _zero(),
+        store.rollouts(active=True) if may("GET /rollouts") else _nothing(),
+    )
+    return {
+        "base_url": str(request.base_url).rstrip("/"),
+        "minutes": round(RECENT_S / 60),
+        "totals": totals,
+        "requests": sum(total.requests for total in totals),
+        "failures": sum(total.failures for total in totals),
+        "cost_usd": sum(total.cost_usd for total in totals),
+        "unpriced": sum(total.unpriced for total in totals),
+        "active": active,
+        "newest": newest,
+        "firing": [alert for alert in alerts if alert.state == "firing"],
+        "sees_alerts": may("GET /alerts"),
+        "reviews": reviews,
+        "sees_reviews": may("GET /review"),
+        "rollouts": rollouts,
+        "sees_rollouts": may("GET /rollouts"),
+        "routes": _routes(services) if sees_routes else [],
+        "providers": [(name, provider.kind) for name, provider in services.config.providers.items()]
         if sees_routes
         else [],
-    )
+    }
 
 
 async def _nothing() -> list[Any]:

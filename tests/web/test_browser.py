@@ -5,119 +5,14 @@ Debian's Chromium; `make test-web`.
 
 from __future__ import annotations
 
-import asyncio
-import json
-import shutil
-
 import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import expect, sync_playwright
-from servers import gateway
-from stores import a_run
+from playwright.sync_api import expect
+from web_pages import ATTACK, LONG, sign_in
 
-from router.gateway.key_administration import create
-from router.store.sqlite import SqliteStore
-
-CHROMIUM = shutil.which("chromium")
-OPTIONS = (
-    "--no-sandbox",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 RUN = "/runs/{run}"
 PAGES = ("/", "/routes", "/runs", RUN, "/experiments", "/datasets", "/login", "/nothing")
-ATTACK = "<script>document.title = 'taken'</script><img src=x onerror=\"document.title='taken'\">"
-LONG = "x" * 300
-RIGHT_TO_LEFT = "\u202e\u0645\u0631\u062d\u0628\u0627"
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
-
-
-@pytest.fixture(scope="module")
-def chromium(world):
-    """After `world`, whose loop of asyncio could not begin within the browser's."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(OPTIONS))
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("web")
-    keys = {}
-    rows = [{"input": f"First {n}. Then more.", "reference": f"First {n}."} for n in range(30)]
-    (folder / "d.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
-
-    async def fill():
-        store = SqliteStore(folder / "e.db")
-        await store.open()
-        for n in range(150):
-            name = (ATTACK, LONG, RIGHT_TO_LEFT, f"nightly {n}")[min(n, 3)]
-            fields = {"name": name, "dataset": name, "experiment": f"e{n % 3}"}
-            await store.add_run(a_run(f"run_{n:04}", **fields), [])
-        for role in ("admin", "viewer"):
-            keys[role], _ = await create(store, role, now=1.0, role=role)
-        await store.close()
-
-    asyncio.run(fill())
-    config = f"""
-storage: {{database: "sqlite:///{folder}/e.db", artifacts: "{folder}/artifacts"}}
-evaluation: {{roots: ["{folder}"]}}
-datasets: {{roots: ["{folder}"]}}
-providers:
-  baseline: {{kind: baseline}}
-  refuses: {{kind: compatible, base_url: "http://127.0.0.1:9/v1"}}
-routes: {{r: {{targets: [{{model: baseline/echo}}]}}, s: {{targets: [{{model: baseline/lead-3}}]}}}}
-"""
-    document = {
-        "dataset": f"{folder}/d.jsonl",
-        "name": ATTACK,
-        "notes": LONG,
-        "routes": ["r", "s", "baseline/lead-1", f"refuses/{LONG[:200]}"],
-        "baseline": "r",
-        "metrics": ["rouge", "exact_match", "length"],
-        "gates": ["rougeL >= 0.5"],
-    }
-    with gateway(config) as url:
-        with httpx.Client(base_url=url, timeout=60) as http:
-            http.headers["authorization"] = f"Bearer {keys['admin']}"
-            begun = http.post("/eval", json=document)
-            assert begun.status_code == 202, begun.text
-            keys["run"] = begun.json()["id"]
-            while not http.get(f"/eval/{keys['run']}").json()["run"]["finished_at"]:
-                pass
-        yield url, keys
-
-
-def sign_in(tab, url, key):
-    tab.goto(f"{url}/runs")
-    tab.get_by_label("Key").fill(key)
-    tab.keyboard.press("Enter")
-    expect(tab).to_have_url(f"{url}/runs")
-
-
-@pytest.fixture(params=["light", "dark", "360 px", "2560 px", "no JavaScript"])
-def tab(request, chromium, world):
-    """A tab of a browser of each kind, where a viewer is signed in."""
-    width = {"360 px": 360, "2560 px": 2560}.get(request.param, 1280)
-    context = chromium.new_context(
-        viewport={"width": width, "height": 800},
-        color_scheme="dark" if request.param == "dark" else "light",
-        java_script_enabled=request.param != "no JavaScript",
-    )
-    tab = context.new_page()
-    tab.complaints = []
-    tab.on("console", lambda message: tab.complaints.append(message.text))
-    tab.on("pageerror", lambda error: tab.complaints.append(str(error)))
-    tab.foreign = []
-    tab.on("request", lambda sent: tab.foreign.append(sent.url))
-    url, keys = world
-    sign_in(tab, url, keys["viewer"])
-    yield tab
-    context.close()
 
 
 def test_pages_fit_load_nothing_from_elsewhere_and_nothing_of_them_is_blocked(tab, world):
@@ -136,10 +31,10 @@ def test_pages_fit_load_nothing_from_elsewhere_and_nothing_of_them_is_blocked(ta
 def test_pages_pass_axe(tab, world, request):
     if "no JavaScript" in request.node.name:
         pytest.skip("axe is a script")
-    url, _ = world
+    url, keys = world
     options = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
     for path in PAGES:
-        tab.goto(url + path)
+        tab.goto(url + path.format(run=keys["run"]))
         result = Axe().run(tab, options=options)
         assert result.violations_count == 0, f"{path}: {result.generate_report()}"
 
@@ -209,13 +104,9 @@ def test_htmx_with_its_extension_runs_under_the_policy_and_not_what_a_text_says(
     tab.on("console", lambda message: complaints.append(message.text))
     sign_in(tab, url, keys["admin"])
     version = tab.locator("link[rel=stylesheet]").first.get_attribute("href").split("/")[2]
-    for name in ("htmx.min.js", "hx-sse.min.js", "idiomorph.min.js", "uPlot.iife.min.js"):
+    for name in ("htmx.min.js", "hx-sse.min.js", "uPlot.iife.min.js"):
         tab.add_script_tag(url=f"{url}/static/{version}/{name}")
-    assert tab.evaluate("[typeof htmx, typeof Idiomorph, typeof uPlot]") == [
-        "object",
-        "object",
-        "function",
-    ]
+    assert tab.evaluate("[typeof htmx, typeof uPlot]") == ["object", "function"]
     assert tab.evaluate("htmx.config.includeIndicatorCSS") is False
     assert tab.evaluate("document.adoptedStyleSheets.length") == 0
     assert complaints == []

@@ -78,7 +78,11 @@ class World(NamedTuple):
 
     def send(self, method: str, path: str, name: str, **options: Any) -> httpx.Response:
         headers = {} if name == "none" else {"authorization": f"Bearer {self.keys[name]}"}
-        return self.http.request(method, self.url + path, headers=headers, **options)
+        with self.http.stream(method, self.url + path, headers=headers, **options) as answer:
+            # A live part of a page goes on until its reader leaves.
+            if answer.is_error or not path.startswith("/pages/live/"):
+                answer.read()
+        return answer
 
 
 async def make_keys(path: Path) -> tuple[dict[str, str], dict[str, str]]:

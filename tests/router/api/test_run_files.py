@@ -16,7 +16,7 @@ from servers import gateway, scripted
 from stores import a_run, some_samples, sqlite_store
 
 from providers.errors import RateLimitError
-from router.api import following
+from router.api import feeds
 from router.api.export import MAX_DOWNLOADS, STALLED_S, Downloads
 from router.api.following import Followers
 from router.cli import main
@@ -199,7 +199,7 @@ async def test_thousands_of_followers_ask_the_database_once(tmp_path):
                     note(snapshot.run.state)
 
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(follow()) for _ in range(following.MAX_FOLLOWERS)]
+            tasks = [group.create_task(follow()) for _ in range(feeds.MAX_FOLLOWERS)]
             while len(seen) < len(tasks):
                 await asyncio.sleep(0)
             with pytest.raises(RateLimitError, match="follow runs"):

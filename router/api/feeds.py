@@ -1,0 +1,157 @@
+"""Feeds: what many clients watch is read once for all of them, and sent when it changes.
+
+    async with feeds.follow("run 7", read) as values:
+        async for value in values:
+            ...
+
+The newest value comes at once, and another one whenever it has changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from contextlib import asynccontextmanager
+from typing import Generic, TypeVar
+
+from providers.errors import EvalrouterError, RateLimitError
+
+_T = TypeVar("_T")
+# Of one process and kind; each holds a connection.
+MAX_FOLLOWERS = 1000
+
+
+def _differs(new: object, old: object) -> bool:
+    return new != old
+
+
+def _never(_: object) -> bool:
+    return False
+
+
+class _Feed(Generic[_T]):
+    """The newest value of one thing, for all who follow it."""
+
+    def __init__(
+        self,
+        read: Callable[[], Awaitable[_T]],
+        *,
+        name: str,
+        poll_s: float,
+        is_last: Callable[[_T], bool],
+        differs: Callable[[_T, _T], bool],
+    ) -> None:
+        self._read = read
+        self._poll_s = poll_s
+        self._is_last = is_last
+        self._differs = differs
+        # The number says which one it is: an equal value is no news.
+        self._newest: tuple[int, _T] | None = None
+        self._error: EvalrouterError | None = None
+        self._changed = asyncio.Condition()
+        self.followers = 0
+        self.polling = asyncio.create_task(self._poll(), name=name)
+
+    async def values(self) -> AsyncIterator[_T]:
+        """Yield the newest value, and another one whenever there is one, up to the last.
+
+        Raises:
+            EvalrouterError: it cannot be read, or is gone.
+        """
+        seen = -1
+        while True:
+            async with self._changed:
+                while self._error is None and (self._newest is None or self._newest[0] == seen):
+                    await self._changed.wait()
+                newest, error = self._newest, self._error
+            if error is not None:
+                raise error
+            assert newest is not None
+            seen, value = newest
+            yield value
+            if self._is_last(value):
+                return
+
+    async def _poll(self) -> None:
+        number = 0
+        while True:
+            try:
+                value = await self._read()
+            except EvalrouterError as error:
+                async with self._changed:
+                    self._error = error
+                    self._changed.notify_all()
+                return
+            if self._newest is None or self._differs(value, self._newest[1]):
+                async with self._changed:
+                    self._newest = (number, value)
+                    self._changed.notify_all()
+                number += 1
+            if self._is_last(value):
+                return
+            await asyncio.sleep(self._poll_s)
+
+
+class Feeds(Generic[_T]):
+    """All feeds of one kind in this process.
+
+    Args:
+        what: what is followed, for messages: "runs".
+        poll_s: the pause between two readings, in seconds.
+        is_last: whether nothing follows a value.
+        differs: whether a value is news after another; all that are not equal are by default.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        poll_s: float,
+        is_last: Callable[[_T], bool] = _never,
+        differs: Callable[[_T, _T], bool] = _differs,
+    ) -> None:
+        self._what = what
+        self._poll_s = poll_s
+        self._is_last = is_last
+        self._differs = differs
+        self._feeds: dict[Hashable, _Feed[_T]] = {}
+
+    def check_room(self) -> None:
+        """Raise RateLimitError where as many clients follow as may."""
+        if sum(feed.followers for feed in self._feeds.values()) >= MAX_FOLLOWERS:
+            raise RateLimitError(
+                f"{MAX_FOLLOWERS:,} clients follow {self._what} of this server already.",
+                retry_after=5.0,
+            )
+
+    @asynccontextmanager
+    async def follow(
+        self, key: Hashable, read: Callable[[], Awaitable[_T]]
+    ) -> AsyncIterator[AsyncIterator[_T]]:
+        """Give the values of one thing; see `_Feed.values`.
+
+        Args:
+            key: who follows the same key gets the same values.
+            read: reads the newest one.
+        """
+        # Once more, because many may have been let in before any of them began.
+        self.check_room()
+        feed = self._feeds.get(key)
+        # One that has ended would not see that there is more, such as a run that was resumed.
+        if feed is None or feed.polling.done():
+            feed = self._feeds[key] = _Feed(
+                read,
+                name=f"followers of {self._what}",
+                poll_s=self._poll_s,
+                is_last=self._is_last,
+                differs=self._differs,
+            )
+        feed.followers += 1
+        try:
+            yield feed.values()
+        finally:
+            feed.followers -= 1
+            if not feed.followers:
+                feed.polling.cancel()
+                if self._feeds.get(key) is feed:
+                    del self._feeds[key]

@@ -1,0 +1,63 @@
+"""Live parts of pages: HTML that is sent again whenever it has changed.
+
+    @get("/pages/live/home", ...)
+    async def home_part(parts: InjectedLiveParts, caller: InjectedCaller) -> ServerSentEvent:
+        return parts.stream(("home", caller.audience), lambda: part("home_part.html", ...))
+
+    <div hx-sse:connect="/pages/live/home" hx-swap="innerMorph">{% include "home_part.html" %}</div>
+
+However many browsers show a part, it is made once for all who see the same, about once a second,
+and only while one of them is open. A browser whose connection ends connects again by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+
+from litestar.di import NamedDependency
+from litestar.response import ServerSentEvent
+
+from providers.errors import EvalrouterError
+from router.api.feeds import Feeds
+from router.api.page_layout import PAGE_HEADERS
+
+# Less than a second behind, with what making and sending a part takes.
+POLL_S = 0.7
+# A browser then connects again, with the session and the rights that it has by then.
+STREAM_S = 300.0
+
+
+class LiveParts:
+    """All parts that this process sends to browsers."""
+
+    def __init__(self) -> None:
+        self._feeds: Feeds[str] = Feeds("pages", poll_s=POLL_S)
+
+    def stream(self, key: Hashable, make: Callable[[], Awaitable[str]]) -> ServerSentEvent:
+        """Return a part, and the part again whenever it has changed, as server-sent events.
+
+        Args:
+            key: callers with the same key see the same, so it has whatever the part depends on:
+                who may see it, and what it shows.
+            make: returns the part as HTML.
+
+        Raises:
+            RateLimitError: as many follow as may.
+        """
+        self._feeds.check_room()
+        return ServerSentEvent(self._events(key, make), headers=dict(PAGE_HEADERS))
+
+    async def _events(
+        self, key: Hashable, make: Callable[[], Awaitable[str]]
+    ) -> AsyncIterator[str]:
+        try:
+            async with asyncio.timeout(STREAM_S), self._feeds.follow(key, make) as parts:
+                async for part in parts:
+                    yield part
+        except (TimeoutError, EvalrouterError):
+            # The response has begun; a browser that connects again learns what is wrong.
+            return
+
+
+InjectedLiveParts = NamedDependency[LiveParts]

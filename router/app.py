@@ -163,6 +163,7 @@ def create_app(services: Services) -> ASGIApp:
             routes.show_route,
             routes.put_route,
             routes.delete_route,
+            routes.list_route_versions,
             shadows.list_shadows,
             shadows.show_shadow,
             shadows.change_shadow,

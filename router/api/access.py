@@ -155,6 +155,7 @@ ACCESS: Mapping[str, RoleAccess] = {
     "GET /routes/{name}": ADMINS,
     "PUT /routes/{name}": ADMINS,
     "DELETE /routes/{name}": ADMINS,
+    "GET /routes/{name}/versions": ADMINS,
     "GET /shadows": ADMINS,
     "POST /what-if": ADMINS,
     "GET /frontier": ADMINS,

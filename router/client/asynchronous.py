@@ -49,6 +49,7 @@ from router.client.types import (
     Role,
     Rollout,
     RolloutReport,
+    RouteVersion,
     RouteView,
     Run,
     RunState,
@@ -1243,7 +1244,9 @@ class AsyncRoutes:
         call = ApiCall("GET", f"/routes/{calls.quoted(name)}")
         return cast("RouteView", await self._connection.request(call))
 
-    async def set(self, name: str, route: Mapping[str, Any]) -> RouteView:
+    async def set(
+        self, name: str, route: Mapping[str, Any], *, version: str | None = None, reason: str = ""
+    ) -> RouteView:
         """Set a route, new or not, without dropping a request.
 
         await client.routes.set("summarizer", {"targets": [{"model": "openai/gpt-4o-mini"}]})
@@ -1251,13 +1254,28 @@ class AsyncRoutes:
         Args:
             name: the route's name.
             route: as in the config file.
+            version: the version that it was shown with, to be refused where somebody has changed it
+                since; "" for a new route, None for whatever there is.
+            reason: why; it is stored with the new version.
         """
-        call = ApiCall("PUT", f"/routes/{calls.quoted(name)}", {}, dict(route))
+        params = {"version": version, "reason": reason or None}
+        call = ApiCall("PUT", f"/routes/{calls.quoted(name)}", params, dict(route))
         return cast("RouteView", await self._connection.request(call))
 
-    async def delete(self, name: str) -> None:
+    async def delete(self, name: str, *, version: str | None = None, reason: str = "") -> None:
         """Drop what was set at run time; the config file's route, if it has one, is back."""
-        await self._connection.request(ApiCall("DELETE", f"/routes/{calls.quoted(name)}"))
+        params = {"version": version, "reason": reason or None}
+        await self._connection.request(ApiCall("DELETE", f"/routes/{calls.quoted(name)}", params))
+
+    async def versions(
+        self, name: str, *, before: int | None = None, limit: int = 50
+    ) -> Rows[RouteVersion]:
+        """Return what a route was, newest first: each version, who made it so, and why."""
+        params = {"before": before, "limit": limit}
+        answer = await self._connection.request(
+            ApiCall("GET", f"/routes/{calls.quoted(name)}/versions", params)
+        )
+        return Rows(answer["data"])
 
     async def learn(self, name: str) -> LearnedModel:
         """Begin to learn a route with the strategy `learned`; `learned` says when it is done."""

@@ -46,6 +46,7 @@ from router.client.types import (
     Role,
     Rollout,
     RolloutReport,
+    RouteVersion,
     RouteView,
     Run,
     RunState,
@@ -1227,7 +1228,9 @@ class Routes:
         call = ApiCall("GET", f"/routes/{calls.quoted(name)}")
         return cast("RouteView", self._connection.request(call))
 
-    def set(self, name: str, route: Mapping[str, Any]) -> RouteView:
+    def set(
+        self, name: str, route: Mapping[str, Any], *, version: str | None = None, reason: str = ""
+    ) -> RouteView:
         """Set a route, new or not, without dropping a request.
 
         client.routes.set("summarizer", {"targets": [{"model": "openai/gpt-4o-mini"}]})
@@ -1235,13 +1238,28 @@ class Routes:
         Args:
             name: the route's name.
             route: as in the config file.
+            version: the version that it was shown with, to be refused where somebody has changed it
+                since; "" for a new route, None for whatever there is.
+            reason: why; it is stored with the new version.
         """
-        call = ApiCall("PUT", f"/routes/{calls.quoted(name)}", {}, dict(route))
+        params = {"version": version, "reason": reason or None}
+        call = ApiCall("PUT", f"/routes/{calls.quoted(name)}", params, dict(route))
         return cast("RouteView", self._connection.request(call))
 
-    def delete(self, name: str) -> None:
+    def delete(self, name: str, *, version: str | None = None, reason: str = "") -> None:
         """Drop what was set at run time; the config file's route, if it has one, is back."""
-        self._connection.request(ApiCall("DELETE", f"/routes/{calls.quoted(name)}"))
+        params = {"version": version, "reason": reason or None}
+        self._connection.request(ApiCall("DELETE", f"/routes/{calls.quoted(name)}", params))
+
+    def versions(
+        self, name: str, *, before: int | None = None, limit: int = 50
+    ) -> Rows[RouteVersion]:
+        """Return what a route was, newest first: each version, who made it so, and why."""
+        params = {"before": before, "limit": limit}
+        answer = self._connection.request(
+            ApiCall("GET", f"/routes/{calls.quoted(name)}/versions", params)
+        )
+        return Rows(answer["data"])
 
     def learn(self, name: str) -> LearnedModel:
         """Begin to learn a route with the strategy `learned`; `learned` says when it is done."""

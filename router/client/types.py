@@ -404,12 +404,27 @@ class LogLine(TypedDict):
 
 
 class RouteView(TypedDict):
-    """A route: `source` is `config`, or `override` where it was set at run time."""
+    """A route: `source` is `config`, or `override` where it was set at run time.
+
+    With `version`, a change is refused where somebody else came first.
+    """
 
     name: str
     source: Literal["config", "override"]
     route: dict[str, Any] | None
     override_error: str
+    version: str
+
+
+class RouteVersion(TypedDict):
+    """What a route was from `at` on: the config file's, or one that somebody set."""
+
+    number: int
+    at: float
+    source: Literal["config", "override"]
+    route: dict[str, Any] | None
+    actor: str
+    reason: str
 
 
 class ShadowView(TypedDict):

@@ -82,6 +82,32 @@ def path_of(place: DocumentPath) -> str:
     return text
 
 
+def as_stored(value: msgspec.Struct) -> dict[str, Any]:
+    """Return a value as the store gives it back; a route as `PUT /routes/{name}` takes it."""
+    document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(value))
+    return document
+
+
+def stated(value: msgspec.Struct) -> dict[str, Any]:
+    """Return what a value says beyond its defaults, as JSON types."""
+    document = {}
+    for field in msgspec.structs.fields(value):
+        given = getattr(value, field.name)
+        if given != field.default:
+            document[field.encode_name] = _stated(given)
+    return document
+
+
+def _stated(given: Any) -> Any:
+    if isinstance(given, msgspec.Struct):
+        return stated(given)
+    if isinstance(given, list | tuple):
+        return [_stated(item) for item in given]
+    if isinstance(given, dict):
+        return {name: _stated(item) for name, item in given.items()}
+    return given
+
+
 class Problem(NamedTuple):
     """Something that is wrong in a document.
 

@@ -8,6 +8,7 @@ every process on the same store follows them within a second.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import logging
 import time
 from collections.abc import Callable
@@ -16,14 +17,22 @@ from typing import Any, Literal
 
 import msgspec
 
-from providers.errors import ConfigError, NotFoundError
+from providers.errors import ConfigError, ConflictError, NotFoundError, closest
+from router.config.documents import as_stored, stated
 from router.config.loading import load
 from router.config.routes import Route, parse_route
 from router.config.schema import Config
 from router.gateway.prices import PriceBook
 from router.gateway.routing import Table
 from router.store.changes import follow_changes
-from router.store.routes import RouteOverrides, RouteStore, UnreadableOverride
+from router.store.routes import (
+    RouteChange,
+    RouteOverride,
+    RouteOverrides,
+    RouteStore,
+    RouteVersion,
+    UnreadableOverride,
+)
 
 log = logging.getLogger("evalrouter")
 
@@ -38,12 +47,15 @@ class RouteView(msgspec.Struct, frozen=True):
         source: where the route comes from.
         route: the route in effect; None where the only route of the name cannot be used.
         override_error: the reason why a route that was set at run time is left out; "" for none.
+        version: a hash of what is set, or else of the config file's route: with `?version=`, a
+            change is refused where somebody else came first.
     """
 
     name: str
     source: Literal["config", "override"]
     route: Route | None
     override_error: str = ""
+    version: str = ""
 
 
 class Routes:
@@ -95,12 +107,14 @@ class Routes:
                 "override" if name in self._overrides else "config",
                 route,
                 self._left_out.get(name, ""),
+                self._hash_of(name),
             )
             for name, route in self.table.routes.items()
         ]
         unusable = [name for name in self._left_out if name not in self.table.routes]
         return views + [
-            RouteView(name, "override", None, self._left_out[name]) for name in unusable
+            RouteView(name, "override", None, self._left_out[name], self._hash_of(name))
+            for name in unusable
         ]
 
     def traffic_days(self) -> dict[str, float]:
@@ -116,27 +130,109 @@ class Routes:
         """Return a route as `put` would set it. Raises ConfigError where it cannot be used."""
         return parse_route(name, data, self._config.providers)
 
-    async def put(self, name: str, data: Any) -> Route:
+    def find(self, name: str) -> RouteView:
+        """Return one route. Raises NotFoundError."""
+        for view in self.view():
+            if view.name == name:
+                return view
+        names = [view.name for view in self.view()]
+        raise NotFoundError(f"The route {name!r} does not exist.{closest(name, names)}")
+
+    def document(self, name: str) -> dict[str, Any] | None:
+        """Return what is set of a route, or else what the config file says beyond its defaults.
+
+        None where neither can be read.
+        """
+        override = self._documents.get(name)
+        if isinstance(override, dict):
+            return override
+        route = self._config.routes.get(name)
+        return None if override is not None or route is None else stated(route)
+
+    def configured(self, name: str) -> dict[str, Any] | None:
+        """Return the config file's route, for the record of versions; None where it has none."""
+        route = self._config.routes.get(name)
+        return None if route is None else as_stored(route)
+
+    async def versions(
+        self, name: str, *, limit: int = 50, before: int | None = None
+    ) -> list[RouteVersion]:
+        """List what a route was, newest first; nothing where it was never set at run time.
+
+        Raises:
+            NotFoundError: no such route, and there was none.
+        """
+        versions = await self._store.route_versions(name, limit=limit, before=before)
+        if not versions and before is None:
+            self.find(name)
+        return versions
+
+    async def put(
+        self, name: str, data: Any, *, actor: str = "", reason: str = "", version: str | None = None
+    ) -> RouteView:
         """Set a route, for this process at once and for the others within a second.
+
+        Args:
+            name: of the route.
+            data: its document.
+            actor: who does.
+            reason: why.
+            version: what it was (`RouteView.version`; "" where there was none); None for anything.
 
         Raises:
             ConfigError: the route cannot be used; nothing has changed.
+            ConflictError: it was changed meanwhile; likewise.
         """
-        route = self.read(name, data)
-        await self._store.set_route(name, data, self._now())
-        await self.follow()
-        return route
+        self.read(name, data)
+        await self._change(name, data, actor, reason, version)
+        return self.find(name)
 
-    async def remove(self, name: str) -> None:
+    async def remove(
+        self, name: str, *, actor: str = "", reason: str = "", version: str | None = None
+    ) -> None:
         """Drop the override of a route: the config file's route, if any, is back.
 
         Raises:
             NotFoundError: no override has that name.
+            ConflictError: it was changed meanwhile.
         """
         if name not in await self._store.route_overrides():
             raise NotFoundError(f"The route {name!r} was not set at run time.")
-        await self._store.set_route(name, None, self._now())
+        await self._change(name, None, actor, reason, version)
+
+    async def _change(
+        self, name: str, data: Any, actor: str, reason: str, version: str | None
+    ) -> None:
+        expected: RouteOverride | msgspec.UnsetType | None = msgspec.UNSET
+        if version is not None:
+            await self.follow()
+            expected = self._documents.get(name)
+            if self._hash_of(name) != version:
+                raise ConflictError(
+                    f"The route {name!r} was changed meanwhile; look at it again",
+                    code="route_changed",
+                )
+        await self._store.set_route(
+            RouteChange(
+                name=name,
+                route=data,
+                at=self._now(),
+                actor=actor,
+                reason=reason,
+                config=self.configured(name),
+                expected=expected,
+            )
+        )
         await self.follow()
+
+    def _hash_of(self, name: str) -> str:
+        """Return a hash of what is set of a route, or else of the config file's; "" without any."""
+        route: RouteOverride | Route | None = self._documents.get(name)
+        if route is None:
+            route = self._config.routes.get(name)
+        if route is None:
+            return ""
+        return hashlib.sha256(msgspec.json.encode(route, order="sorted")).hexdigest()[:16]
 
     async def follow(self) -> None:
         """Take over what any process has set.

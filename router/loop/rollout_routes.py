@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from router.config.documents import as_stored
 from router.config.rollouts import RolloutSettings
 from router.config.routes import Route, RouteTarget
 from router.store.rollouts import Rollout
@@ -25,12 +26,6 @@ def route_version(route: Route | None) -> str:
 def _compared(route: Route) -> dict[str, Any]:
     document = as_stored(route)
     return {name: value for name, value in document.items() if name not in _FREE_TO_CHANGE}
-
-
-def as_stored(value: msgspec.Struct) -> dict[str, Any]:
-    """Return a value as the store gives it back; a route as `PUT /routes/{name}` takes it."""
-    document: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(value))
-    return document
 
 
 def promoted(route: Route, model: str) -> dict[str, Any]:

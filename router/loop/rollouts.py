@@ -31,7 +31,7 @@ from providers.errors import (
     closest,
 )
 from providers.names import check_name
-from router.config.documents import Document, convert
+from router.config.documents import Document, as_stored, convert
 from router.config.rollouts import Reason, RolloutSettings, RouteRollout, settings_problems
 from router.config.routes import Route, parse_route, target_problem
 from router.config.schema import Config
@@ -47,7 +47,6 @@ from router.loop.rollout_judge import (
 from router.loop.rollout_plan import plan_of, settings_of
 from router.loop.rollout_report import RolloutReport
 from router.loop.rollout_routes import (
-    as_stored,
     is_promoted,
     is_unchanged,
     promoted,
@@ -485,7 +484,12 @@ class Rollouts:
             actor=actor,
             reason=rollout.reason,
         )
-        return msgspec.structs.replace(change, route=document, expected=override)
+        return msgspec.structs.replace(
+            change,
+            route=document,
+            expected=override,
+            config=self._routes.configured(rollout.route),
+        )
 
     def _rollback(
         self, rollout: Rollout, route: Route | None, override: Any, actor: str
@@ -505,6 +509,7 @@ class Rollouts:
             route=rollout.override,
             drop_route=rollout.override is None,
             expected=override,
+            config=self._routes.configured(rollout.route),
         )
 
     async def pause_for_route(self, rollout: Rollout, *, actor: str, reason: str = "") -> Rollout:

@@ -337,6 +337,7 @@ class RolloutChange(msgspec.Struct, frozen=True, kw_only=True):
         route: the route's document to set at run time; None leaves it as it is.
         drop_route: whether to drop what was set at run time.
         expected: what must be set at run time now, where `route` or `drop_route` is given.
+        config: the config file's route then, for the record of versions; None without one.
     """
 
     decision: RolloutDecision
@@ -344,6 +345,7 @@ class RolloutChange(msgspec.Struct, frozen=True, kw_only=True):
     route: dict[str, Any] | None = None
     drop_route: bool = False
     expected: dict[str, Any] | None = None
+    config: dict[str, Any] | None = None
 
 
 class RolloutStore(RouteStore, LeaseStore, ChangeStore, Protocol):

@@ -1,10 +1,20 @@
-"""Routes that were set while a server ran; they stand before those of the config file."""
+"""Routes that were set while a server ran; they stand before those of the config file.
+
+Each change of one leaves a version: what the route has been since then, who changed it and why. So
+does the config file's route that was in effect before the first change.
+"""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
+
+import msgspec
 
 from router.store.changes import ChangeStore
+
+# Versions of a route that are stored; the oldest ones make room.
+MAX_VERSIONS = 1000
+CONFIG_FILE = "config file"
 
 
 class UnreadableOverride(NamedTuple):
@@ -13,7 +23,51 @@ class UnreadableOverride(NamedTuple):
     reason: str
 
 
-RouteOverrides = dict[str, dict[str, Any] | UnreadableOverride]
+RouteOverride = dict[str, Any] | UnreadableOverride
+RouteOverrides = dict[str, RouteOverride]
+
+
+class RouteChange(msgspec.Struct, frozen=True):
+    """A change of a route.
+
+    Attributes:
+        name: of the route.
+        route: what it is from now on (its document, JSON types); None for that of the config file.
+        at: when, seconds since the epoch.
+        actor: who changes it.
+        reason: why; "" where nobody says so.
+        config: the config file's route, for the record; None where that has none of the name.
+        expected: what must be set now; UNSET for anything.
+    """
+
+    name: str
+    route: dict[str, Any] | None
+    at: float
+    actor: str = ""
+    reason: str = ""
+    config: dict[str, Any] | None = None
+    expected: RouteOverride | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class RouteVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """What a route was from a moment on.
+
+    Attributes:
+        number: of the version among those of its route, from 1.
+        at: since when, seconds since the epoch; of the config file's route, when it was replaced.
+        source: whether it was the config file's, or set at run time.
+        route: its document; None where there was no such route any more.
+        actor: who made it so: `key NAME (ID)` and the like, or `config file`; "" where that was not
+            recorded.
+        reason: why; "" where nobody said so.
+    """
+
+    number: int
+    at: float
+    source: Literal["config", "override"]
+    route: dict[str, Any] | None
+    actor: str
+    reason: str
 
 
 class RouteStore(ChangeStore, Protocol):
@@ -24,8 +78,21 @@ class RouteStore(ChangeStore, Protocol):
         """A number that changes when another database is put in the place of this one."""
         ...
 
-    async def set_route(self, name: str, route: dict[str, Any] | None, now: float) -> None:
-        """Override a route of the config (its document, JSON types); None goes back to it."""
+    async def set_route(self, change: RouteChange) -> None:
+        """Change a route, and add its version.
+
+        Raises:
+            ConflictError: something else is set than the change expects.
+        """
+        ...
+
+    async def route_versions(
+        self, name: str, *, limit: int = 50, before: int | None = None
+    ) -> list[RouteVersion]:
+        """List the versions of a route, newest first; `before` is the number of the last one seen.
+
+        What the row of one cannot be read of is left out.
+        """
         ...
 
     async def route_overrides(self) -> RouteOverrides:

@@ -27,6 +27,7 @@ import msgspec
 from evaluators.base import AnyMetric
 from evaluators.document import RunDocument
 from providers.errors import ArtifactError, ConflictError, EvidenceError, StoreError
+from router.config.documents import as_stored
 from router.config.review import PersonalData
 from router.config.routes import Route
 from router.datasets.artifacts import temporary_folder
@@ -75,7 +76,7 @@ from router.loop.bundles.run_rows import (
 )
 from router.loop.bundles.signatures import SigningKey, fingerprint
 from router.loop.bundles.subjects import BundleSubject, subject_of_rollout, subject_of_run
-from router.loop.rollout_routes import as_stored, route_version
+from router.loop.rollout_routes import route_version
 from router.store.evidence import Bodies, BundleKind
 from router.store.protocol import Store
 from router.store.rollouts import Rollout

@@ -1233,6 +1233,19 @@ CREATE INDEX browser_sessions_by_id ON browser_sessions (id);
 CREATE INDEX browser_sessions_of_key ON browser_sessions (key_id, issued_at);
 """)
 
+_M056 = _step("""
+CREATE TABLE route_versions (
+    name TEXT NOT NULL,
+    number BIGINT NOT NULL,
+    at DOUBLE PRECISION NOT NULL,
+    source TEXT NOT NULL,
+    route TEXT NOT NULL,
+    actor TEXT NOT NULL,
+    reason TEXT NOT NULL,
+    PRIMARY KEY (name, number)
+);
+""")
+
 STEPS = {
     "m029_label_scores": _M029,
     "m030_traffic_index": _M030,
@@ -1261,4 +1274,5 @@ STEPS = {
     "m053_alerts": _M053,
     "m054_evidence": _M054,
     "m055_browser_sessions": _M055,
+    "m056_route_versions": _M056,
 }

@@ -40,9 +40,10 @@ from router.store.rollouts import (
     RouteBaseline,
     Uncounted,
 )
+from router.store.routes import RouteChange
 from router.store.sql.connection import Connection, add_up, insert
 from router.store.sql.database import SqlPart
-from router.store.sql.routes import route_override, set_route
+from router.store.sql.routes import set_route
 
 _SELECT = f"SELECT {', '.join(ROLLOUT_FIELDS)} FROM rollouts"
 _ACTIVE = f"state IN ({', '.join(repr(state) for state in ACTIVE)})"
@@ -390,12 +391,18 @@ def _change(db: Connection, change: RolloutChange) -> None:
         )
     _add_decision(db, decision)
     if change.route is not None or change.drop_route:
-        route = _route_of(db, decision.rollout)
-        if route_override(db, route) != change.expected:
-            raise ConflictError(
-                "the route was changed meanwhile; look at it again", code="route_changed"
-            )
-        set_route(db, route, change.route, decision.at)
+        set_route(
+            db,
+            RouteChange(
+                name=_route_of(db, decision.rollout),
+                route=change.route,
+                at=decision.at,
+                actor=decision.actor,
+                reason=f"{decision.rollout}: {decision.reason}",
+                config=change.config,
+                expected=change.expected,
+            ),
+        )
 
 
 def _route_of(db: Connection, rollout_id: str) -> str:

@@ -20,6 +20,7 @@ The tables are shaped so that a million answers stay small and the pages of a ru
     key_spend (key, since): what a key spent in the budget period that began then; `changed` is the
               number of its last change
     route_overrides  (name): routes that were set while a server ran; route_changes counts changes
+    route_versions (name, number): what routes were, and who changed them
     judgements  what judges answered, by their owner; judge_studies: calibrations and the like
     embeddings  (run, route, target): what embeddings for a run's metrics took
     traffic   one row per request; traffic_bodies (number) where bodies are stored;
@@ -1635,6 +1636,24 @@ def m055_browser_sessions(db: Database) -> None:
     db.execute("CREATE INDEX browser_sessions_of_key ON browser_sessions (key_id, issued_at)")
 
 
+def m056_route_versions(db: Database) -> None:
+    """What routes were, and who changed them."""
+    db.execute(
+        """
+        CREATE TABLE route_versions (
+            name TEXT NOT NULL,
+            number INTEGER NOT NULL,
+            at REAL NOT NULL,
+            source TEXT NOT NULL,
+            route TEXT NOT NULL,
+            actor TEXT NOT NULL,
+            reason TEXT NOT NULL,
+            PRIMARY KEY (name, number)
+        ) WITHOUT ROWID
+        """
+    )
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -1686,4 +1705,5 @@ STEPS = (
     m053_alerts,
     m054_evidence,
     m055_browser_sessions,
+    m056_route_versions,
 )

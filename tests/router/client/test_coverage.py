@@ -47,6 +47,7 @@ def uses(folder: Any) -> dict[str, Use]:
         "GET /routes/{name}": lambda client: client.routes.show("x/y"),
         "PUT /routes/{name}": lambda client: client.routes.set("x/y", {"targets": []}),
         "DELETE /routes/{name}": lambda client: client.routes.delete("x/y"),
+        "GET /routes/{name}/versions": lambda client: client.routes.versions("x/y", before=3),
         "GET /routes/{name}/learned": lambda client: client.routes.learned("x/y"),
         "POST /routes/{name}/learned": lambda client: client.routes.learn("x/y"),
         "GET /schedules": lambda client: client.schedules.list(),

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from router.config.documents import as_stored
 from router.config.loading import parse
 from router.config.routes import Route, RouteTarget
 from router.gateway.prices import PriceBook
@@ -18,7 +19,6 @@ from router.loop.assignment import (
     Assignments,
     unit_of,
 )
-from router.loop.rollout_routes import as_stored
 from router.loop.rollout_sample import SAMPLED_PER_S, RolloutSample, sample_of
 from router.records import Record
 from router.store.rollouts import Rollout, RolloutDecision

@@ -14,16 +14,16 @@ import msgspec
 import pytest
 
 from providers.errors import ConflictError, NotFoundError, RequestError
-from router.config.documents import Document
+from router.config.documents import Document, as_stored
 from router.config.loading import parse
 from router.config.rollouts import RolloutSignal, RouteRollout
 from router.loop.rollout_controller import LEASE
-from router.loop.rollout_routes import as_stored
 from router.loop.rollout_statistics import statistics_of
 from router.loop.rollouts import RolloutAction
 from router.records import Record, Target
 from router.services import Services
 from router.store.feedback import FeedbackRow, NewFeedback
+from router.store.routes import RouteChange
 from router.store.traffic import TrafficFilter
 
 CONFIG = """
@@ -528,7 +528,7 @@ async def test_a_promotion_does_not_overwrite_a_change_of_the_route(services, tm
     )
     await services.store.change_rollout(decided)
     # This process has not heard of it yet.
-    await services.store.set_route("r", {"targets": [{"model": "up/other"}]}, 1.0)
+    await services.store.set_route(RouteChange("r", {"targets": [{"model": "up/other"}]}, 1.0))
     await services.rollout_controller.run_once()
     assert (await services.rollouts.find("r")).pause == "route"
     await services.routes.follow()

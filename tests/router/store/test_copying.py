@@ -33,6 +33,7 @@ from router.store.postgres import PostgresStore
 from router.store.postgres import traffic_index as postgres_index
 from router.store.review import NewReviewRow, ReviewContent, ReviewRow, ReviewSource
 from router.store.rollouts import JudgedRequests, Rollout, RolloutDecision, RolloutScore
+from router.store.routes import RouteChange
 from router.store.schedules import ScheduleDecision
 from router.store.sealed_traffic import FileFacts
 from router.store.sessions import BrowserSession
@@ -92,7 +93,7 @@ async def fill(store):
     await store.set_experiment("e", tags=("t",), notes=ODD)
     await store.add_key(KeyRow(id="key_1", name="k", created_at=1.0), b"\0" * 32)
     await store.add_key_spend([KeySpend(key_id="key_1", since=0.0, usd=0.1, tokens=3, requests=1)])
-    await store.set_route("r", {"targets": []}, 1.0)
+    await store.set_route(RouteChange("r", {"targets": []}, 1.0))
     study = Study(id="cal_1", kind="calibration", judges=("j",), grading="", name="", created_at=1)
     await store.set_study(study)
     await store.keep_judgement(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 import pytest
 from stores import a_run, answered, some_samples
@@ -10,6 +12,7 @@ from evaluators.base import Answer, Cell, Judgement, Usage
 from providers.errors import ConflictError, NotFoundError
 from router.store.judgements import JudgementRow
 from router.store.keys import KeyRow, KeySpend
+from router.store.routes import RouteChange
 from router.store.studies import Study
 
 
@@ -79,12 +82,47 @@ async def test_keys_are_added_revoked_and_charged(store):
 
 async def test_overrides_of_routes_are_set_and_given_up(store):
     before = await store.route_version()
-    await store.set_route("r", {"targets": [{"model": "a/b"}]}, 1.0)
-    await store.set_route("r", {"targets": []}, 2.0)
-    await store.set_route("s", {}, 3.0)
-    await store.set_route("s", None, 4.0)
+    await store.set_route(RouteChange("r", {"targets": [{"model": "a/b"}]}, 1.0))
+    await store.set_route(RouteChange("r", {"targets": []}, 2.0))
+    await store.set_route(RouteChange("s", {}, 3.0))
+    await store.set_route(RouteChange("s", None, 4.0))
     assert await store.route_overrides() == {"r": {"targets": []}}
     assert await store.route_version() > before
+
+
+async def test_each_change_of_a_route_is_a_version_and_the_files_route_is_one_as_well(store):
+    def change(route, at, **rest):
+        return RouteChange("r", route, at, **rest)
+
+    file, one, two = {"targets": ["file"]}, {"targets": ["one"]}, {"targets": ["two"]}
+    await store.set_route(change(one, 1.0, actor="ann", reason="why", config=file))
+    await store.set_route(change(one, 2.0, actor="bob", config=file))
+    await store.set_route(change(two, 3.0, actor="bob", config=file, expected=one))
+    with pytest.raises(ConflictError, match="changed meanwhile"):
+        await store.set_route(change(one, 4.0, expected=None))
+    await store.set_route(change(None, 5.0, actor="cid", config=file, expected=two))
+    await store.set_route(change(None, 6.0, config=file))
+    await store.set_route(change(one, 7.0, actor="dan", config=file, expected=None))
+    await store.set_route(RouteChange("s", {}, 8.0))
+    versions = await store.route_versions("r")
+    assert [(row.number, row.at, row.source, row.route, row.actor, row.reason)
+            for row in reversed(versions)] == [
+        (1, 1.0, "config", file, "config file", ""),
+        (2, 1.0, "override", one, "ann", "why"),
+        (3, 3.0, "override", two, "bob", ""),
+        (4, 5.0, "config", file, "cid", ""),
+        (5, 7.0, "override", one, "dan", ""),
+    ]  # fmt: skip
+    assert await store.route_versions("r", before=3, limit=1) == [versions[3]]
+    assert [row.route for row in await store.route_versions("s")] == [{}]
+
+
+async def test_of_two_changes_of_a_route_at_once_both_are_versions(store):
+    changes = [RouteChange("r", {"targets": [str(n)]}, float(n)) for n in range(8)]
+    await asyncio.gather(*map(store.set_route, changes))
+    versions = await store.route_versions("r")
+    assert [version.number for version in versions] == list(range(8, 0, -1))
+    assert await store.route_overrides() == {"r": versions[0].route}
 
 
 async def test_earlier_runs_tell_what_is_answered_and_how(store, clock):

@@ -19,6 +19,7 @@ from router.store.rollouts import (
     RolloutDecision,
     RolloutScore,
 )
+from router.store.routes import RouteChange
 from router.store.traffic import TrafficFilter
 
 
@@ -127,7 +128,7 @@ async def test_the_version_grows_with_decisions_and_wakes_who_waits(store):
 
 async def test_a_promotion_sets_the_route_with_the_decision_or_not_at_all(store):
     await store.add_rollout(a_rollout(), start())
-    await store.set_route("r", {"targets": ["by hand"]}, 1.0)
+    await store.set_route(RouteChange("r", {"targets": ["by hand"]}, 1.0))
     promoted = {"targets": [{"model": "p/new"}]}
     with pytest.raises(ConflictError, match="route was changed"):
         await store.change_rollout(change(route=promoted, state="promoted"))

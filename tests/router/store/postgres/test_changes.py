@@ -8,6 +8,7 @@ import pytest
 from stores import a_run, some_samples
 
 from router.store.keys import KeyRow
+from router.store.routes import RouteChange
 
 LONG_S = 60.0  # longer than a test may take
 
@@ -17,7 +18,7 @@ async def key(store):
 
 
 async def route(store):
-    await store.set_route("r", {"targets": []}, 1.0)
+    await store.set_route(RouteChange("r", {"targets": []}, 1.0))
 
 
 async def run(store):

@@ -103,6 +103,7 @@ ACCESS: Mapping[str, RoleAccess] = {
     "GET /pages/routes": ADMINS,
     "GET /pages/experiments": REVIEWERS,
     "GET /pages/datasets": OWN_RUNS,
+    "GET /docs": ANY_KEY,
     # experiments and judges
     "GET /experiments": REVIEWERS,
     "GET /experiments/{name}": REVIEWERS,

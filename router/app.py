@@ -320,7 +320,9 @@ def create_app(services: Services) -> ASGIApp:
     hosts = Hosts(config.server)
     origins = Origins(config.server.allow_origins)
     server = front.Front(
-        completions.Completions(services, hosts, origins),
+        completions.Completions(
+            services, hosts, origins, sign_in.ModelSessions(sessions, services.keys, origins)
+        ),
         guard.Guard(
             app,
             keys=services.keys,

@@ -22,6 +22,7 @@ import msgspec
 from litestar.types import Receive, Scope, Send
 
 from providers.errors import (
+    AuthenticationError,
     ClientGoneError,
     EvalrouterError,
     MethodNotAllowedError,
@@ -37,6 +38,7 @@ from router.api.request_context import RequestContext
 from router.api.request_parsing import conversation_of, needs_of, sticky_key, unit_key
 from router.api.reservations import Reservations
 from router.api.response_headers import error_headers
+from router.api.sign_in import ModelSessions
 from router.config.routes import Route
 from router.gateway.cache import CacheUse, cache_use_of, key_of
 from router.gateway.hooks import (
@@ -71,6 +73,7 @@ class Completions:
         services: Services,
         hosts: Hosts,
         origins: Origins,
+        browsers: ModelSessions,
         *,
         random: Callable[[], float] = random.random,
         now: Callable[[], float] = time.time,
@@ -95,6 +98,7 @@ class Completions:
         self._relay = Relay(services, now)
         self._hosts = hosts
         self._origins = origins
+        self._browsers = browsers
         self._passed = PASSED_HEADERS.union(
             name.lower().encode() for name in services.config.server.pass_headers
         )
@@ -128,14 +132,17 @@ class Completions:
                 )
             self._traffic.add(record)
 
-    async def _answer(
+    async def _answer(  # noqa: PLR0912 - steps of one path, where each call costs time
         self, scope: Scope, receive: Receive, send: Send, context: RequestContext
     ) -> None:
         """Follow the main path: the caller, the request, then cache or plan, dispatch and relay."""
         _check_method(scope)
         # Before the body is read, so that strangers cannot fill our memory.
         headers = context.headers
-        holder = self._keys.recognise(headers)
+        try:
+            holder = self._keys.recognise(headers)
+        except AuthenticationError as error:
+            holder = await self._browsers.holder(headers, error)
         if holder is None:
             self._hosts.check(headers.get(b"host"))
             self._origins.check(headers)

@@ -21,8 +21,11 @@ from litestar.response import Redirect
 from providers.errors import AuthenticationError, BodyTooLargeError, PermissionDeniedError
 from router.api.access import PRESENTED, SAFE_METHODS
 from router.api.injection import Injected
+from router.api.origins import Origins
 from router.api.page_layout import PAGE, PAGE_HEADERS, page, rendered
 from router.config.server import Server
+from router.gateway.key_holder import Holder
+from router.gateway.keys import KEY_HEADERS, Keys
 from router.gateway.sessions import COOKIE, FailedSignIns, Sessions, is_csrf_token
 from router.store.sessions import BrowserSession
 
@@ -123,6 +126,46 @@ class CsrfCheck:
             await check_csrf(connection, signed_in.session)
 
 
+class ModelSessions:
+    """The sessions of browsers whose pages call models; `completions.py` asks for them.
+
+    Args:
+        sessions: the browsers' sessions.
+        keys: the clients' keys.
+        origins: the sites whose pages may call the server.
+    """
+
+    def __init__(self, sessions: Sessions, keys: Keys, origins: Origins) -> None:
+        self._sessions = sessions
+        self._keys = keys
+        self._origins = origins
+
+    async def holder(self, headers: Mapping[bytes, bytes], error: AuthenticationError) -> Holder:
+        """Return the holder of the key that a browser is signed in with.
+
+        Raises:
+            AuthenticationError: the `error`, there is no session, or another key is presented.
+            PermissionDeniedError: the request is not made by a page of ours, or keys of this role
+                call no models.
+        """
+        if b"cookie" not in headers or not headers.keys().isdisjoint(KEY_HEADERS):
+            raise error
+        signed_in = await self._sessions.find(cookie_of(headers, COOKIE))
+        if signed_in is None:
+            raise error
+        self._origins.check(headers)
+        token = headers.get(CSRF_HEADER.encode(), b"").decode("latin-1")
+        _check_token(signed_in.session, token)
+        return self._keys.holder_of(signed_in.key)
+
+
+def _check_token(session: BrowserSession, token: str | None) -> None:
+    if not is_csrf_token(session, token):
+        raise PermissionDeniedError(
+            "The form is not of this session. Load the page again.", code="csrf_token"
+        )
+
+
 async def check_csrf(
     connection: ASGIConnection[Any, Any, Any, Any], session: BrowserSession
 ) -> None:
@@ -137,10 +180,7 @@ async def check_csrf(
     kind = connection.headers.get("content-type", "").partition(";")[0].strip().lower()
     if token is None and kind == URL_ENCODED and isinstance(connection, Request):
         token = (await read_fields(connection)).get(CSRF_FIELD)
-    if not is_csrf_token(session, token):
-        raise PermissionDeniedError(
-            "The form is not of this session. Load the page again.", code="csrf_token"
-        )
+    _check_token(session, token)
 
 
 @page("/login")

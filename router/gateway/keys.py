@@ -42,6 +42,8 @@ from router.gateway.key_holder import (
 from router.store.keys import BudgetPeriod, KeyRow, KeySpend, KeyTable
 
 READ_ONLY = "This key's role is viewer, which sees everything, changes nothing and calls no models."
+# Those that `presented` reads.
+KEY_HEADERS = (b"authorization", b"x-api-key", b"api-key")
 USUAL_DECAY = 0.95  # how much of the largest answer so far is expected of the next one
 
 
@@ -165,6 +167,20 @@ class Keys:
         if not self.required:
             return None
         holder = self._find(presented(headers), self.now())
+        if holder.row.role == "viewer":
+            raise PermissionDeniedError(READ_ONLY, code="read_only")
+        return holder
+
+    def holder_of(self, row: KeyRow) -> Holder:
+        """Return the holder of a key that a session was begun with.
+
+        Raises:
+            AuthenticationError: 401, no key has this id any more.
+            PermissionDeniedError: 403, keys of this role call no models.
+        """
+        holder = self._by_id.get(row.id)
+        if holder is None:
+            raise AuthenticationError("The session's key is gone; sign in again.")
         if holder.row.role == "viewer":
             raise PermissionDeniedError(READ_ONLY, code="read_only")
         return holder

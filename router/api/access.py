@@ -104,6 +104,10 @@ ACCESS: Mapping[str, RoleAccess] = {
     "GET /pages/experiments": REVIEWERS,
     "GET /pages/datasets": OWN_RUNS,
     "GET /docs": ANY_KEY,
+    "GET /pages/traffic": OWN_REQUESTS,
+    "GET /pages/live/traffic": OWN_REQUESTS,
+    "GET /pages/traffic/totals": OWN_REQUESTS,
+    "GET /pages/feedback": OWN_REQUESTS,
     # experiments and judges
     "GET /experiments": REVIEWERS,
     "GET /experiments/{name}": REVIEWERS,

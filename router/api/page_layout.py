@@ -67,6 +67,7 @@ NAVIGATION = (
     NavigationEntry("Runs", "/runs", "GET /runs"),
     NavigationEntry("Experiments", "/experiments", "GET /pages/experiments"),
     NavigationEntry("Datasets", "/datasets", "GET /pages/datasets"),
+    NavigationEntry("Traffic", "/traffic", "GET /pages/traffic"),
 )
 # Before the path of a page that has the path of an operation of the API.
 SHARED = "/pages"
@@ -200,7 +201,8 @@ def _templates() -> Environment:
         # The files do not change while a server runs.
         auto_reload=False,
     )
-    templates.filters |= {"number": number, "utc": utc}
+    templates.filters["number"] = number
+    templates.filters["utc"] = utc
     templates.globals |= {
         "release": version_of("evalrouter"),
         "static": _static,
@@ -222,9 +224,10 @@ def number(value: float | None, *, sign: bool = False) -> str:
     return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
 
 
-def utc(seconds: float) -> str:
-    """Return a moment as pages show it, to the minute."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M")
+def utc(seconds: float, *, precise: bool = False) -> str:
+    """Return a moment as pages show it, to the minute, or to the second."""
+    form = "%Y-%m-%d %H:%M:%S" if precise else "%Y-%m-%d %H:%M"
+    return datetime.fromtimestamp(seconds, UTC).strftime(form)
 
 
 def _verdict_class(comparison: Comparison | None) -> str:

@@ -48,7 +48,8 @@ class TableView:
     Args:
         path: the page's path.
         columns: its columns.
-        sort: the key of the column that it is sorted by, behind `-` where the last comes first.
+        sort: the key of the column that it is sorted by, behind `-` where the last comes first;
+            "" for a table of which no column sorts.
         filters: the parameters that say which rows it has; "" for those that say nothing.
         after: the key of the last row of the page before; "" for the first page.
         export: what it is saved as; "" for a page.
@@ -78,11 +79,16 @@ class TableView:
         self._filters = {name: value for name, value in filters.items() if value}
         self._next_key: str | None = None
         sortable = [column.key for column in columns if column.sorts]
-        if self.sort not in sortable:
+        if sortable and self.sort not in sortable:
             raise RequestError(
                 f"This table is sorted by {', '.join(sortable)}, or by -{sortable[0]} and so on.",
                 param="sort",
             )
+
+    @property
+    def order(self) -> str:
+        """What addresses say that it is sorted by; "" where no column sorts."""
+        return f"{'-' if self.descending else ''}{self.sort}"
 
     @property
     def is_filtered(self) -> bool:
@@ -110,8 +116,8 @@ class TableView:
         return self._address(sort=f"-{key}" if reverse else key)
 
     def _address(self, **changes: str) -> str:
-        sort = f"{'-' if self.descending else ''}{self.sort}"
-        return f"{self.path}?{urlencode({**self._filters, 'sort': sort, **changes})}"
+        sort = {"sort": self.order} if self.order else {}
+        return f"{self.path}?{urlencode({**self._filters, **sort, **changes})}"
 
     def page(self, rows: list[_Row], key: Callable[[_Row], str]) -> list[_Row]:
         """Return the rows of this page, given one more than `size` where another page follows.

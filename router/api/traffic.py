@@ -69,7 +69,7 @@ async def list_traffic(  # noqa: PLR0917 - Litestar passes query parameters by n
     `rollout`; `class` is `live` or `eval`.
     """
     first, last = period(since, until, time.time())
-    matching = _filter(
+    matching = traffic_filter(
         caller,
         key,
         status,
@@ -86,7 +86,7 @@ async def list_traffic(  # noqa: PLR0917 - Litestar passes query parameters by n
         until=last,
     )
     rows = await services.recorded.page(matching, limit=limit + 1, before=before)
-    page = await _with_feedback(services, caller, rows[:limit])
+    page = await with_feedback(services, caller, rows[:limit])
     return TrafficList(page, page[-1].number if len(rows) > limit else None)
 
 
@@ -135,7 +135,7 @@ async def add_up_traffic(  # noqa: PLR0917 - Litestar passes query parameters by
     first, last = period(since, until, now)
     last = now if last is None else last
     first = last - DAY_S if first is None else first
-    matching = _filter(
+    matching = traffic_filter(
         caller,
         key,
         status,
@@ -179,6 +179,18 @@ async def show_traffic(
     The path names its `x-evalrouter-record`; or its `x-request-id`, which clients choose: that is
     looked up among the requests of `key`, or else of the caller's key.
     """
+    return await shown_request(services, caller, request_id, key)
+
+
+async def shown_request(
+    services: Services, caller: Caller, request_id: str, key: str | None
+) -> ShownRequest:
+    """Return one request as `show_traffic` shows it.
+
+    Raises:
+        NotFoundError: it has no record.
+        PermissionDeniedError: `key` is another one than the caller's, who may see only theirs.
+    """
     row = await services.recorded.request(
         request_id, key_id=own_key(caller, key), named_by=caller.key_id if key is None else key
     )
@@ -188,7 +200,7 @@ async def show_traffic(
             "answer's end and are stored for traffic_days (of the route, or else the storage); "
             "a route may store none."
         )
-    [row] = await _with_feedback(services, caller, [row])
+    [row] = await with_feedback(services, caller, [row])
     conversation = conversation_subject(row.key_id, row.conversation)
     given = await services.store.feedback_about(
         [row.id], conversations=[conversation] if row.conversation else (), key_id=caller.only
@@ -223,7 +235,7 @@ async def delete_traffic(  # noqa: PLR0917 - Litestar passes query parameters by
             # A script's empty variable must not select everything without one.
             raise RequestError(f"{name} must not be empty.", param=name)
     first, last = period(since, until, time.time())
-    matching = _filter(
+    matching = traffic_filter(
         caller,
         key,
         status,
@@ -270,7 +282,7 @@ async def delete_request(
     return deletion
 
 
-async def _with_feedback(
+async def with_feedback(
     services: Services, caller: Caller, rows: list[TrafficRow]
 ) -> list[TrafficRow]:
     """Return the requests with what is said of them, as far as the caller may see it."""
@@ -298,7 +310,7 @@ def own_key(caller: Caller, key: str | None) -> str | None:
     return key if caller.only is None else caller.only
 
 
-def _filter(
+def traffic_filter(
     caller: Caller,
     key: str | None,
     status: str | None,

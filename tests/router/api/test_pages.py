@@ -49,7 +49,7 @@ def run_id(url):
     return run["id"]
 
 
-LISTS = ("/routes", "/runs", "/experiments", "/datasets")
+LISTS = ("/routes", "/runs", "/experiments", "/datasets", "/traffic", "/feedback")
 
 
 def test_pages_and_errors_are_sent_with_the_policy(url, run_id):
@@ -71,12 +71,14 @@ def test_pages_and_errors_are_sent_with_the_policy(url, run_id):
 
 
 def test_what_a_page_refers_to_is_there(url, run_id):
-    for path in ("/", *LISTS, f"/runs/{run_id}"):
-        elements = Elements(httpx.get(url + path, headers=BROWSER).text).elements
-        targets = {attributes.get("href") or attributes.get("src") for _, attributes in elements}
-        for target in targets - {None}:
+    targets = set()
+    with httpx.Client(base_url=url, headers=BROWSER, timeout=60) as http:
+        for path in ("/", *LISTS, f"/runs/{run_id}"):
+            for _, attributes in Elements(http.get(path).text).elements:
+                targets.add(attributes.get("href") or attributes.get("src") or "#")
+        for target in targets:
             if not target.startswith("#"):
-                assert httpx.get(url + target, headers=BROWSER).status_code == 200, target
+                assert http.get(target).status_code == 200, target
 
 
 def test_programs_get_errors_as_json(url):
@@ -87,7 +89,7 @@ def test_programs_get_errors_as_json(url):
 
 
 def test_a_browser_gets_a_page_where_a_program_gets_json(url):
-    for path in ("/routes", "/experiments", "/datasets"):
+    for path in ("/routes", "/experiments", "/datasets", "/traffic", "/feedback"):
         program, browser = httpx.get(url + path), httpx.get(url + path, headers=BROWSER)
         assert program.json()["object"] == "list"
         assert browser.headers["content-type"] == "text/html; charset=utf-8"

@@ -1,0 +1,380 @@
+"""The pages of requests: the list, which can be followed live, and what they add up to over time.
+
+The list of a live page is made once for all who see the same, however many requests come, and has
+the newest `LIVE_ROWS` of them.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, NamedTuple, get_args
+
+import msgspec
+from litestar import Response, get
+from litestar.params import FromQuery, QueryParameter
+from litestar.response import ServerSentEvent
+
+from evaluators.reports.cells import ABSENT
+from providers.errors import EvalrouterError, RequestError
+from router.api.access import Caller, InjectedCaller
+from router.api.injection import Injected
+from router.api.live import InjectedLiveParts
+from router.api.page_layout import page, part, rendered, utc
+from router.api.page_tables import Export, TableColumn, TableView, table_response
+from router.api.traffic import traffic_filter, with_feedback
+from router.gateway.key_administration import find_key
+from router.loop.moments import length_of_time, period
+from router.records import TrafficClass
+from router.services import Services
+from router.store.traffic import TotalsBy, TrafficFilter, TrafficRow, TrafficTotal
+
+# Of a page that is followed: each is sent again up to 1.4 times a second.
+LIVE_ROWS = 50
+_EXPORTED_AT_ONCE = 1000
+# Requests of one period are added up in so many parts of it.
+_PARTS = 30
+_GROUPS_SHOWN = 100
+
+Class = Annotated[Literal["", TrafficClass], QueryParameter(name="class")]
+Period = Literal["15m", "1h", "24h", "7d"]
+_PERIODS: Mapping[Period, str] = {
+    "15m": "15 minutes",
+    "1h": "hour",
+    "24h": "24 hours",
+    "7d": "7 days",
+}
+
+
+class TrafficQuery(NamedTuple):
+    """Which requests a page shows, as its address says it; "" for what it does not say.
+
+    Attributes:
+        route, target, user, conversation, status, since, until: as in `GET /traffic`.
+        key: the name or the id of a key.
+        klass: `live` or `eval`.
+    """
+
+    route: str = ""
+    target: str = ""
+    key: str = ""
+    user: str = ""
+    conversation: str = ""
+    status: str = ""
+    klass: str = ""
+    since: str = ""
+    until: str = ""
+
+    def parameters(self) -> dict[str, str]:
+        """Return what an address says of it."""
+        given = {("class" if name == "klass" else name): value for name, value in self._pairs()}
+        return {name: value for name, value in given.items() if value}
+
+    def _pairs(self) -> Iterator[tuple[str, str]]:
+        yield from zip(self._fields, self, strict=True)
+
+    async def key_id(self, services: Services) -> str | None:
+        """Return the id of the key that it names. Raises NotFoundError."""
+        return (await find_key(services.store, self.key)).id if self.key else None
+
+    def matching(self, caller: Caller, key_id: str | None) -> TrafficFilter:
+        """Return what selects the requests.
+
+        Raises:
+            RequestError, PermissionDeniedError: a value means nothing, or is for others.
+        """
+        first, last = period(self.since or None, self.until or None, time.time())
+        return traffic_filter(
+            caller,
+            key_id,
+            self.status or None,
+            route=self.route or None,
+            target=self.target or None,
+            user=self.user or None,
+            request_id=None,
+            response_id=None,
+            conversation=self.conversation or None,
+            rollout=None,
+            arm=None,
+            traffic_class=self.klass or None,
+            since=first,
+            until=last,
+        )
+
+
+_COLUMNS = (
+    TableColumn("at", "Time (UTC)"),
+    TableColumn("route", "Route"),
+    TableColumn("target", "Answered by"),
+    TableColumn("status", "Status", number=True),
+    TableColumn("tokens", "Tokens in / out", number=True),
+    TableColumn("cost", "Cost", number=True),
+    TableColumn("seconds", "Seconds", number=True),
+    TableColumn("notes", "Notes"),
+    TableColumn("feedback", "Feedback"),
+    TableColumn("user", "User"),
+    TableColumn("key", "Key"),
+)
+_EXPORTED_COLUMNS = tuple(
+    TableColumn(name, name)
+    for name in (
+        "at", "id", "route", "target", "status", "error_code", "class", "prompt_tokens",
+        "completion_tokens", "cost_usd", "first_byte_s", "total_s", "stream", "cached", "attempts",
+        "finish_reason", "feedback", "user", "conversation", "key_id", "request_id", "response_id",
+    )
+)  # fmt: skip
+
+
+@page("/pages/traffic")
+async def request_list(
+    *,
+    services: Injected,
+    caller: InjectedCaller,
+    route: FromQuery[str] = "",
+    target: FromQuery[str] = "",
+    key: FromQuery[str] = "",
+    user: FromQuery[str] = "",
+    conversation: FromQuery[str] = "",
+    status: FromQuery[str] = "",
+    klass: Class = "",
+    since: FromQuery[str] = "",
+    until: FromQuery[str] = "",
+    live: FromQuery[bool] = False,
+    after: FromQuery[str] = "",
+    export: FromQuery[Export] = "",
+) -> Response[Any]:
+    """Show requests, newest first; `after` is the number of the last one of the page before."""
+    query = TrafficQuery(route, target, key, user, conversation, status, klass, since, until)
+    filters = query.parameters()
+    view = TableView(
+        "/traffic",
+        _EXPORTED_COLUMNS if export else _COLUMNS,
+        sort="",
+        filters=filters,
+        after=after,
+        export=export,
+    )
+    shown: dict[str, Any] = {
+        "query": query,
+        "error": "",
+        "live": live and not view.is_later,
+        "live_rows": LIVE_ROWS,
+        "parameters": filters,
+        "routes": [each.name for each in services.routes.view()],
+        "sees_keys": caller.only is None,
+        "statuses": ("error", "2xx", "4xx", "5xx", "429", "499"),
+        "classes": get_args(TrafficClass),
+    }
+    try:
+        matching = query.matching(caller, await query.key_id(services))
+        before = _number(after) if after else None
+        size = LIVE_ROWS if shown["live"] else view.size
+        rows = await _rows(services, caller, matching, size + 1, before)
+    except EvalrouterError as error:
+        if view.is_export:
+            raise
+        answer = await table_response(
+            "traffic", caller, view, (), **shown | {"error": error.message, "live": False}
+        )
+        answer.status_code = error.status
+        return answer
+    if view.is_export:
+        return await table_response("traffic", caller, view, map(_exported_cells, rows))
+    on_page = rows[:size] if shown["live"] else view.page(rows, lambda row: str(row.number))
+    return await table_response(
+        "traffic", caller, view, (_cells(services, row) for row in on_page), **shown
+    )
+
+
+def _number(after: str) -> int:
+    if not (after.isascii() and after.isdigit() and len(after) < 16):
+        raise RequestError("after is the number of a request.", param="after")
+    return int(after)
+
+
+async def _rows(
+    services: Services, caller: Caller, matching: TrafficFilter, limit: int, before: int | None
+) -> list[TrafficRow]:
+    """Return the newest requests with their feedback, read some at a time."""
+    rows: list[TrafficRow] = []
+    while len(rows) < limit:
+        size = min(_EXPORTED_AT_ONCE, limit - len(rows))
+        some = await services.recorded.page(matching, limit=size, before=before)
+        rows += await with_feedback(services, caller, some)
+        if len(some) < size:
+            break
+        before = some[-1].number
+    return rows
+
+
+@get("/pages/live/traffic", include_in_schema=False)
+async def live_requests(
+    *,
+    services: Injected,
+    caller: InjectedCaller,
+    parts: InjectedLiveParts,
+    route: FromQuery[str] = "",
+    target: FromQuery[str] = "",
+    key: FromQuery[str] = "",
+    user: FromQuery[str] = "",
+    conversation: FromQuery[str] = "",
+    status: FromQuery[str] = "",
+    klass: Class = "",
+    since: FromQuery[str] = "",
+    until: FromQuery[str] = "",
+) -> ServerSentEvent:
+    """Send the newest requests of a filter whenever there are others."""
+    query = TrafficQuery(route, target, key, user, conversation, status, klass, since, until)
+    key_id = await query.key_id(services)
+    # What is wrong is an error of the usual form, which can only be sent before the first part.
+    query.matching(caller, key_id)
+    view = TableView("/traffic", _COLUMNS, sort="", filters=query.parameters())
+
+    async def make() -> str:
+        matching = query.matching(caller, key_id)
+        rows = await _rows(services, caller, matching, LIVE_ROWS, None)
+        cells = [_cells(services, row) for row in rows]
+        return await part("traffic_part.html", view=view, rows=cells)
+
+    return parts.stream(("traffic", caller.audience, query), make)
+
+
+def _cells(services: Services, row: TrafficRow) -> dict[str, Any]:
+    notes = [
+        *(["run"] if row.traffic_class == "eval" else ()),
+        *(["cache"] if row.cached else ()),
+        *(["stream"] if row.stream else ()),
+        *([f"{len(row.attempts)} attempts"] if len(row.attempts) > 1 else ()),
+        *([f"not {row.first_target}"] if is_fallback(row) else ()),
+        *([row.error_code] if row.error_code else ()),
+        *(["fields dropped"] if row.translation is not None and row.translation.dropped else ()),
+    ]
+    return {
+        "id": row.id,
+        "at": utc(row.at, precise=True),
+        "route": row.route,
+        "target": row.target,
+        "status": row.status,
+        "failed": row.status >= 400 or bool(row.error_code),
+        "tokens": tokens(row),
+        "cost": cost(row.cost_usd),
+        "seconds": f"{row.total_s:.3f}",
+        "notes": ", ".join(notes),
+        "feedback": _feedback(row),
+        "user": row.user,
+        "key": services.keys.name_of(row.key_id),
+    }
+
+
+def is_fallback(row: TrafficRow) -> bool:
+    """Return whether another target answered than the one that was tried first."""
+    return bool(row.first_target) and row.target not in {"", row.first_target}
+
+
+def tokens(row: TrafficRow) -> str:
+    """Return a request's tokens as pages show them; an estimate has a `~`."""
+    if row.prompt_tokens is None and row.completion_tokens is None:
+        return ABSENT
+    counts = [
+        ABSENT if count is None else f"{count:,}"
+        for count in (row.prompt_tokens, row.completion_tokens)
+    ]
+    return f"{'~' if row.estimated else ''}{' / '.join(counts)}"
+
+
+def cost(usd: float | None) -> str:
+    """Return what a request cost as pages show it."""
+    if usd is None:
+        return ABSENT
+    return "$0" if usd == 0 else f"${usd:.2g}" if usd < 0.01 else f"${usd:.4f}"
+
+
+def _feedback(row: TrafficRow) -> str:
+    return ", ".join(
+        f"{each.name} {ABSENT if each.mean is None else f'{each.mean:.2g}'} ({each.count})"
+        for each in row.feedback
+    )
+
+
+def _exported_cells(row: TrafficRow) -> dict[str, Any]:
+    return {
+        "at": utc(row.at, precise=True),
+        "class": row.traffic_class,
+        "attempts": len(row.attempts),
+        "feedback": _feedback(row),
+    } | {
+        column.key: getattr(row, column.key)
+        for column in _EXPORTED_COLUMNS
+        if column.key not in {"at", "class", "attempts", "feedback"}
+    }
+
+
+class PeriodPart(NamedTuple):
+    """What the requests of a part of a period took.
+
+    Attributes:
+        at: when it began, seconds since the epoch.
+        total: the sums; None where no request came.
+    """
+
+    at: float
+    total: TrafficTotal | None
+
+
+@page("/pages/traffic/totals")
+async def request_totals(
+    *,
+    services: Injected,
+    caller: InjectedCaller,
+    route: FromQuery[str] = "",
+    target: FromQuery[str] = "",
+    key: FromQuery[str] = "",
+    user: FromQuery[str] = "",
+    conversation: FromQuery[str] = "",
+    status: FromQuery[str] = "",
+    klass: Class = "",
+    by: FromQuery[Literal["", TotalsBy]] = "",
+    since: FromQuery[Period] = "15m",
+) -> Response[Any]:
+    """Show requests over time, and added up in groups; all of the period are read."""
+    query = TrafficQuery(route, target, key, user, conversation, status, klass)
+    seconds = length_of_time(since, param="since")
+    step = seconds / _PARTS
+    end = math.ceil(time.time() / step) * step
+    matching = query.matching(caller, await query.key_id(services))
+    over_time = [
+        await _total(services, matching, end - seconds + n * step, step) for n in range(_PARTS)
+    ]
+    groups: list[TrafficTotal] = []
+    if by:
+        whole = _of_time(matching, end - seconds, end)
+        groups = await services.recorded.totals(whole, (by,), limit=_GROUPS_SHOWN)
+    return await rendered(
+        "traffic_totals.html",
+        caller,
+        title="Requests over time",
+        current="/traffic",
+        query=query,
+        parameters=query.parameters(),
+        by=by,
+        groups=groups,
+        max_groups=_GROUPS_SHOWN,
+        group_names=get_args(TotalsBy),
+        key_name=services.keys.name_of,
+        since=since,
+        periods=_PERIODS,
+        step=step,
+        over_time=over_time,
+        requests=sum(each.total.requests for each in over_time if each.total),
+        cost=cost,
+    )
+
+
+async def _total(services: Services, matching: TrafficFilter, at: float, step: float) -> PeriodPart:
+    totals = await services.recorded.totals(_of_time(matching, at, at + step), (), limit=1)
+    return PeriodPart(at, totals[0] if totals and totals[0].requests else None)
+
+
+def _of_time(matching: TrafficFilter, since: float, until: float) -> TrafficFilter:
+    return msgspec.structs.replace(matching, since=since, until=until)

@@ -93,10 +93,15 @@ class EvalrouterError(Exception):
 
 
 class InputError(EvalrouterError):
-    """The caller has to change something; sending it again unchanged fails again."""
+    """The caller has to change something; sending it again unchanged fails again.
+
+    Attributes:
+        problems: the path in a document to what is wrong there, where several things are.
+    """
 
     status = 400
     type = "invalid_request_error"
+    problems: Mapping[str, str] = {}
 
 
 class ConfigError(InputError):

@@ -100,6 +100,8 @@ ACCESS: Mapping[str, RoleAccess] = {
     "GET /": OWN_RUNS,
     "GET /pages/live/home": OWN_RUNS,
     "GET /runs": OWN_RUNS,
+    "GET /runs/new": ADMINS,
+    "POST /pages/runs/new": ADMINS,
     "GET /pages/routes": ADMINS,
     "GET /pages/experiments": REVIEWERS,
     "GET /pages/datasets": OWN_RUNS,

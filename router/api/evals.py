@@ -22,10 +22,12 @@ from router.api.bodies import body_as, check_no_options, document_of
 from router.api.following import Followers, InjectedFollowers, progress_of
 from router.api.injection import Injected
 from router.api.paging import Offset, PageSize
+from router.config.documents import Document
 from router.evals.estimate import Estimate
 from router.evals.results import Outcome
 from router.evals.run_document import complete_run
 from router.gateway.key_administration import find_key
+from router.services import Services
 from router.store.runs import Run, RunFilter, RunState
 
 T = TypeVar("T")
@@ -95,14 +97,22 @@ async def create_run(
     client may then follow it and read all of it.
     """
     key_id = caller.key_id if key is None else (await find_key(services.store, key)).id
-    roots = services.config.evaluation.roots
     written = await document_of(request, error=RunDocumentError, default=b"{}")
-    document = complete_run(written, base=Path(), within=roots)
     if dry_run:
-        estimate = await services.runs.estimate(document, base=Path(), runner="server")
-        return Response(estimate, status_code=200)
-    run = await services.runs.create(document, base=Path(), runner="server", key_id=key_id)
-    return Response(run)
+        return Response(await estimated_run(services, written), status_code=200)
+    return Response(await created_run(services, written, key_id=key_id))
+
+
+async def estimated_run(services: Services, written: Document) -> Estimate:
+    """Return what the run of a document that a client wrote would take. Raises as `Runs` does."""
+    document = complete_run(written, base=Path(), within=services.config.evaluation.roots)
+    return await services.runs.estimate(document, base=Path(), runner="server")
+
+
+async def created_run(services: Services, written: Document, *, key_id: str) -> Run:
+    """Begin the run of a document that a client wrote, for a key. Raises as `Runs` does."""
+    document = complete_run(written, base=Path(), within=services.config.evaluation.roots)
+    return await services.runs.create(document, base=Path(), runner="server", key_id=key_id)
 
 
 @get("/eval", tags=["eval"], summary="List runs")

@@ -125,6 +125,19 @@ def done(path: str) -> Redirect:
     return Redirect(path, status_code=303)
 
 
+def form_again(response: Response[str], status_code: int = 200) -> Response[str]:
+    """Return what answers a form with the page that it is on; the page's address stays.
+
+    Args:
+        response: the page.
+        status_code: from 400 on where the page says what is wrong.
+    """
+    response.status_code = status_code
+    # htmx would show the form's own address, which cannot be loaded again.
+    response.headers["hx-push-url"] = "false"
+    return response
+
+
 def html_response(text: str, status_code: int = 200) -> Response[str]:
     """Return a response with a page, or a part of one, under the policy of pages."""
     return Response(

@@ -244,6 +244,7 @@ async def run_list(
         map(_run_cells, view.page(runs, lambda run: run.id)),
         **filters,
         states=get_args(RunState),
+        may_start=caller.reach_of("POST /eval") != "no",
     )
 
 

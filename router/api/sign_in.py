@@ -38,7 +38,7 @@ CSRF_FIELD = "csrf_token"
 CSRF_HEADER = "x-csrf-token"
 URL_ENCODED = "application/x-www-form-urlencoded"
 _MAX_FORM_BYTES = 64 * 1024
-_MAX_FIELDS = 100
+_MAX_FIELDS = 1000
 # A path of this server: `//host` and `/\host` are others' for a browser.
 _LOCAL = re.compile(r"/(?![/\\])[\x21-\x5b\x5d-\x7e]{0,2000}")
 
@@ -93,16 +93,25 @@ async def read_fields(request: Request[Any, Any, Any]) -> Mapping[str, str]:
     Raises:
         BodyTooLargeError: it has more than 64 KiB.
     """
+    return {name: values[0] for name, values in (await read_field_lists(request)).items()}
+
+
+async def read_field_lists(request: Request[Any, Any, Any]) -> Mapping[str, list[str]]:
+    """Return the fields of a form that is no upload, with all values of each name.
+
+    Raises:
+        BodyTooLargeError: it has more than 64 KiB.
+    """
     declared = request.headers.get("content-length", "0")
     body = b"" if len(declared) > 6 else await request.body()
     if len(declared) > 6 or len(body) > _MAX_FORM_BYTES:
         raise BodyTooLargeError("A form of these pages has at most 64 KiB.")
-    fields: dict[str, str] = {}
+    fields: dict[str, list[str]] = {}
     try:
         for name, value in parse_qsl(
             body.decode("latin-1"), keep_blank_values=True, max_num_fields=_MAX_FIELDS
         ):
-            fields.setdefault(name, value)
+            fields.setdefault(name, []).append(value)
     except ValueError:
         raise BodyTooLargeError(
             f"A form of these pages has at most {_MAX_FIELDS} fields."

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from rich.box import SIMPLE
 from rich.table import Column, Table
 
-from evaluators.reports.report import dollars
 from router.cli.commands import counted, escape, out, print_table
-from router.evals.estimate import Detectable, Estimate, TargetEstimate
-
-UNKNOWN = "unknown"
+from router.evals import estimate_text
+from router.evals.estimate import Estimate, TargetEstimate
 
 
 def print_estimate(estimate: Estimate) -> None:
@@ -27,23 +23,22 @@ def print_estimate(estimate: Estimate) -> None:
     for target in estimate.targets:
         table.add_row(*(escape(cell) for cell in _row(target)))
     if len(estimate.targets) > 1:
-        cost = _money(estimate.cost_usd, is_limit=estimate.at_most)
-        tokens = f"{_count(estimate.prompt_tokens)} / {_count(estimate.completion_tokens)}"
+        cost = estimate_text.money(estimate.cost_usd, is_limit=estimate.at_most)
+        counts = (estimate.prompt_tokens, estimate.completion_tokens)
+        tokens = " / ".join(map(estimate_text.count, counts))
         table.add_section()
-        table.add_row("all", str(estimate.calls), tokens, cost, _time(estimate.seconds))
+        table.add_row(
+            "all", str(estimate.calls), tokens, cost, estimate_text.time(estimate.seconds)
+        )
     print_table(table)
-    alike: dict[str, list[str]] = {}
-    for target in estimate.targets:
-        sources = f"{_pace(target)}; {target.tokens_from}; times: {target.speed_from}"
-        alike.setdefault(sources, []).append(_name(target))
-    for sources, names in alike.items():
-        out.print(f"  {escape(', '.join(names))}: {escape(sources)}", highlight=False)
+    for source, names in estimate_text.sources(estimate.targets).items():
+        out.print(f"  {escape(', '.join(names))}: {escape(source)}", highlight=False)
     if estimate.detectable:
-        out.print(_promise(estimate.detectable), highlight=False)
+        out.print(estimate_text.promise(estimate.detectable), highlight=False)
         table = _table("output", "smallest difference")
         table.add_column("from", overflow="fold")
         for effect in estimate.detectable:
-            table.add_row(effect.output, _size(effect), escape(effect.sd_from))
+            table.add_row(effect.output, estimate_text.size(effect), escape(effect.sd_from))
         print_table(table)
     for note in estimate.notes:
         out.print(f"[yellow]note[/]: {escape(note)}", highlight=False)
@@ -55,63 +50,11 @@ def _table(*columns: str) -> Table:
     return Table(Column(first, overflow="fold"), *right, box=SIMPLE)
 
 
-def _name(row: TargetEstimate) -> str:
-    return row.route if row.target == row.route else f"{row.route} → {row.target}"
-
-
 def _row(row: TargetEstimate) -> list[str]:
-    completion = _count(row.completion_tokens)
-    if row.at_most and row.completion_tokens is not None:
-        completion = f"≤ {completion}"
     return [
-        _name(row),
-        f"{row.calls} + {row.cached} cached" if row.cached else str(row.calls),
-        f"{_count(row.prompt_tokens)} / {completion}",
-        _money(row.cost_usd, is_limit=row.at_most),
-        _time(row.seconds),
+        estimate_text.name(row),
+        estimate_text.calls(row),
+        estimate_text.tokens(row),
+        estimate_text.money(row.cost_usd, is_limit=row.at_most),
+        estimate_text.time(row.seconds),
     ]
-
-
-def _pace(row: TargetEstimate) -> str:
-    if row.total_s is None:
-        return f"time of an answer {UNKNOWN}"
-    first = "" if row.first_byte_s is None else f", first byte after {_time(row.first_byte_s)}"
-    return f"an answer in {_time(row.total_s)}{first}"
-
-
-def _promise(effects: Sequence[Detectable]) -> str:
-    comparisons = max(effect.comparisons for effect in effects)
-    corrected = f", corrected for {comparisons:,} comparisons" if comparisons > 1 else ""
-    if any(effect.after_primary for effect in effects):
-        corrected += " (all but the primary output: if that one shows a difference)"
-    return f"What the run's verdicts would show with 80% probability{corrected}:"
-
-
-def _size(effect: Detectable) -> str:
-    if effect.difference is None:
-        return UNKNOWN
-    # The worst case's spread is the score's whole range: a difference cannot be larger.
-    if effect.worst_case and effect.sd is not None and effect.difference > effect.sd:
-        return "none: too few samples"
-    return f"{effect.difference:.3g}"
-
-
-def _count(tokens: int | None) -> str:
-    return UNKNOWN if tokens is None else f"{tokens:,}"
-
-
-def _money(amount: float | None, *, is_limit: bool) -> str:
-    if amount is None:
-        return UNKNOWN
-    return f"≤ {dollars(amount)}" if is_limit else dollars(amount)
-
-
-def _time(seconds: float | None) -> str:
-    if seconds is None:
-        return UNKNOWN
-    if seconds < 0.001:
-        return "<1 ms"
-    if seconds < 100:
-        return f"{seconds:.2g} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

@@ -135,7 +135,9 @@ def refusal(problems: Sequence[Problem], error: type[E], *, separator: str = "; 
     texts = list(dict.fromkeys(problem.text for problem in problems))
     if len(problems) >= MAX_PROBLEMS:
         texts.append("there may be more")
-    return error(separator.join(texts), param=path_of(problems[0].place) or None)
+    refused = error(separator.join(texts), param=path_of(problems[0].place) or None)
+    refused.problems = {path_of(problem.place): problem.text for problem in problems}
+    return refused
 
 
 def read_yaml(

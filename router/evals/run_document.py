@@ -49,9 +49,11 @@ def complete_run(
         if not isinstance(data, dict) or "metrics" in data:
             raise
         # A task that was named would have filled them in.
-        raise RunDocumentError(
+        refused = RunDocumentError(
             f"{error.message}\nWhat is missing may come from a task: `task: summarization`, or "
             "another one that `evalrouter eval tasks` and GET /eval/tasks list.",
             param=error.param,
             code=error.code,
-        ) from None
+        )
+        refused.problems = error.problems
+        raise refused from None

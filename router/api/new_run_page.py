@@ -1,0 +1,291 @@
+"""The page that begins a run: a form, what its run would take, and the run itself.
+
+The form stands for a run document (`run_form.py`), which is checked, estimated and begun as
+`POST /eval` does. A form with a mistake comes back as it was typed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, NamedTuple
+
+import msgspec
+from litestar import Request, Response
+from litestar.params import FromQuery
+
+from evaluators.judge.kinds import BUILT_IN
+from evaluators.judge.rubrics import STOCK
+from evaluators.tasks.registry import Task, known
+from providers.errors import EvalrouterError, InputError
+from router.api.access import Caller, InjectedCaller
+from router.api.evals import created_run, estimated_run
+from router.api.injection import Injected
+from router.api.page_layout import action, done, form_again, page, rendered, utc
+from router.api.run_form import (
+    RunForm,
+    as_yaml,
+    document_of_form,
+    errors_by_field,
+    form_of,
+    read_form,
+)
+from router.api.sign_in import read_field_lists
+from router.config.documents import Document
+from router.datasets.registry import SHOWN_HASH
+from router.datasets.shipped import SHIPPED
+from router.evals import estimate_text
+from router.evals.estimate import Detectable, Estimate
+from router.evals.plugins import MetricEntry, metrics
+from router.services import Services
+
+# Of what a server has any number of, the form lists so many; others are typed.
+_LISTED_DATASETS = 100
+_LISTED_ROUTES = 60
+_LISTED_MODELS = 40
+
+
+class DatasetChoice(NamedTuple):
+    """A dataset that the form lists.
+
+    Attributes:
+        name: as a document names it.
+        title: as the form shows it.
+    """
+
+    name: str
+    title: str
+
+
+class Choices(NamedTuple):
+    """What the form lists.
+
+    Attributes:
+        datasets: those that are registered, newest first, then those that ship.
+        registered: whether any is registered.
+        routes: the names of routes.
+        more_routes: how many routes are not listed.
+        models: provider to some of its models, as `provider/model`.
+        tasks: the tasks that have a name.
+        metrics: the metrics that need no option.
+        with_options: the names of those that do.
+        judges: what a judge may judge by, by metric.
+    """
+
+    datasets: list[DatasetChoice]
+    registered: bool
+    routes: list[str]
+    more_routes: int
+    models: Mapping[str, list[str]]
+    tasks: list[Task]
+    metrics: list[MetricEntry]
+    with_options: list[str]
+    judges: Mapping[str, tuple[str, ...]]
+
+
+class EstimateRow(NamedTuple):
+    """What one target of a route would take, in words; see `estimate_text`."""
+
+    name: str
+    calls: str
+    tokens: str
+    cost: str
+    time: str
+
+
+class EstimateView(NamedTuple):
+    """An estimate in words.
+
+    Attributes:
+        estimate: what the run would take.
+        cost, time: of all targets, and of judges.
+        rows: by target.
+        sources: where their numbers are from, each with the names of the rows.
+        promise: what the differences are.
+        differences: by output: the smallest difference, and what it is computed from.
+        smallest: the smallest difference of the primary or first output; "" without one.
+    """
+
+    estimate: Estimate
+    cost: str
+    time: str
+    rows: list[EstimateRow]
+    sources: dict[str, list[str]]
+    promise: str
+    differences: list[tuple[str, str, str]]
+    smallest: str
+
+
+@page("/runs/new")
+async def new_run(
+    services: Injected,
+    caller: InjectedCaller,
+    dataset: FromQuery[str] = "",
+    like: FromQuery[str] = "",
+    route: FromQuery[list[str] | None] = None,
+) -> Response[str]:
+    """Show the form; `like` is a run whose document it has, `dataset` and `route` fill it in."""
+    form = RunForm()
+    if like:
+        form = form_of((await services.runs.find(like)).document)
+    if dataset:
+        form = msgspec.structs.replace(form, other_dataset=dataset)
+    if route:
+        form = msgspec.structs.replace(form, models="\n".join(route))
+    return await _form(services, caller, form)
+
+
+@action("/pages/runs/new")
+async def begin_run(
+    services: Injected, caller: InjectedCaller, request: Request[Any, Any, Any]
+) -> Response[Any]:
+    """Estimate the form's run, begin it, or show the form as a document or in fields.
+
+    The button's name is `do`: `estimate`, `start`, `document`, `fields`.
+    """
+    fields = await read_field_lists(request)
+    do = fields.get("do", ["estimate"])[0]
+    form = read_form(fields)
+    try:
+        written = await asyncio.to_thread(document_of_form, form)
+        if do == "start":
+            run = await created_run(services, written, key_id=caller.key_id)
+            return done(f"/runs/{run.id}")
+        if do in {"document", "fields"}:
+            changed = await asyncio.to_thread(_changed, written, do == "document")
+            return form_again(await _form(services, caller, changed))
+        estimate = await estimated_run(services, written)
+    except EvalrouterError as error:
+        if error.status >= 500:
+            raise
+        return form_again(await _form(services, caller, form, error=error), error.status)
+    return form_again(await _form(services, caller, form, estimate=estimate))
+
+
+def _changed(written: Document, whole: bool) -> RunForm:
+    if whole:
+        return RunForm(rest=as_yaml(written.data) if written.data else "", whole=True)
+    return form_of(written.data)
+
+
+async def _form(
+    services: Services,
+    caller: Caller,
+    form: RunForm,
+    *,
+    error: EvalrouterError | None = None,
+    estimate: Estimate | None = None,
+) -> Response[str]:
+    choices = await _choices(services)
+    form = _ticked(form, choices)
+    problems: Mapping[str, str] = {}
+    if error is not None:
+        written = error.problems if isinstance(error, InputError) else {}
+        problems = written or {error.param or "": error.message}
+    errors = errors_by_field(problems, form)
+    return await rendered(
+        "new_run.html",
+        caller,
+        title="Start a run",
+        current="/runs",
+        form=form,
+        choices=choices,
+        errors=errors,
+        error="" if error is None else error.message,
+        view=None if estimate is None else _view(estimate),
+        may_start=caller.reach_of("POST /eval") != "no",
+    )
+
+
+def _ticked(form: RunForm, choices: Choices) -> RunForm:
+    """Return the form with what it lists ticked or chosen instead of typed."""
+    listed = {*choices.routes, *(model for models in choices.models.values() for model in models)}
+    typed = form.models.splitlines()
+    routes = [*form.routes, *(name.strip() for name in typed if name.strip() in listed)]
+    models = "\n".join(name for name in typed if name.strip() not in listed)
+    dataset, other = form.dataset, form.other_dataset.strip()
+    names = {choice.name for choice in choices.datasets}
+    if other in names:
+        dataset, other = other, ""
+    elif dataset and dataset not in names:
+        dataset, other = "", other or dataset
+    known = {entry.name for entry in choices.metrics}
+    unlisted = [name for name in form.metrics if name not in known]
+    return msgspec.structs.replace(
+        form,
+        routes=tuple(dict.fromkeys(routes)),
+        models=models,
+        dataset=dataset,
+        other_dataset=other,
+        metrics=tuple(name for name in form.metrics if name in known),
+        other_metrics="\n".join([*unlisted, *form.other_metrics.splitlines()]),
+    )
+
+
+async def _choices(services: Services) -> Choices:
+    versions, listings, entries, tasks = await asyncio.gather(
+        services.store.datasets(None),
+        services.model_lists.of(services.providers),
+        asyncio.to_thread(_metric_entries),
+        asyncio.to_thread(lambda: [task for task in known() if isinstance(task, Task)]),
+    )
+    datasets = [
+        DatasetChoice(
+            f"{row.name}@{row.hash[:SHOWN_HASH]}",
+            f"{row.name} ({row.rows:,} rows, {row.hash[:SHOWN_HASH]}, {utc(row.created_at)} UTC)",
+        )
+        for row in versions[:_LISTED_DATASETS]
+    ]
+    shipped = [DatasetChoice(name, f"{name} (comes with evalrouter)") for name in SHIPPED]
+    names = list(services.routes.table.names)
+    return Choices(
+        datasets=[*datasets, *shipped],
+        registered=bool(versions),
+        routes=names[:_LISTED_ROUTES],
+        more_routes=max(0, len(names) - _LISTED_ROUTES),
+        models={
+            provider: [f"{provider}/{model}" for model in listing.models[:_LISTED_MODELS]]
+            for provider, listing in listings.items()
+            if listing.models
+        },
+        tasks=tasks,
+        metrics=[entry for entry in entries if not entry.required],
+        with_options=[entry.name for entry in entries if entry.required],
+        judges={"prometheus": STOCK, "judge": BUILT_IN},
+    )
+
+
+@cache
+def _metric_entries() -> tuple[MetricEntry, ...]:
+    """Return the metrics; what is installed does not change while a server runs."""
+    return tuple(metrics())
+
+
+def _view(estimate: Estimate) -> EstimateView:
+    rows = [
+        EstimateRow(
+            estimate_text.name(row),
+            estimate_text.calls(row),
+            estimate_text.tokens(row),
+            estimate_text.money(row.cost_usd, is_limit=row.at_most),
+            estimate_text.time(row.seconds),
+        )
+        for row in estimate.targets
+    ]
+    effects = estimate.detectable
+    return EstimateView(
+        estimate,
+        estimate_text.money(estimate.cost_usd, is_limit=estimate.at_most),
+        estimate_text.time(estimate.seconds),
+        rows,
+        estimate_text.sources(estimate.targets),
+        estimate_text.promise(effects) if effects else "",
+        [(effect.output, estimate_text.size(effect), effect.sd_from) for effect in effects],
+        estimate_text.size(_first(effects)) if effects else "",
+    )
+
+
+def _first(effects: list[Detectable]) -> Detectable:
+    """Return the difference in the output that decides, else in the first."""
+    return next((effect for effect in effects if not effect.after_primary), effects[0])

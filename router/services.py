@@ -33,6 +33,7 @@ from router.evals.judges.studies import Studies
 from router.evals.lease import this_owner
 from router.evals.requests import EvalRequester
 from router.evals.runs import Runs
+from router.evals.sample_search import SampleSearch
 from router.evals.tracking import Tracker
 from router.evals.worker import Jobs
 from router.gateway.answer_counts import AnswerCounts
@@ -143,6 +144,7 @@ class Services:
         jobs: the runs that this process executes.
         tracker: sends runs to MLflow.
         runs: all runs of the store.
+        samples: finds samples of runs.
         experiments: runs under one name.
         studies: calibrations of judges, comparisons and tournaments.
         telemetry: metrics and traces.
@@ -240,6 +242,7 @@ class Services:
             on_end=self.tracker.begin,
         )
         self.runs = Runs(self.store, requester, self.datasets, config.evaluation, self.jobs)
+        self.samples = SampleSearch(self.store)
         self.experiments = Experiments(self.store)
         self.studies = Studies(self.store, requester, self.providers, traces=traces)
         self.shadows = Shadows(

@@ -266,7 +266,7 @@ def compare(
             moved = _moved(ours, theirs, samples, movers)
             contrast = msgspec.structs.replace(contrast, moved=moved)
         contrasts.append(contrast)
-    infos = share_infos(infos_of(accumulator), errors)
+    infos = share_infos(infos_of(accumulator.metrics), errors)
     return Comparisons(
         outputs=infos,
         contrasts=tuple(contrasts),

@@ -21,7 +21,7 @@ import msgspec
 import numpy as np
 
 from evaluators.base import PRECOMPUTED, Output
-from evaluators.reports.accumulator import UNKNOWN_RUN, RouteScores, ScoreAccumulator
+from evaluators.reports.accumulator import UNKNOWN_RUN, Measured, RouteScores, ScoreAccumulator
 from evaluators.reports.corrected_shares import (
     share_comparisons,
     share_infos,
@@ -223,7 +223,7 @@ def summarise(
         seed: of the resampling.
     """
     outputs = {output.name: output for metric in accumulator.metrics for output in metric.outputs}
-    infos = share_infos(infos_of(accumulator), errors)
+    infos = share_infos(infos_of(accumulator.metrics), errors)
     per_sample = {
         (route, name): accumulator.per_sample(route, name)
         for route, counted in accumulator.routes.items()
@@ -298,8 +298,8 @@ def summarise(
     )
 
 
-def infos_of(accumulator: ScoreAccumulator) -> tuple[OutputInfo, ...]:
-    """Describe each output for readers."""
+def infos_of(metrics: Iterable[Measured]) -> tuple[OutputInfo, ...]:
+    """Describe each output of metrics for readers."""
     return tuple(
         OutputInfo(
             name=output.name,
@@ -313,7 +313,7 @@ def infos_of(accumulator: ScoreAccumulator) -> tuple[OutputInfo, ...]:
             corrects=output.corrects,
             raw=output.raw,
         )
-        for metric in accumulator.metrics
+        for metric in metrics
         for output in metric.outputs
     )
 

@@ -110,6 +110,19 @@ class TableView:
         """What the table can be saved as, each with its address."""
         return [(f"Save as CSV (at most {MAX_EXPORTED:,} rows)", self._address(export="csv"))]
 
+    @property
+    def query(self) -> str:
+        """What the address of a row's own page has, for the row after it in this table."""
+        return self._address().removeprefix(self.path)
+
+    def with_sort(self, sort: str) -> str:
+        """Return the address of the table in an order: a column's key, `-` before it or not."""
+        return self._address(sort=sort)
+
+    def from_key(self, key: object) -> str:
+        """Return the address of the rows behind the one with a key."""
+        return self._address(after=str(key))
+
     def sorted_by(self, key: str) -> str:
         """Return the address of the table sorted by a column; the other way round if it is."""
         reverse = key == self.sort and not self.descending

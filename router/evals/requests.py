@@ -112,6 +112,16 @@ class EmbeddingResult(NamedTuple):
     error: UpstreamError | None
 
 
+def request_fields(sample: Sample, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of the request for a sample, but for the model.
+
+    Args:
+        sample: whose messages to send.
+        parameters: sent with them; they stand before those that the sample brings along.
+    """
+    return {**sample.parameters, **parameters, "messages": sample.messages}
+
+
 class EvalRequester:
     """Turns samples into requests and replies into answers.
 
@@ -190,7 +200,7 @@ class EvalRequester:
         Raises:
             ModelNotFoundError: `route` is neither a route nor `provider/model`.
         """
-        fields = {**sample.parameters, **parameters, "messages": sample.messages}
+        fields = request_fields(sample, parameters)
         return self._prepared(
             (table or self.table).plan(route, share(sample.id, route)),
             "chat/completions",

@@ -46,6 +46,6 @@ class LabelStore(Protocol):
         """Store the labels of a route's answers in place of those before, all or none."""
         ...
 
-    async def labels(self, run_id: str) -> list[PeopleLabel]:
-        """Return the run's labels by output, route, sample and repeat."""
+    async def labels(self, run_id: str, *, sample_id: str | None = None) -> list[PeopleLabel]:
+        """Return the run's labels, or those of one sample, by output, route, sample and repeat."""
         ...

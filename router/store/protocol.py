@@ -30,6 +30,7 @@ from router.store.rollouts import RolloutStore
 from router.store.routes import RouteStore
 from router.store.run_logs import RunLogStore
 from router.store.runs import RunStore
+from router.store.sample_views import SampleViewStore
 from router.store.schedules import ScheduleStore
 from router.store.sealed_traffic import SealedTrafficStore
 from router.store.sessions import SessionStore
@@ -45,6 +46,7 @@ class Store(
     RequeueStore,
     ClaimStore,
     ResultStore,
+    SampleViewStore,
     HistoryStore,
     UsageStore,
     EvidenceStore,

@@ -1246,6 +1246,20 @@ CREATE TABLE route_versions (
 );
 """)
 
+_M057 = _step("""
+CREATE TABLE sample_notes (
+    run BIGINT NOT NULL REFERENCES runs (number) ON DELETE CASCADE,
+    position BIGINT NOT NULL,
+    key_id TEXT NOT NULL,
+    author TEXT NOT NULL,
+    label TEXT NOT NULL,
+    note TEXT NOT NULL,
+    at DOUBLE PRECISION NOT NULL,
+    PRIMARY KEY (run, position, key_id)
+);
+CREATE INDEX answers_short ON answers (run, position) WHERE shortfall IS NOT NULL;
+""")
+
 STEPS = {
     "m029_label_scores": _M029,
     "m030_traffic_index": _M030,
@@ -1275,4 +1289,5 @@ STEPS = {
     "m054_evidence": _M054,
     "m055_browser_sessions": _M055,
     "m056_route_versions": _M056,
+    "m057_sample_notes": _M057,
 }

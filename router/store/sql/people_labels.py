@@ -24,8 +24,8 @@ class SqlLabels(SqlPart, LabelStore):
     ) -> None:
         await self._database.write("keep labels", _replace, run_id, output, route, labels)
 
-    async def labels(self, run_id: str) -> list[PeopleLabel]:
-        return await self._database.read("read labels", _labels, run_id)
+    async def labels(self, run_id: str, *, sample_id: str | None = None) -> list[PeopleLabel]:
+        return await self._database.read("read labels", _labels, run_id, sample_id)
 
 
 def _replace(
@@ -56,11 +56,13 @@ def _replace(
     )
 
 
-def _labels(db: Connection, run_id: str) -> list[PeopleLabel]:
+def _labels(db: Connection, run_id: str, sample_id: str | None) -> list[PeopleLabel]:
+    of_sample = "" if sample_id is None else f" AND {db.is_text('sample_id')}"
     rows = db.execute(
         "SELECT output, route, sample_id, repeat, answer_hash, scores, chance, at"
-        " FROM people_labels WHERE run = ? ORDER BY output, route, sample_id, repeat",
-        (run_number(db, run_id),),
+        f" FROM people_labels WHERE run = ?{of_sample}"
+        " ORDER BY output, route, sample_id, repeat",
+        (run_number(db, run_id), *(() if sample_id is None else (sample_id,))),
     )
     return [
         PeopleLabel(

@@ -379,14 +379,15 @@ def _keep_scores_of(
 
 # results
 
-_CELLS = f"""
+# Cells with their samples and routes, in the columns that `scored_rows` reads.
+CELLS = f"""
     SELECT {", ".join(CELL_COLUMNS)}
     FROM answers
     CROSS JOIN routes ON routes.id = answers.route
     CROSS JOIN samples ON samples.run = answers.run AND samples.position = answers.position
 """
 _RESULTS = f"""
-    {_CELLS}
+    {CELLS}
     WHERE answers.run = :run AND answers.position >= :sample
         AND (answers.position > :sample OR routes.name > :name
             OR (routes.name = :name AND answers.repeat > :repeat))
@@ -411,7 +412,7 @@ def _results(
             "page": PAGE,
         },
     ).fetchall()
-    page = _scored(db, rows)
+    page = scored_rows(db, rows)
     if len(rows) < PAGE:
         return page, None
     return page, _Position(rows[-1][1], rows[-1][2], rows[-1][4])
@@ -432,12 +433,12 @@ def _answers_by_number(db: Connection, numbers: Sequence[int]) -> list[tuple[int
     if not numbers:
         return []
     rows = db.execute(
-        f"{_CELLS} WHERE {db.any_of('answers.id')} ORDER BY answers.id", (db.array(numbers),)
+        f"{CELLS} WHERE {db.any_of('answers.id')} ORDER BY answers.id", (db.array(numbers),)
     ).fetchall()
-    return [(row[1], scored) for row, scored in zip(rows, _scored(db, rows), strict=True)]
+    return [(row[1], scored) for row, scored in zip(rows, scored_rows(db, rows), strict=True)]
 
 
-def _scored(db: Connection, rows: Sequence[Sequence[Any]]) -> list[ScoredAnswer]:
+def scored_rows(db: Connection, rows: Sequence[Sequence[Any]]) -> list[ScoredAnswer]:
     """Read rows of CELL_COLUMNS, with the scores of each."""
     scores: dict[int, list[Score]] = {row[0]: [] for row in rows}
     for row in db.execute(

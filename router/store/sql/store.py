@@ -25,6 +25,7 @@ from router.store.sql.rollouts import SqlRollouts
 from router.store.sql.routes import SqlRoutes
 from router.store.sql.run_logs import SqlRunLogs
 from router.store.sql.runs import SqlRuns
+from router.store.sql.sample_views import SqlSampleViews
 from router.store.sql.schedules import SqlSchedules
 from router.store.sql.sealed_traffic import SqlSealedTraffic
 from router.store.sql.sessions import SqlSessions
@@ -40,6 +41,7 @@ class SqlStore(
     SqlRequeue,
     SqlClaims,
     SqlResults,
+    SqlSampleViews,
     SqlHistory,
     SqlUsage,
     SqlEvidence,

@@ -13,6 +13,7 @@ The tables are shaped so that a million answers stay small and the pages of a ru
     answers   one row per cell, from `begin` on; `id` stands for the cell in `scores`
     scores    (answer, output)
     interruptions  how often a cell's request was in flight at a crash
+    sample_notes  (run, position, key_id): what people say of samples
     run_logs  lines about a run, by `number`; see `run_logs.py`
     datasets  (name, hash); dataset_sources (hash, row_id): the requests that rows were copied from
     experiments  tags and notes of those that have any; runs.experiment names a run's experiment
@@ -1654,6 +1655,25 @@ def m056_route_versions(db: Database) -> None:
     )
 
 
+def m057_sample_notes(db: Database) -> None:
+    """Add people's notes on samples, and an index of the answers that are not whole."""
+    db.execute(
+        """
+        CREATE TABLE sample_notes (
+            run INTEGER NOT NULL REFERENCES runs (number) ON DELETE CASCADE,
+            position INTEGER NOT NULL,
+            key_id TEXT NOT NULL,
+            author TEXT NOT NULL,
+            label TEXT NOT NULL,
+            note TEXT NOT NULL,
+            at REAL NOT NULL,
+            PRIMARY KEY (run, position, key_id)
+        ) WITHOUT ROWID
+        """
+    )
+    db.execute("CREATE INDEX answers_short ON answers (run, position) WHERE shortfall IS NOT NULL")
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -1706,4 +1726,5 @@ STEPS = (
     m054_evidence,
     m055_browser_sessions,
     m056_route_versions,
+    m057_sample_notes,
 )

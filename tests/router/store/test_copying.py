@@ -34,6 +34,7 @@ from router.store.postgres import traffic_index as postgres_index
 from router.store.review import NewReviewRow, ReviewContent, ReviewRow, ReviewSource
 from router.store.rollouts import JudgedRequests, Rollout, RolloutDecision, RolloutScore
 from router.store.routes import RouteChange
+from router.store.sample_views import SampleNote
 from router.store.schedules import ScheduleDecision
 from router.store.sealed_traffic import FileFacts
 from router.store.sessions import BrowserSession
@@ -83,6 +84,8 @@ async def fill(store):
     )  # fmt: skip
     label = PeopleLabel(output="o", cell=scored, answer_hash="h", scores=(1.0,), chance=0.5, at=2.0)
     await store.keep_labels("run_1", "o", "r", [label])
+    note = SampleNote(position=1, key_id="key_1", author=ODD, label=ODD, note=ODD, at=1.5)
+    await store.keep_note("run_1", note)
     await store.end_run("run_1", "gone", state="paused")
     for name in ("z", "a"):
         await store.add_dataset(

@@ -1,0 +1,605 @@
+"""The page of one sample: what was sent, all answers side by side, and what scored them how.
+
+Texts are cut, with a link to the whole. Next and previous follow the list that the address shows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Literal, NamedTuple
+from urllib.parse import parse_qsl, urlencode
+
+import msgspec
+from litestar import Request, Response
+from litestar.params import FromPath, FromQuery
+
+from evaluators.base import Answer, Sample, Score
+from evaluators.reports.cells import ABSENT
+from evaluators.reports.report import dollars
+from evaluators.reports.scores import OutputInfo, three_digits
+from evaluators.text.answers import SHORTFALLS
+from providers.errors import NotFoundError, RequestError
+from router.api.access import InjectedCaller
+from router.api.injection import Injected
+from router.api.page_layout import PAGE_HEADERS, action, done, page, rendered
+from router.api.samples_page import (
+    MAX_ROUTES,
+    POSITION,
+    SampleView,
+    sample_view,
+    score_cell,
+)
+from router.api.sign_in import read_fields
+from router.evals.judges.run_export import ExportedJudgement, judgements_of_run
+from router.evals.requests import request_fields
+from router.records import Attempt
+from router.services import Services
+from router.store.people_labels import PeopleLabel
+from router.store.results import ScoredAnswer
+from router.store.sample_views import SampleNote, field_text
+from router.web.plots.attempts import attempts_waterfall
+from router.web.plots.figure import Plot
+from router.web.word_diff import DiffPiece, word_diff
+
+# Characters of a text that the page has.
+MAX_TEXT = 6_000
+# Of each of several texts, such as a conversation's messages.
+MAX_PART = 2_000
+MAX_PARTS = 20
+# The share of the shorter text that both have, from which on differences are marked.
+_ALIKE = 0.2
+MAX_LABEL, MAX_NOTE = 60, 4_000
+REFERENCE, NOTHING = "reference", "nothing"
+Part = Literal["answer", "whole", "thinking", "request", "reference"]
+# The parameters of the list.
+_FLAGS, _TEXTS = ("failed", "short", "noted"), ("output", "a", "b", "column", "value", "q")
+_MAX_PARAMETERS = 30
+NOTE_PATH = "/pages/runs/{run_id:str}/samples/{position:int}/note"
+
+
+class ShownText(NamedTuple):
+    """A text as the page has it.
+
+    Attributes:
+        text: its beginning.
+        length: how many characters it has.
+        link: the address of the whole; "" where it is not cut.
+    """
+
+    text: str
+    length: int
+    link: str
+
+
+class ShownMessage(NamedTuple):
+    """A message of the request: its role, its text, and what else is in it (images, tools)."""
+
+    role: str
+    text: ShownText
+    others: str
+
+
+class ShownScore(NamedTuple):
+    """A score of an answer: its cell, why there is none, and remarks."""
+
+    value: str
+    error: str
+    note: str
+
+
+class ShownAnswer(NamedTuple):
+    """A route's answer.
+
+    Attributes:
+        route: the route.
+        state: "" for an answer, else `not yet`, `in flight` or `failed`.
+        answer: the answer; None before there is one.
+        text: its text; None without one.
+        pieces: the text's differences from what it is compared with; empty where it is not.
+        shortfall: what befell it, in words; "" for nothing.
+        thinking: the model's thoughts; None for none.
+        facts: its target, tokens, cost and times, each with its name.
+        changed: fields of the request that were not sent as they are, each with what was done.
+        dropped: fields that were not sent, each with why.
+        attempts: a plot of the requests that were sent; None where one was, and it succeeded.
+        judgements: what judges answered about it.
+        labels: what people's scores are, by the judge's output.
+    """
+
+    route: str
+    state: str
+    answer: Answer | None
+    text: ShownText | None
+    pieces: Sequence[DiffPiece]
+    shortfall: str
+    thinking: ShownText | None
+    facts: Sequence[tuple[str, str]]
+    changed: Sequence[tuple[str, str]]
+    dropped: Sequence[tuple[str, str]]
+    attempts: Plot | None
+    judgements: Sequence[tuple[ExportedJudgement, ShownText | None]]
+    labels: Sequence[PeopleLabel]
+
+
+@page("/runs/{run_id:str}/samples/{position:int}")
+async def sample_page(
+    *,
+    services: Injected,
+    caller: InjectedCaller,
+    run_id: FromPath[str],
+    position: FromPath[int],
+    output: FromQuery[str] = "",
+    a: FromQuery[str] = "",
+    b: FromQuery[str] = "",
+    failed: FromQuery[bool] = False,
+    short: FromQuery[bool] = False,
+    noted: FromQuery[bool] = False,
+    column: FromQuery[str] = "",
+    value: FromQuery[str] = "",
+    q: FromQuery[str] = "",
+    sort: FromQuery[str] = POSITION,
+    against: FromQuery[str] = REFERENCE,
+    repeat: FromQuery[int] = 0,
+    first: FromQuery[int] = 0,
+) -> Response[str]:
+    """Show one sample, with the parameters of the list and some of its own.
+
+    `against` is what answers are compared with: `reference`, `nothing` or `route:NAME`.
+    `repeat` is the number of the answers, from 0. `first` is the number of the first route that is
+    shown.
+    """
+    view = await sample_view(
+        services,
+        run_id,
+        {
+            "output": output,
+            "a": a,
+            "b": b,
+            "failed": failed,
+            "short": short,
+            "noted": noted,
+            "column": column,
+            "value": value if column else "",
+            "q": q,
+            "sort": sort,
+        },
+    )
+    return await _sample_page(
+        services, caller, view, position, against=against, repeat=repeat, first=first
+    )
+
+
+async def _sample_page(
+    services: Services,
+    caller: InjectedCaller,
+    view: SampleView,
+    position: int,
+    *,
+    against: str = REFERENCE,
+    repeat: int = 0,
+    first: int = 0,
+    typed: Mapping[str, str] | None = None,
+    error: str = "",
+) -> Response[str]:
+    """Return the page; `typed` is what a note has that was refused, and `error` why."""
+    run, document = view.run, view.document
+    sample = await services.store.sample_at(run.id, position)
+    if sample is None:
+        raise NotFoundError(f"{run.name} has no sample {position}.")
+    if not 0 <= repeat < document.repeats:
+        raise RequestError(f"repeat: from 0 to {document.repeats - 1}.", param="repeat")
+    if not 0 <= first < len(view.routes):
+        raise RequestError(f"first: from 0 to {len(view.routes) - 1}.", param="first")
+    routes = view.routes[first : first + MAX_ROUTES]
+    base = _base_route(view, against)
+    read = [*routes, *([base] if base and base not in routes else [])]
+    results = await services.store.results_at(run.id, position, routes=read, repeat=repeat)
+    judgements = await judgements_of_run(services.store, run.id, results)
+    labels = await services.store.labels(run.id, sample_id=sample.id)
+    before, after = await asyncio.gather(
+        services.samples.find(run, view.query, after=position, limit=1, backwards=True),
+        services.samples.find(run, view.query, after=position, limit=1),
+    )
+    notes = await services.store.notes(run.id, position)
+    written = next((note for note in notes if note.key_id == caller.key_id), None)
+    path = f"/runs/{run.id}/samples"
+    here = {**view.parameters}
+    if against != REFERENCE:
+        here["against"] = against
+    link = _Links(f"{path}/{position}", repeat)
+    shown = await asyncio.to_thread(
+        _shown, sample, results, judgements.of_cells, labels, routes, base, against, repeat, link
+    )
+    response = await rendered(
+        "sample.html",
+        caller,
+        title=f"Sample {position} of {run.name}",
+        current="/runs",
+        of=view,
+        run=run,
+        sample=sample,
+        position=position,
+        path=path,
+        list_path=f"{path}{_query(view.parameters)}",
+        previous=_path_of(path, before.positions, here, repeat),
+        next=_path_of(path, after.positions, here, repeat),
+        here=lambda **changes: f"{path}/{position}{_query({**here, **changes})}",
+        repeat=repeat,
+        repeats=document.repeats,
+        first=first,
+        last=first + len(routes),
+        against=against,
+        base=base,
+        answers=shown,
+        scores=_score_table(view.outputs, results, routes),
+        gain=_gain(view, results),
+        messages=_messages(sample, link),
+        more_messages=max(0, len(sample.messages) - MAX_PARTS),
+        references=[
+            _cut(text, f"{link.path}/text?{urlencode({'part': 'reference', 'number': number})}")
+            for number, text in enumerate(sample.references[:MAX_PARTS])
+        ],
+        fields=[
+            (name, _cut(field_text(value), "", MAX_PART // 4))
+            for name, value in list(sample.fields.items())[:MAX_PARTS]
+        ],
+        parameters=_cut(
+            json.dumps(
+                {
+                    name: value
+                    for name, value in request_fields(sample, document.parameters).items()
+                    if name != "messages"
+                },
+                ensure_ascii=False,
+                indent=1,
+            ),
+            link.to("request"),
+            MAX_PART,
+        ),
+        request=link.to("request"),
+        notes=notes,
+        typed=typed or _typed(written),
+        error=error,
+        note_path=f"/pages{path}/{position}/note",
+        here_query=_query({**here, **({"repeat": str(repeat)} if repeat else {})}).removeprefix(
+            "?"
+        ),
+        may_note=caller.reach_of(f"POST {NOTE_PATH.replace(':str', '').replace(':int', '')}")
+        != "no",
+        max_label=MAX_LABEL,
+        max_note=MAX_NOTE,
+    )
+    if error:
+        response.status_code = HTTPStatus.BAD_REQUEST
+    return response
+
+
+class _Links(NamedTuple):
+    """The addresses of a sample's whole texts."""
+
+    path: str
+    repeat: int
+
+    def to(self, part: Part, route: str = "") -> str:
+        of = {"part": part, "route": route, "repeat": str(self.repeat) if self.repeat else ""}
+        return f"{self.path}/text{_query(of)}"
+
+
+def _query(parameters: Mapping[str, Any]) -> str:
+    text = urlencode({name: value for name, value in parameters.items() if value not in {"", None}})
+    return f"?{text}" if text else ""
+
+
+def _path_of(path: str, positions: Sequence[int], here: Mapping[str, str], repeat: int) -> str:
+    """Return the address of the first of the samples; "" where there is none."""
+    parameters = {**here, "repeat": str(repeat) if repeat else ""}
+    return f"{path}/{positions[0]}{_query(parameters)}" if positions else ""
+
+
+def _typed(note: SampleNote | None) -> Mapping[str, str]:
+    if note is None:
+        return {"label": "", "note": ""}
+    return {"label": note.label, "note": note.note}
+
+
+def _base_route(view: SampleView, against: str) -> str:
+    """Return the route that answers are compared with; "" for none. Raises RequestError."""
+    kind, _, route = against.partition(":")
+    if against in {REFERENCE, NOTHING}:
+        return ""
+    if kind != "route" or route not in view.document.routes:
+        raise RequestError(
+            "against: `reference`, `nothing`, or `route:` and the name of a route of this run.",
+            param="against",
+        )
+    return route
+
+
+def _cut(text: str, link: str, limit: int = MAX_TEXT) -> ShownText:
+    is_cut = len(text) > limit
+    return ShownText(text[:limit] if is_cut else text, len(text), link if is_cut else "")
+
+
+def _shown(  # noqa: PLR0917 - what a page has of each answer
+    sample: Sample,
+    results: Sequence[ScoredAnswer],
+    judgements: Sequence[Sequence[ExportedJudgement]],
+    labels: Sequence[PeopleLabel],
+    routes: Sequence[str],
+    base: str,
+    against: str,
+    repeat: int,
+    link: _Links,
+) -> list[ShownAnswer]:
+    by_route = {result.cell.route: result for result in results}
+    judged = {
+        result.cell.route: of_cell for result, of_cell in zip(results, judgements, strict=True)
+    }
+    compared: str | None = None
+    if base:
+        answer = by_route[base].answer if base in by_route else None
+        compared = None if answer is None else answer.text
+    elif against == REFERENCE and sample.references:
+        compared = sample.references[0]
+    return [
+        _answer(
+            route,
+            by_route.get(route),
+            None if route == base or compared is None else compared[:MAX_TEXT],
+            [
+                (each, None if each.feedback is None else _cut(each.feedback, "", MAX_PART))
+                for each in judged.get(route, ())[:MAX_PARTS]
+            ],
+            [each for each in labels if (each.cell.route, each.cell.repeat) == (route, repeat)],
+            link,
+        )
+        for route in routes
+    ]
+
+
+def _answer(  # noqa: PLR0917 - what a page has of one answer
+    route: str,
+    result: ScoredAnswer | None,
+    compared: str | None,
+    judgements: Sequence[tuple[ExportedJudgement, ShownText | None]],
+    labels: Sequence[PeopleLabel],
+    link: _Links,
+) -> ShownAnswer:
+    answer = None if result is None else result.answer
+    text, thinking = None, None
+    pieces: Sequence[DiffPiece] = ()
+    if answer is not None and answer.text is not None:
+        text = _cut(answer.text, link.to("answer", route))
+        pieces = [] if compared is None else _differences(compared, text.text)
+    if answer is not None and answer.thinking:
+        thinking = _cut(answer.thinking, link.to("thinking", route), MAX_PART)
+    state = "not yet" if result is None else "in flight" if answer is None else ""
+    if answer is not None and answer.text is None:
+        state = "failed"
+    translation = None if answer is None else answer.translation
+    changed: list[tuple[str, str]] = []
+    if translation is not None:
+        changed += [(name, f"sent as {other}") for name, other in translation.renamed.items()]
+        changed += translation.converted.items()
+    return ShownAnswer(
+        route=route,
+        state=state,
+        answer=answer,
+        text=text,
+        pieces=pieces,
+        shortfall="" if answer is None else SHORTFALLS.get(answer.shortfall, answer.shortfall),
+        thinking=thinking,
+        facts=[] if answer is None or result is None else list(_facts(answer, result)),
+        changed=changed,
+        dropped=[] if translation is None else list(translation.dropped.items()),
+        attempts=_attempts(result),
+        judgements=judgements,
+        labels=labels,
+    )
+
+
+def _differences(before: str, after: str) -> Sequence[DiffPiece]:
+    """Return the differences of two texts; nothing where they have hardly a word in common."""
+    pieces = word_diff(before, after)
+    same = sum(len(piece.text) for piece in pieces if piece.kind == "same")
+    return pieces if same >= _ALIKE * min(len(before), len(after)) else []
+
+
+def _attempts(result: ScoredAnswer | None) -> Plot | None:
+    if result is None or result.answer is None:
+        return None
+    attempts = [msgspec.convert(each, Attempt) for each in result.attempts]
+    if len(attempts) < 2:
+        return None
+    return attempts_waterfall(
+        attempts, first_byte_s=result.answer.first_byte_s, total_s=result.answer.total_s or 0.0
+    )
+
+
+def _facts(answer: Answer, result: ScoredAnswer) -> Iterable[tuple[str, str]]:
+    if answer.target:
+        yield "Target", answer.target
+    if answer.model:
+        yield "Model", answer.model
+    if answer.system_fingerprint:
+        yield "Fingerprint", answer.system_fingerprint
+    if answer.finish_reason:
+        yield "Finish reason", answer.finish_reason
+    usage = answer.usage
+    if usage.prompt_tokens is not None or usage.completion_tokens is not None:
+        counts = (
+            ABSENT if n is None else f"{n:,}"
+            for n in (usage.prompt_tokens, usage.completion_tokens)
+        )
+        yield (
+            "Tokens, in and out",
+            f"{' and '.join(counts)}{' (estimated)' if answer.estimated else ''}",
+        )
+    if answer.cost_usd is not None:
+        yield "Cost", dollars(answer.cost_usd, estimated=answer.estimated)
+    for name, value in (("First byte", answer.first_byte_s), ("Whole answer", answer.total_s)):
+        if value is not None:
+            yield name, f"{value:,.{three_digits(value)}f} s"
+    if answer.cached:
+        yield "From the run cache", answer.cached_from or "yes"
+    elif answer.attempts != 1 or result.interrupted:
+        yield "Requests sent", f"{answer.attempts:,}"
+    if result.interrupted:
+        yield "Cut off by a crash", f"{result.interrupted:,} times, and sent again"
+
+
+def _messages(sample: Sample, link: _Links) -> list[ShownMessage]:
+    return [_message(message, link) for message in sample.messages[:MAX_PARTS]]
+
+
+def _message(message: Mapping[str, Any], link: _Links) -> ShownMessage:
+    content = message.get("content")
+    texts: list[str] = [content] if isinstance(content, str) else []
+    others = [name for name in message if name not in {"role", "content"}]
+    for part in content if isinstance(content, list) else ():
+        text = part.get("text") if isinstance(part, dict) else None
+        if isinstance(text, str):
+            texts.append(text)
+        else:
+            others.append(str(part.get("type", "part")) if isinstance(part, dict) else "part")
+    return ShownMessage(
+        str(message.get("role", "")),
+        _cut("\n".join(texts), link.to("request"), MAX_PART),
+        ", ".join(others)[:MAX_PART],
+    )
+
+
+def _score_table(
+    outputs: Sequence[OutputInfo], results: Sequence[ScoredAnswer], routes: Sequence[str]
+) -> list[tuple[str, list[ShownScore | None]]]:
+    """Return each score's name, and its cell of each route."""
+    by_route = {
+        result.cell.route: {score.output: score for score in result.scores} for result in results
+    }
+    infos: dict[str, OutputInfo | None] = {info.name: info for info in outputs}
+    # Of metrics that are not installed, or that the document does not have any more.
+    for scores in by_route.values():
+        for name in scores:
+            infos.setdefault(name, None)
+    table = []
+    for name, info in infos.items():
+        cells = [by_route.get(route, {}).get(name) for route in routes]
+        if any(cell is not None for cell in cells):
+            table.append((name, [_score(info, cell) for cell in cells]))
+    return table
+
+
+def _score(info: OutputInfo | None, score: Score | None) -> ShownScore | None:
+    if score is None:
+        return None
+    value = score_cell(info, score.value)
+    if info is None and score.value is not None:
+        value = f"{score.value:,.{three_digits(score.value)}f}"
+    if score.passed is not None:
+        value += " (passed)" if score.passed else " (not passed)"
+    return ShownScore(value, score.error[:MAX_PART], score.note[:MAX_PART])
+
+
+def _gain(view: SampleView, results: Sequence[ScoredAnswer]) -> str:
+    """Return by how much one route is better in the answers that are shown; "" if unknown."""
+    if view.output is None or not view.b:
+        return ""
+    values = {
+        result.cell.route: score.value
+        for result in results
+        for score in result.scores
+        if score.output == view.output.name
+    }
+    ours, theirs = values.get(view.a), values.get(view.b)
+    if ours is None or theirs is None:
+        return ""
+    if ours == theirs:
+        return f"A and B are the same ({score_cell(view.output, ours)})"
+    names = ("A", "B") if ours > theirs else ("B", "A")
+    if view.output.higher_is_better is False:
+        names = names[::-1]
+    by = score_cell(view.output, abs(ours - theirs))
+    if view.output.higher_is_better is None:
+        return f"{names[0]} has {by} more than {names[1]}"
+    return f"{names[0]} is better than {names[1]} by {by}"
+
+
+@page("/runs/{run_id:str}/samples/{position:int}/text")
+async def sample_text(
+    *,
+    services: Injected,
+    run_id: FromPath[str],
+    position: FromPath[int],
+    part: FromQuery[Part],
+    route: FromQuery[str] = "",
+    repeat: FromQuery[int] = 0,
+    number: FromQuery[int] = 0,
+) -> Response[bytes]:
+    """Send the whole of a text of which the page has the beginning."""
+    run = await services.runs.find(run_id)
+    missing = NotFoundError(f"{run.name} has no such text of sample {position}.")
+    sample = await services.store.sample_at(run.id, position)
+    if sample is None:
+        raise missing
+    text: str | None = None
+    if part == "request":
+        parameters = dict(run.document.get("parameters") or {})
+        fields = request_fields(sample, parameters)
+        text = await asyncio.to_thread(json.dumps, fields, ensure_ascii=False, indent=1)
+    elif part == "reference":
+        texts = sample.references[number : number + 1] if number >= 0 else ()
+        text = texts[0] if texts else None
+    else:
+        results = await services.store.results_at(run.id, position, routes=[route], repeat=repeat)
+        for answer in [result.answer for result in results if result.answer is not None]:
+            names = {
+                "answer": answer.text,
+                "whole": answer.whole_text,
+                "thinking": answer.thinking or None,
+            }
+            text = names[part]
+    if text is None:
+        raise missing
+    return Response(
+        text.encode(errors="replace"),
+        media_type="text/plain",
+        headers={**PAGE_HEADERS, "content-disposition": "inline"},
+    )
+
+
+@action(NOTE_PATH)
+async def keep_note(
+    services: Injected,
+    caller: InjectedCaller,
+    request: Request[Any, Any, Any],
+    run_id: FromPath[str],
+    position: FromPath[int],
+) -> Response[Any]:
+    """Store the sender's label and note on a sample; without any text, delete them."""
+    fields = await read_fields(request)
+    run = await services.runs.find(run_id)
+    label = " ".join(fields.get("label", "").split())
+    note = fields.get("note", "").replace("\r\n", "\n").strip()
+    query = dict(parse_qsl(fields.get("query", ""), max_num_fields=_MAX_PARAMETERS))
+    error = ""
+    if len(label) > MAX_LABEL:
+        error = f"A label has at most {MAX_LABEL} characters; this one has {len(label):,}."
+    elif len(note) > MAX_NOTE:
+        error = f"A note has at most {MAX_NOTE:,} characters; this one has {len(note):,}."
+    if error:
+        flags = {name: query.get(name) == "true" for name in _FLAGS}
+        texts = {name: query.get(name, "") for name in _TEXTS}
+        sort = query.get("sort", POSITION)
+        view = await sample_view(services, run.id, {**texts, **flags, "sort": sort})
+        typed = {"label": label, "note": note}
+        return await _sample_page(services, caller, view, position, typed=typed, error=error)
+    name = caller.key.name if caller.key is not None else ""
+    written = SampleNote(
+        position=position, key_id=caller.key_id, author=name, label=label, note=note, at=time.time()
+    )
+    await services.store.keep_note(run.id, written)
+    return done(f"/runs/{run.id}/samples/{position}{_query(query)}#notes")

@@ -114,6 +114,11 @@ ACCESS: Mapping[str, RoleAccess] = {
     "GET /pages/live/traffic": OWN_REQUESTS,
     "GET /pages/traffic/totals": OWN_REQUESTS,
     "GET /pages/feedback": OWN_REQUESTS,
+    "GET /pages/keys": ADMINS,
+    "POST /pages/keys": ADMINS,
+    "GET /pages/keys/{key_id}": ADMINS,
+    "GET /pages/keys/{key_id}/usage": ADMINS,
+    "POST /pages/keys/{key_id}/revoke": ADMINS,
     # experiments and judges
     "GET /experiments": REVIEWERS,
     "GET /experiments/{name}": REVIEWERS,

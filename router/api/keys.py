@@ -21,6 +21,7 @@ from router.gateway.key_administration import (
     listed,
     revoke,
 )
+from router.services import Services
 from router.store.keys import BudgetPeriod, KeyRow, Role
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=MAX_LIMIT)]
@@ -84,7 +85,22 @@ async def create_key(services: Injected, request: Request[Any, Any, Any]) -> Cre
 
     As soon as the first key exists, every request needs one.
     """
-    new = await body_as(request, NewKey)
+    return await issue(services, await body_as(request, NewKey))
+
+
+@delete("/keys/{name:str}", tags=["keys"], summary="Revoke a key", status_code=200)
+async def revoke_key(services: Injected, name: FromPath[str]) -> KeyRow:
+    """Revoke a key by its id or name; other processes refuse it within two seconds."""
+    return await withdraw(services, name)
+
+
+async def issue(services: Services, new: NewKey) -> CreatedKey:
+    """Create a key, which this process knows before its client does.
+
+    Raises:
+        InputError: a field has a value that makes no sense.
+        ConflictError: a key of that name is in use.
+    """
     now = time.time()
     warnings = check_routes(new.routes or (), services.routes.table.routes, services.providers)
     fields = msgspec.structs.asdict(new)
@@ -92,14 +108,17 @@ async def create_key(services: Injected, request: Request[Any, Any, Any]) -> Cre
     if expires is not None:
         fields["expires_at"] = expiry(expires, now)
     secret, row = await create(services.store, name, now=now, **fields)
-    # This process knows the key before its client does.
     await services.key_sync.refresh()
     return CreatedKey(secret=secret, key=row, warnings=warnings)
 
 
-@delete("/keys/{name:str}", tags=["keys"], summary="Revoke a key", status_code=200)
-async def revoke_key(services: Injected, name: FromPath[str]) -> KeyRow:
-    """Revoke a key by its id or name; other processes refuse it within two seconds."""
+async def withdraw(services: Services, name: str) -> KeyRow:
+    """Revoke a key by its id or name; this process refuses it at once.
+
+    Raises:
+        InputError: the key itself was given.
+        NotFoundError: no key of that id or name is in use.
+    """
     row = await revoke(services.store, name, time.time())
     await services.key_sync.refresh()
     return row

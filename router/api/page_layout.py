@@ -68,6 +68,7 @@ NAVIGATION = (
     NavigationEntry("Experiments", "/experiments", "GET /pages/experiments"),
     NavigationEntry("Datasets", "/datasets", "GET /pages/datasets"),
     NavigationEntry("Traffic", "/traffic", "GET /pages/traffic"),
+    NavigationEntry("Keys", "/keys", "GET /pages/keys"),
 )
 # Before the path of a page that has the path of an operation of the API.
 SHARED = "/pages"

@@ -84,7 +84,7 @@ def test_a_page_leads_to_the_form_which_leads_back(world):
 
 def test_paths_of_the_api_have_errors_as_json_without_a_session(world):
     with browser(world.url) as http:
-        for path in ("/eval", "/keys", "/traffic", "/nothing"):
+        for path in ("/eval", "/metrics", "/eval/metrics", "/nothing"):
             answer = http.get(path)
             assert answer.status_code == 401
             assert answer.json()["error"]["code"] == "invalid_api_key"
@@ -119,7 +119,8 @@ def test_a_session_may_read_what_its_key_may(world, role):
             by_key = httpx.get(
                 world.url + path, headers={"authorization": f"Bearer {world.keys[role]}"}
             )
-            by_session = http.get(path)
+            # Some of these are pages, too.
+            by_session = http.get(path, headers={"accept": "application/json"})
             assert by_session.status_code == by_key.status_code
             assert by_session.status_code == 403 or by_session.json() == by_key.json()
 
@@ -255,7 +256,7 @@ def test_a_page_exchanges_a_token_that_is_old_for_a_new_one(world):
     former = asyncio.run(in_store(world.path, begin))
     with browser(world.url) as http:
         http.cookies["evalrouter_session"] = former
-        assert "set-cookie" not in http.get("/keys").headers
+        assert "set-cookie" not in http.get("/eval").headers
         answer = http.get("/")
         assert answer.status_code == 200
         assert "Sign out" in answer.text

@@ -1,0 +1,361 @@
+"""The pages of clients' keys: what each may do and has spent, new ones, and their end.
+
+The secret of a new key is in the answer to the form, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, get_args
+
+from litestar import Request, Response
+from litestar.params import FromPath, FromQuery
+from litestar.response import Redirect
+
+from providers.errors import EvalrouterError, NotFoundError, RequestError
+from router.api.access import Caller, InjectedCaller
+from router.api.injection import Injected
+from router.api.keys import CreatedKey, NewKey, issue, withdraw
+from router.api.page_layout import action, done, html_response, page, part, rendered, utc
+from router.api.page_tables import Export, TableColumn, TableView, table_response
+from router.api.sign_in import read_fields
+from router.config.documents import Document, convert
+from router.gateway.key_administration import ListedKey, listed
+from router.gateway.limits import period_around
+from router.services import Services
+from router.store.keys import BudgetPeriod, Role
+from router.store.traffic import TrafficFilter
+from router.web.plots.usage import UsedStretch, usage_plot
+
+State = Literal["active", "expired", "revoked"]
+Period = Literal["day", "week", "month"]
+
+_HOUR, _DAY = 3600.0, 86400.0
+# Its name for people, how many stretches it has, and how long each is in seconds.
+_PERIODS: Mapping[Period, tuple[str, int, float]] = {
+    "day": ("24 hours", 24, _HOUR),
+    "week": ("7 days", 7, _DAY),
+    "month": ("30 days", 30, _DAY),
+}
+# Stretches further back are not begun when adding up took so long.
+_ADDING_UP_S = 3.0
+
+_ROLE_WORDS: Mapping[Role, str] = {
+    "client": "calls models, and sees its own requests, datasets and runs",
+    "reviewer": "the same, and sees all runs, labels answers and decides about rows to review",
+    "admin": "everything",
+    "viewer": "sees everything, changes nothing, calls no models",
+}
+# As `NewKey` has them; the others are texts.
+_INTEGERS = ("rpm", "tpm", "parallel")
+
+
+class KeyLine(NamedTuple):
+    """A key as its table shows it.
+
+    Attributes:
+        id, name, role, created_at, expires_at, budget_usd, budget_period: as in KeyRow.
+        routes: what it may use.
+        limits: its limits per minute and at a time, with commas between.
+        state: whether it can be used.
+        spent_usd: in the current budget period.
+        unpriced: its requests in it without a known cost.
+        period_ends: when the budget begins anew, seconds since the epoch; None for never.
+    """
+
+    id: str
+    name: str
+    role: str
+    routes: str
+    limits: str
+    state: str
+    spent_usd: float
+    unpriced: int
+    budget_usd: float | None
+    budget_period: str
+    period_ends: float | None
+    expires_at: float | None
+    created_at: float
+
+
+_COLUMNS = (
+    TableColumn("name", "Key", sorts=True),
+    TableColumn("role", "Role", sorts=True),
+    TableColumn("state", "State", sorts=True),
+    TableColumn("routes", "Models"),
+    TableColumn("limits", "Limits"),
+    TableColumn("spent_usd", "Spent ($)", sorts=True, number=True),
+    TableColumn("budget_usd", "Budget", sorts=True, number=True),
+    TableColumn("expires_at", "Expires (UTC)", sorts=True),
+    TableColumn("created_at", "Created (UTC)", sorts=True),
+)
+_EXPORTED = (
+    *_COLUMNS,
+    TableColumn("budget_period", "Budget per"),
+    TableColumn("unpriced", "Without a price"),
+    TableColumn("id", "Id"),
+)
+
+
+@page("/pages/keys")
+async def key_list(
+    *,
+    services: Injected,
+    caller: InjectedCaller,
+    q: FromQuery[str] = "",
+    role_is: FromQuery[Literal["", Role]] = "",
+    state_is: FromQuery[Literal["", State]] = "",
+    sort: FromQuery[str] = "-created_at",
+    after: FromQuery[str] = "",
+    export: FromQuery[Export] = "",
+) -> Response[Any]:
+    """Show the keys; `q` is a part of a name or an id."""
+    filters = {"q": q, "role_is": role_is, "state_is": state_is}
+    view = TableView(
+        "/keys",
+        _EXPORTED if export else _COLUMNS,
+        sort=sort,
+        filters=filters,
+        after=after,
+        export=export,
+    )
+    return await _list(services, caller, view, filters)
+
+
+async def _list(
+    services: Services,
+    caller: Caller,
+    view: TableView,
+    filters: Mapping[str, str],
+    *,
+    typed: Mapping[str, str] | None = None,
+    error: str = "",
+    created: CreatedKey | None = None,
+) -> Response[Any]:
+    """Return the list, with the form as it was typed, or with a new key."""
+    now = time.time()
+    every = [_line(listed_key, now) for listed_key in await listed(services.store, now)]
+    lines = [
+        line
+        for line in every
+        if filters["q"].lower() in f"{line.name} {line.id}".lower()
+        and filters["role_is"] in ("", line.role)
+        and filters["state_is"] in ("", line.state)
+    ]
+    return await table_response(
+        "keys",
+        caller,
+        view,
+        (_cells(line) for line in view.page_of(lines, lambda line: line.id)),
+        **filters,
+        roles=get_args(Role),
+        states=get_args(State),
+        may_create=caller.reach_of("POST /keys") == "all",
+        is_first=not every,
+        is_only=created is not None and len(every) == 1,
+        role_words=_ROLE_WORDS,
+        periods=get_args(BudgetPeriod),
+        typed=dict.fromkeys(NewKey.__struct_fields__, "")
+        | dict(typed or {"role": "client" if every else "admin"}),
+        error=error,
+        created=created,
+    )
+
+
+@action("/pages/keys")
+async def create_key(
+    services: Injected, caller: InjectedCaller, request: Request[Any, Any, Any]
+) -> Response[Any]:
+    """Create a key, and show it this once; or show the form again, with what is wrong."""
+    typed = await read_fields(request)
+    error, created = "", None
+    try:
+        created = await issue(services, _new_key(typed))
+    except EvalrouterError as problem:
+        error = problem.message
+    filters = {"q": "", "role_is": "", "state_is": ""}
+    view = TableView("/keys", _COLUMNS, sort="-created_at", filters=filters)
+    response = await _list(
+        services,
+        caller,
+        view,
+        filters,
+        typed=None if created else typed,
+        error=error,
+        created=created,
+    )
+    response.status_code = 400 if error else 200
+    response.headers["cache-control"] = "no-store"
+    return response
+
+
+def _new_key(typed: Mapping[str, str]) -> NewKey:
+    """Return what a form describes. Raises RequestError."""
+    document: dict[str, Any] = {}
+    for name in NewKey.__struct_fields__:
+        text = typed.get(name, "").strip()
+        if name == "routes":
+            document[name] = text.replace(",", " ").split() or None
+        elif text and name in _INTEGERS:
+            document[name] = _whole(name, text)
+        elif text and name == "budget_usd":
+            document[name] = _dollars(text)
+        elif text or name == "name":
+            document[name] = text
+    return convert(Document(document, "", {}), NewKey, error=RequestError)
+
+
+def _whole(name: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise RequestError(f"{name}: {text!r} is not a whole number.", param=name) from None
+
+
+def _dollars(text: str) -> float:
+    try:
+        return float(text.removeprefix("$"))
+    except ValueError:
+        raise RequestError(
+            f"budget_usd: {text!r} is not a number of US dollars.", param="budget_usd"
+        ) from None
+
+
+@page("/pages/keys/{key_id:str}")
+async def key_page(
+    services: Injected,
+    caller: InjectedCaller,
+    key_id: FromPath[str],
+    usage: FromQuery[Literal["", Period]] = "",
+) -> Response[Any]:
+    """Show one key by its id, and how it was used; a browser with scripts loads that later."""
+    line = await _find(services, key_id)
+    return await rendered(
+        "key.html",
+        caller,
+        title=f"Key {line.name}",
+        current="/keys",
+        key=line,
+        role_words=_ROLE_WORDS,
+        created=utc(line.created_at),
+        expires=_when(line.expires_at),
+        period_ends=_when(line.period_ends),
+        is_own=caller.key_id == line.id,
+        may_revoke=caller.reach_of("DELETE /keys/{name}") == "all" and line.state != "revoked",
+        sees_traffic=caller.reach_of("GET /traffic") == "all",
+        period_names={name: words for name, (words, _, _) in _PERIODS.items()},
+        chosen=usage,
+        **(await _usage_values(services, line.id, usage) if usage else {"plot": ""}),
+    )
+
+
+@page("/pages/keys/{key_id:str}/usage")
+async def key_usage(
+    services: Injected, key_id: FromPath[str], period: FromQuery[Period] = "day"
+) -> Response[str]:
+    """Show how a key was used, as a part of its page."""
+    line = await _find(services, key_id)
+    return html_response(
+        await part("key_usage_part.html", **await _usage_values(services, line.id, period))
+    )
+
+
+@action("/pages/keys/{key_id:str}/revoke")
+async def revoke_key(services: Injected, key_id: FromPath[str]) -> Redirect:
+    """Revoke a key, which ends its sessions as well."""
+    await withdraw(services, key_id)
+    return done("/keys")
+
+
+async def _find(services: Services, key_id: str) -> KeyLine:
+    now = time.time()
+    for listed_key in await listed(services.store, now):
+        if listed_key.key.id == key_id:
+            return _line(listed_key, now)
+    raise NotFoundError(f"There is no key with the id {key_id!r}.")
+
+
+async def _usage_values(services: Services, key_id: str, period: Period) -> dict[str, Any]:
+    words, count, step = _PERIODS[period]
+    stretches = await used_stretches(services, key_id, count, step)
+    return {
+        "plot": usage_plot(f"Requests of the last {words}", stretches, step=step),
+        "requests": sum(stretch.requests for stretch in stretches),
+        "failures": sum(stretch.failures for stretch in stretches),
+        "tokens": sum(stretch.tokens for stretch in stretches),
+        "usd": sum(stretch.usd for stretch in stretches),
+        "unpriced": sum(stretch.unpriced for stretch in stretches),
+        "words": words,
+        "cut_at": _when(stretches[0].since) if len(stretches) < count else "",
+    }
+
+
+async def used_stretches(
+    services: Services, key_id: str, count: int, step: float
+) -> list[UsedStretch]:
+    """Return what a key used in the last hours or days, oldest first.
+
+    The newest is read first. Of a key with very many requests, those are left out that are not
+    begun after three seconds.
+    """
+    now, began = time.time(), time.monotonic()
+    newest = now // step * step
+    stretches: list[UsedStretch] = []
+    for n in range(count):
+        if stretches and time.monotonic() - began > _ADDING_UP_S:
+            break
+        since = newest - n * step
+        matching = TrafficFilter(key_id=key_id, since=since, until=since + step)
+        totals = await services.recorded.totals(matching, (), limit=1)
+        stretches.append(
+            UsedStretch(
+                since=since,
+                requests=sum(total.requests for total in totals),
+                failures=sum(total.failures for total in totals),
+                tokens=sum(total.prompt_tokens + total.completion_tokens for total in totals),
+                usd=sum(total.cost_usd for total in totals),
+                unpriced=sum(total.unpriced for total in totals),
+            )
+        )
+    return stretches[::-1]
+
+
+def _line(listed_key: ListedKey, now: float) -> KeyLine:
+    key = listed_key.key
+    limits = [
+        f"{limit:,} {words}"
+        for limit, words in (
+            (key.rpm, "requests/min"),
+            (key.tpm, "tokens/min"),
+            (key.parallel, "at a time"),
+        )
+        if limit is not None
+    ]
+    _, until = period_around(key.budget_period, now)
+    return KeyLine(
+        id=key.id,
+        name=key.name,
+        role=key.role,
+        routes="all" if key.routes is None else ", ".join(key.routes),
+        limits=", ".join(limits),
+        state=listed_key.state,
+        spent_usd=listed_key.spent.usd,
+        unpriced=listed_key.spent.unpriced,
+        budget_usd=key.budget_usd,
+        budget_period=key.budget_period,
+        period_ends=None if key.budget_period == "total" else until,
+        expires_at=key.expires_at,
+        created_at=key.created_at,
+    )
+
+
+def _cells(line: KeyLine) -> dict[str, Any]:
+    return line._asdict() | {
+        "expires_at": _when(line.expires_at),
+        "created_at": utc(line.created_at),
+    }
+
+
+def _when(moment: float | None) -> str:
+    return "" if moment is None else utc(moment)

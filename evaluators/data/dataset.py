@@ -33,7 +33,15 @@ from evaluators.data.rows import KNOWN, Row, explicit_id, path_starts, to_row
 from evaluators.data.template import Render, compile_messages, to_sample
 from providers.errors import DatasetError, closest
 
-__all__ = ["Dataset", "Render", "Row", "compile_messages", "open_dataset", "to_sample"]
+__all__ = [
+    "Dataset",
+    "Render",
+    "Row",
+    "compile_messages",
+    "open_beginning",
+    "open_dataset",
+    "to_sample",
+]
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
 
@@ -153,6 +161,50 @@ def open_dataset(
         columns=tuple(seen),
         mapping=mapping,
         needs_prompt=needs_prompt,
+        max_line_bytes=max_line_bytes,
+        delimiter=_delimiter(delimiter),
+    )
+
+
+def open_beginning(
+    path: Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    name: str = "",
+    max_line_bytes: int = MAX_LINE_BYTES,
+    delimiter: str = "",
+) -> Dataset:
+    """Return a dataset of which only the first rows can be read, as it was cut off after some.
+
+    A last line that is not whole is cut off the file. Nothing else of it is read: `columns` of the
+    dataset are empty, and `row_count` is 1.
+
+    Args:
+        path: the beginning of a file of lines, some MiB at most.
+        columns: as for `open_dataset`.
+        name: as for `open_dataset`.
+        max_line_bytes: as for `open_dataset`.
+        delimiter: as for `open_dataset`.
+
+    Raises:
+        DatasetError: the first line is not whole, or there can be no such columns or delimiter.
+    """
+    mapping = dict(columns or {})
+    _check_mapping(mapping, path)
+    cut = path.read_bytes()
+    whole = cut[: cut.rfind(b"\n") + 1]
+    if not whole:
+        raise DatasetError(f"{path}: its first line is longer than what was read of it")
+    path.write_bytes(whole)
+    return Dataset(
+        name=name or path.stem,
+        path=path,
+        format=_format(path),
+        hash=sha256(whole).hexdigest(),
+        row_count=1,
+        columns=(),
+        mapping=mapping,
+        needs_prompt=False,
         max_line_bytes=max_line_bytes,
         delimiter=_delimiter(delimiter),
     )

@@ -128,12 +128,12 @@ def open_dataset(
 
 
 def rows(
-    dataset: Dataset, *, count: int | None = None, limits: DatasetLimits = LIMITS
+    dataset: Dataset, *, count: int | None = None, skip: int = 0, limits: DatasetLimits = LIMITS
 ) -> Iterator[Row]:
-    """Yield the rows, as `Dataset.rows` gives them; only the first `count` of them."""
+    """Yield the rows, as `Dataset.rows` gives them; `count` of them after the first `skip`."""
     size, held = _size(dataset.path)
     job = worker.ReadRows(
-        folder=_folder(), memory=limits.memory + 2 * held, dataset=dataset, count=count
+        folder=_folder(), memory=limits.memory + 2 * held, dataset=dataset, count=count, skip=skip
     )
     return _Pass(dataset.path, size, 0, limits).items(job, worker.decode_rows)
 

@@ -83,10 +83,11 @@ class OpenDataset(_Job, frozen=True, kw_only=True, tag=True):
 
 
 class ReadRows(_Job, frozen=True, kw_only=True, tag=True):
-    """Gives the first `count` Rows."""
+    """Gives `count` Rows after the first `skip`."""
 
     dataset: Dataset
     count: int | None = None
+    skip: int = 0
 
 
 class ReadSamples(_Job, frozen=True, kw_only=True, tag=True):
@@ -248,7 +249,8 @@ def _execute(job: DatasetJob, output: _Output, place: WorkerPosition) -> None:
         case OpenDataset():
             _open(job, output, place)
         case ReadRows():
-            for row in islice(job.dataset.rows(), job.count):
+            end = None if job.count is None else job.skip + job.count
+            for row in islice(_ticking(job.dataset.rows(), output), job.skip, end):
                 output.add(row)
         case ReadSamples():
             _samples(job, output, place)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from litestar import Request, delete, get, post, put
@@ -21,9 +21,16 @@ from router.api.bodies import body_as, bounded_document_of, document_of
 from router.api.file_responses import file_response
 from router.api.injection import Injected
 from router.api.multipart import is_form, read_form
+from router.api.paging import Offset
 from router.config.documents import Document, convert
 from router.datasets.artifacts import file_chunks, temporary_folder
-from router.datasets.registry import DatasetView, check_dataset_name, name_of, parse_columns
+from router.datasets.registry import (
+    DatasetRows,
+    DatasetView,
+    check_dataset_name,
+    name_of,
+    parse_columns,
+)
 from router.datasets.sources import too_large
 from router.evals.labelling import LabelRequest, begin, finish
 from router.loop.dataset_owners import key_of
@@ -124,9 +131,13 @@ async def register_dataset(
     `PUT`. The query's `name` counts where the body has none.
     """
     if is_form(request):
-        return await _upload_form(services, request, name)
+        return await store_upload(services, request, name=name)
     document = await bounded_document_of(request, services.config.server.max_body_bytes)
-    registration = convert(document, Registration, error=RequestError)
+    return await register(services, convert(document, Registration, error=RequestError), name=name)
+
+
+async def register(services: Services, registration: Registration, *, name: str = "") -> DatasetRow:
+    """Fetch and store the dataset that a client names; `name` counts where it gives none."""
     await services.datasets.confine(registration.source)
     return await services.datasets.add(
         registration.source,
@@ -137,20 +148,52 @@ async def register_dataset(
     )
 
 
-async def _upload_form(
-    services: Services, request: Request[Any, Any, Any], name: str
-) -> DatasetRow:
+class Upload(NamedTuple):
+    """A file that a form brought, and what its fields say of it.
+
+    Attributes:
+        path: where it is, for the while.
+        filename: its name at the client.
+        name: what the dataset is to be called; "" for a name made of the file's.
+        columns: the file's own column names to known ones.
+        delimiter: what separates the cells of CSV and TSV; "" to find out.
+    """
+
+    path: Path
+    filename: str
+    name: str
+    columns: dict[str, str]
+    delimiter: str
+
+
+@asynccontextmanager
+async def uploaded(services: Services, request: Request[Any, Any, Any]) -> AsyncIterator[Upload]:
+    """Open what a form brings, for the while. Raises RequestError, BodyTooLargeError."""
     with temporary_folder() as folder:
         form = await read_form(
             request, folder, file_field="file", max_bytes=services.config.datasets.max_bytes
         )
         fields = convert(Document(form.fields, "", {}), UploadFields, error=RequestError)
-        return await services.datasets.upload(
-            file_chunks(form.path),
-            filename=form.filename,
-            name="".join(fields.name) or name,
+        yield Upload(
+            form.path,
+            form.filename,
+            name="".join(fields.name),
             columns=parse_columns(fields.column),
             delimiter="".join(fields.delimiter),
+        )
+
+
+async def store_upload(
+    services: Services, request: Request[Any, Any, Any], *, name: str = ""
+) -> DatasetRow:
+    """Store the file that a form brings as a dataset; `name` counts where the form has none."""
+    async with uploaded(services, request) as upload:
+        return await services.datasets.upload(
+            file_chunks(upload.path),
+            filename=upload.filename,
+            name=upload.name or name,
+            columns=upload.columns,
+            delimiter=upload.delimiter,
         )
 
 
@@ -295,7 +338,7 @@ def _event(kind: str, value: Any) -> SSEData:
     return {"event": kind, "data": msgspec.json.encode(value).decode()}
 
 
-async def _find(services: Services, caller: Caller, name: str) -> DatasetRow:
+async def find_version(services: Services, caller: Caller, name: str) -> DatasetRow:
     """Return a version. Raises NotFoundError where there is none, or it is another key's."""
     try:
         row = await services.datasets.find(name)
@@ -317,8 +360,21 @@ async def show_dataset(
     rows: Annotated[int, QueryParameter(ge=0, le=100)] = 5,
 ) -> DatasetView:
     """Show a version (`name`, or `name@hash`), statistics of its columns, and its first rows."""
-    await _find(services, caller, name)
+    await find_version(services, caller, name)
     return await services.datasets.show(name, rows=rows)
+
+
+@get("/datasets/{name:str}/rows", tags=["datasets"], summary="Page through a dataset's rows")
+async def list_rows(
+    services: Injected,
+    caller: InjectedCaller,
+    name: FromPath[str],
+    limit: Annotated[int, QueryParameter(ge=1, le=100)] = 20,
+    after: Offset = 0,
+) -> DatasetRows:
+    """Page through the rows of a version, whole; `after` is the number of the row before."""
+    row = await find_version(services, caller, name)
+    return await services.datasets.rows(row, after=after, limit=limit)
 
 
 @get("/datasets/{name:str}/content", tags=["datasets"], summary="Download a dataset")
@@ -326,7 +382,7 @@ async def download_dataset(
     services: Injected, caller: InjectedCaller, name: FromPath[str]
 ) -> Stream:
     """Send the file, byte for byte as it came."""
-    row = await _find(services, caller, name)
+    row = await find_version(services, caller, name)
     return await file_response(
         services.datasets.artifacts.get(row.path),
         f"{row.name}.{row.format}",

@@ -22,6 +22,7 @@ from http import HTTPStatus
 from importlib.metadata import version as version_of
 from typing import Any, NamedTuple
 
+import msgspec
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from litestar import HttpMethod, MediaType, Request, Response, get, post
 from litestar.handlers import HTTPRouteHandler
@@ -107,17 +108,25 @@ def page(path: str) -> Callable[[Callable[..., Any]], HTTPRouteHandler]:
     return get(path, media_type=MediaType.HTML, include_in_schema=False, opt={PAGE: True})
 
 
-def action(path: str) -> Callable[[Callable[..., Any]], HTTPRouteHandler]:
+def action(
+    path: str, *, is_upload: bool = False
+) -> Callable[[Callable[..., Any]], HTTPRouteHandler]:
     """Return a decorator that makes a function the handler of a page's form.
 
     It changes something and returns `done`, or the page with the form again and what is wrong.
+
+    Args:
+        path: its path.
+        is_upload: whether the function itself limits how much it reads of the body.
     """
+    limit: Any = {"request_max_body_size": None} if is_upload else {}
     return post(
         path,
         status_code=303,
         media_type=MediaType.HTML,
         include_in_schema=False,
         opt={PAGE: True},
+        **limit,
     )
 
 
@@ -215,8 +224,7 @@ def _templates() -> Environment:
         # The files do not change while a server runs.
         auto_reload=False,
     )
-    templates.filters["number"] = number
-    templates.filters["utc"] = utc
+    templates.filters |= {"as_json": as_json, "bytes": size, "number": number, "utc": utc}
     templates.globals |= {
         "release": version_of("evalrouter"),
         "static": _static,
@@ -236,6 +244,19 @@ def number(value: float | None, *, sign: bool = False) -> str:
         return "-"
     digits = 3 if abs(value) < 10 else 2 if abs(value) < 100 else 1
     return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+
+
+def size(count: int) -> str:
+    """Return a number of bytes as pages show it: `512 bytes`, `1.5 MiB`."""
+    if count < 1024:
+        return f"{count} bytes"
+    power = 1 if count < 1024**2 else 2 if count < 1024**3 else 3
+    return f"{count / 1024**power:.1f} {('KiB', 'MiB', 'GiB')[power - 1]}"
+
+
+def as_json(value: Any, indent: int = 0) -> str:
+    """Return a value as JSON, on one line without an indent."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=indent).decode()
 
 
 def utc(seconds: float, *, precise: bool = False) -> str:

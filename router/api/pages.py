@@ -18,7 +18,6 @@ from router.api.injection import Injected
 from router.api.live import InjectedLiveParts
 from router.api.page_layout import page, part, rendered, utc
 from router.api.page_tables import Export, TableColumn, TableView, table_response
-from router.loop.dataset_owners import key_of
 from router.services import Services
 from router.store.experiments import Experiment
 from router.store.review import ReviewFilter
@@ -303,55 +302,3 @@ def _experiment_cells(experiment: Experiment) -> dict[str, Any]:
         "notes": experiment.notes,
         "last_run_at": "" if last is None else utc(last),
     }
-
-
-class DatasetVersion(NamedTuple):
-    """A version of a dataset as its table shows it.
-
-    Attributes:
-        key: what names it: `name@hash`.
-        name, hash, rows, format, created: as in DatasetRow.
-    """
-
-    key: str
-    name: str
-    hash: str
-    rows: int
-    format: str
-    created: str
-
-
-_DATASET_COLUMNS = (
-    TableColumn("name", "Dataset", sorts=True),
-    TableColumn("hash", "Version"),
-    TableColumn("rows", "Rows", sorts=True, number=True),
-    TableColumn("format", "Format", sorts=True),
-    TableColumn("created", "Added (UTC)", sorts=True),
-)
-
-
-@page("/pages/datasets")
-async def dataset_list(
-    *,
-    services: Injected,
-    caller: InjectedCaller,
-    q: FromQuery[str] = "",
-    sort: FromQuery[str] = "-created",
-    after: FromQuery[str] = "",
-    export: FromQuery[Export] = "",
-) -> Response[Any]:
-    """Show every version of the datasets; `q` is a part of a name."""
-    versions = [
-        DatasetVersion(
-            f"{row.name}@{row.hash}", row.name, row.hash, row.rows, row.format, utc(row.created_at)
-        )
-        for row in await services.store.datasets(None)
-        if q.lower() in row.name.lower() and caller.only in (None, key_of(row))
-    ]
-    view = TableView(
-        "/datasets", _DATASET_COLUMNS, sort=sort, filters={"q": q}, after=after, export=export
-    )
-    shown = view.page_of(versions, lambda version: version.key)
-    return await table_response(
-        "datasets", caller, view, (version._asdict() for version in shown), q=q
-    )

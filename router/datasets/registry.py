@@ -30,10 +30,11 @@ import msgspec
 
 from evaluators.data import dataset_process
 from evaluators.data.columns import Column
-from evaluators.data.dataset import MAX_LINE_BYTES, Dataset
+from evaluators.data.dataset import MAX_LINE_BYTES, Dataset, open_beginning
 from evaluators.data.dataset_process import describe, in_thread, open_dataset
 from evaluators.data.formats import EXTENSIONS
 from evaluators.data.paths import is_below
+from evaluators.data.rows import PROMPTS, REFERENCES, Row
 from providers.errors import (
     ArtifactError,
     ConflictError,
@@ -45,6 +46,8 @@ from providers.errors import (
 from providers.names import MAX_ADDRESS_BYTES, check_name
 from router.config.schema import Config
 from router.datasets.artifacts import Artifacts, file_chunks, open_artifacts, temporary_folder
+from router.datasets.cells import cut
+from router.datasets.differences import VersionDifferences, differences
 from router.datasets.shipped import SHIPPED
 from router.datasets.sources import Source, collect, fetched, is_address, to_jsonl
 from router.store.datasets import DatasetRow
@@ -55,7 +58,8 @@ READ_AT_ONCE = 2  # datasets that a program reads at a time; further ones wait
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _VERSIONED = re.compile(rf"(?P<name>{_NAME.pattern})(@(?P<hash>[0-9a-f]{{4,64}}))?")
-_PREVIEW_CHARACTERS = 500
+_MAX_INNER = 20  # columns within a column that a preview names
+_MAX_PAGE_BYTES = 16 * 1024 * 1024
 
 
 class Lineage(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,6 +100,59 @@ class DatasetView(msgspec.Struct, frozen=True, kw_only=True):
     columns: tuple[Column, ...]
     preview: list[dict[str, Any]]
     versions: list[str]
+
+
+class NumberedRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of a version.
+
+    Attributes:
+        number: its place, from 1.
+        fields: its columns, mapped ones also under their known names.
+    """
+
+    number: int
+    fields: dict[str, Any]
+
+
+class DatasetRows(msgspec.Struct, frozen=True, kw_only=True):
+    """Rows of a version, in their order.
+
+    Attributes:
+        data: the rows; fewer than requested where they have more than 16 MiB.
+        next: the number to go on after; None at the end.
+    """
+
+    data: list[NumberedRow]
+    next: int | None
+    object: str = "list"
+
+
+class UploadPreview(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that is not stored yet, as it would be read.
+
+    Attributes:
+        name: what the dataset would be called.
+        format: the file's.
+        rows: how many it has; None where only its beginning was looked at.
+        columns: every column of those rows, mapped ones also under their known names.
+        own: the file's own columns, and one level of those within them, as `answers.text`.
+        preview: the first rows (texts cut at 500 characters).
+        has_prompt: whether rows have what is sent: `input`, `prompt` or `messages`.
+        has_reference: whether rows have what answers are compared with.
+        versions: the hashes of the versions that the name has.
+        is_known: whether this content is registered under the name already.
+    """
+
+    name: str
+    format: str
+    rows: int | None
+    columns: tuple[str, ...]
+    own: tuple[str, ...]
+    preview: list[dict[str, Any]]
+    has_prompt: bool
+    has_reference: bool
+    versions: tuple[str, ...]
+    is_known: bool
 
 
 class DatasetRegistry:
@@ -176,6 +233,66 @@ class DatasetRegistry:
         Raises:
             As `add` does, and whatever `chunks` raises.
         """
+        async with self._collected(chunks, filename, name) as source:
+            return await self._register(source, name, dict(columns or {}), delimiter)
+
+    async def preview(
+        self,
+        chunks: AsyncIterable[bytes],
+        *,
+        filename: str,
+        name: str = "",
+        columns: Mapping[str, str] | None = None,
+        delimiter: str = "",
+        rows: int = 5,
+        is_part: bool = False,
+    ) -> UploadPreview:
+        """Read a client's file as `upload` would, and store nothing.
+
+        Args:
+            chunks: as there.
+            filename: as there.
+            name: as there.
+            columns: as there.
+            delimiter: as there.
+            rows: how many the preview has, at most.
+            is_part: whether `chunks` are only the beginning of a file of lines. Then no other rows
+                are read than those of the preview.
+
+        Raises:
+            As `upload` does.
+        """
+        async with self._collected(chunks, filename, name) as source, self._reading:
+            mapping = dict(columns or {})
+            called = name or _made_name(source.name)
+            if is_part:
+                dataset = await in_thread(
+                    open_beginning, source.path, columns=mapping, delimiter=delimiter
+                )
+            else:
+                dataset = await in_thread(_open, source.path, mapping, delimiter)
+            first = await in_thread(lambda: list(dataset_process.rows(dataset, count=rows)))
+        known = await self._store.datasets(called)
+        fields = dict.fromkeys(name for row in first for name in row.fields)
+        names = dataset.columns or tuple(fields)
+        return UploadPreview(
+            name=called,
+            format=dataset.format,
+            rows=None if is_part else dataset.row_count,
+            columns=names,
+            own=tuple(_own_columns(first, names, mapping)),
+            preview=[{key: cut(value) for key, value in row.fields.items()} for row in first],
+            has_prompt=any(each in names for each in PROMPTS),
+            has_reference=any(each in names for each in REFERENCES),
+            versions=tuple(row.hash for row in known),
+            is_known=not is_part and any(row.hash == dataset.hash for row in known),
+        )
+
+    @asynccontextmanager
+    async def _collected(
+        self, chunks: AsyncIterable[bytes], filename: str, name: str
+    ) -> AsyncIterator[Source]:
+        """Open a client's file, in a temporary folder; errors name it as the client does."""
         check_name(filename, "filename")
         _check_chosen(name)
         shown = Path(filename).name
@@ -188,9 +305,8 @@ class DatasetRegistry:
         with temporary_folder() as folder:
             path = folder / f"upload{suffix}"
             await collect(chunks, path, self.max_bytes, shown)
-            source = Source(path=path, name=Path(shown).stem, address=f"upload of {shown}")
             try:
-                return await self._register(source, name, dict(columns or {}), delimiter)
+                yield Source(path=path, name=Path(shown).stem, address=f"upload of {shown}")
             except DatasetError as error:
                 # The client does not know our temporary file.
                 raise DatasetError(
@@ -436,6 +552,44 @@ class DatasetRegistry:
             dataset=plain, columns=row.statistics, preview=preview, versions=versions
         )
 
+    async def rows(
+        self, row: DatasetRow, *, after: int = 0, limit: int, longest: int | None = None
+    ) -> DatasetRows:
+        """Return rows of a version.
+
+        Args:
+            row: the version.
+            after: the number of the row before the first of them.
+            limit: how many, at most.
+            longest: where texts are cut, in characters; None for whole ones.
+
+        Raises:
+            As `file` does.
+        """
+        async with self.file(row) as path, self._reading:
+            found = await in_thread(_numbered, path, row, after, limit, longest)
+        last = found[-1].number if found else row.rows
+        return DatasetRows(data=found, next=last if last < row.rows else None)
+
+    async def differences(self, older: DatasetRow, newer: DatasetRow) -> VersionDifferences:
+        """Return what differs between two versions.
+
+        Raises:
+            As `file` does.
+        """
+        async with (
+            self.file(older) as older_path,
+            self.file(newer) as newer_path,
+            self._reading,
+        ):
+            before, after = _open_again(older_path, older), _open_again(newer_path, newer)
+            return await in_thread(
+                differences,
+                lambda: dataset_process.rows(before),
+                lambda: dataset_process.rows(after),
+                by_id="id" in older.columns and "id" in newer.columns,
+            )
+
     # Deleting
 
     async def delete(self, named: str, *, every: bool = False) -> list[DatasetRow]:
@@ -597,11 +751,45 @@ def _copy_without(path: Path, left: Path, ids: Collection[str]) -> tuple[int, in
     return deleted, rows
 
 
+def _own_columns(
+    rows: Sequence[Row], names: Sequence[str], mapping: Mapping[str, str]
+) -> Iterator[str]:
+    """Yield the columns that a file has itself, and what is in those that are objects."""
+    for name in names:
+        if name in mapping.values() and name not in mapping:
+            continue
+        yield name
+        inner = dict.fromkeys(
+            key
+            for row in rows
+            if isinstance(value := row.fields.get(name), dict)
+            for key in list(value)[:_MAX_INNER]
+        )
+        yield from (f"{name}.{key}" for key in list(inner)[:_MAX_INNER])
+
+
+def _numbered(
+    path: Path, row: DatasetRow, after: int, limit: int, longest: int | None
+) -> list[NumberedRow]:
+    found: list[NumberedRow] = []
+    left = _MAX_PAGE_BYTES
+    opened = _open_again(path, row)
+    for number, line in enumerate(dataset_process.rows(opened, count=limit, skip=after), after + 1):
+        fields = line.fields
+        if longest is not None:
+            fields = {name: cut(value, longest) for name, value in fields.items()}
+        left -= len(msgspec.json.encode(fields))
+        if found and left < 0:
+            break
+        found.append(NumberedRow(number=number, fields=fields))
+    return found
+
+
 def _preview(path: Path, row: DatasetRow, count: int) -> list[dict[str, Any]]:
     if count == 0:
         return []
     first = dataset_process.rows(_open_again(path, row), count=count)
-    return [{name: _cut(value) for name, value in line.fields.items()} for line in first]
+    return [{name: cut(value) for name, value in line.fields.items()} for line in first]
 
 
 def _open_again(path: Path, row: DatasetRow) -> Dataset:
@@ -618,13 +806,6 @@ def _open_again(path: Path, row: DatasetRow) -> Dataset:
         max_line_bytes=MAX_LINE_BYTES,
         delimiter=row.delimiter,
     )
-
-
-def _cut(value: Any) -> Any:
-    if isinstance(value, str):
-        return value if len(value) <= _PREVIEW_CHARACTERS else value[:_PREVIEW_CHARACTERS] + "…"
-    text = msgspec.json.encode(value).decode()
-    return value if len(text) <= _PREVIEW_CHARACTERS else text[:_PREVIEW_CHARACTERS] + "…"
 
 
 def _check_chosen(name: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import msgspec
 
@@ -44,6 +44,27 @@ class DatasetRow(msgspec.Struct, frozen=True, kw_only=True):
     statistics: tuple[Column, ...] = ()
 
 
+VersionOrder = Literal["created", "name"]
+
+
+class DatasetPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Which versions a list shows.
+
+    Attributes:
+        part: what their names have in them, in upper or lower case; "" for all.
+        order: what they are sorted by; of the same name or time, by the other one and the hash.
+        descending: whether the last comes first.
+        after: the name and hash of the version before the first of them; None for the first.
+        limit: how many, at most.
+    """
+
+    part: str = ""
+    order: VersionOrder = "created"
+    descending: bool = True
+    after: tuple[str, str] | None = None
+    limit: int = 100
+
+
 class DatasetStore(Protocol):
     """Stores which versions of datasets are registered."""
 
@@ -53,6 +74,14 @@ class DatasetStore(Protocol):
 
     async def datasets(self, name: str | None = None) -> list[DatasetRow]:
         """List registered versions, newest first."""
+        ...
+
+    async def dataset_page(self, page: DatasetPage) -> list[DatasetRow]:
+        """List registered versions, a page at a time, without their statistics.
+
+        Raises:
+            NotFoundError: the version that the page comes after is gone.
+        """
         ...
 
     async def delete_dataset(self, name: str, hash: str) -> bool:  # noqa: A002  # the field's word

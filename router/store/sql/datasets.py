@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from providers.errors import NotFoundError
 from router.store.columns.datasets import dataset_columns, dataset_of
 from router.store.columns.values import readable
-from router.store.datasets import DatasetRow, DatasetStore
+from router.store.datasets import DatasetPage, DatasetRow, DatasetStore, VersionOrder
 from router.store.sql.connection import Connection, insert
 from router.store.sql.database import SqlPart
 from router.store.sql.watches import forget_watched
 
 _COLUMNS = DatasetRow.__struct_fields__
+_ESCAPE = "!"
 
 
 class SqlDatasets(SqlPart, DatasetStore):
@@ -21,6 +24,9 @@ class SqlDatasets(SqlPart, DatasetStore):
 
     async def datasets(self, name: str | None = None) -> list[DatasetRow]:
         return await self._database.read("list datasets", _versions, name)
+
+    async def dataset_page(self, page: DatasetPage) -> list[DatasetRow]:
+        return await self._database.read("list datasets", _page, page)
 
     async def delete_dataset(self, name: str, hash: str) -> bool:  # noqa: A002  # the field's word
         return await self._database.write("delete a dataset", _delete, name, hash)
@@ -45,6 +51,48 @@ def _versions(db: Connection, name: str | None) -> list[DatasetRow]:
         )
         return readable(
             (dict(zip(_COLUMNS, row, strict=True)) for row in rows),
+            dataset_of,
+            lambda row: f"the dataset {row['name']} (version {row['hash']})",
+        )
+
+
+# What decides the order of versions, the last ones where the first are the same.
+_ORDERS: dict[VersionOrder, str] = {
+    "created": "created_at, name, hash",
+    "name": "name, created_at, hash",
+}
+
+
+def _page(db: Connection, page: DatasetPage) -> list[DatasetRow]:
+    columns = _ORDERS[page.order]
+    place: tuple[Any, ...] = (None, None, None)
+    conditions = [f"lower(name) LIKE :part ESCAPE '{_ESCAPE}'"] if page.part else ["TRUE"]
+    if page.after is not None:
+        name, content = page.after
+        found = db.execute(
+            f"SELECT {columns} FROM datasets WHERE name = ? AND hash = ?", (name, content)
+        ).fetchone()
+        if found is None:
+            raise NotFoundError(f"there is no version {content[:12]} of a dataset {name!r}")
+        place = found
+        conditions.append(
+            f"({columns}) {'<' if page.descending else '>'} (:first, :second, :third)"
+        )
+    part = page.part.lower()
+    for character in (_ESCAPE, "%", "_"):
+        part = part.replace(character, _ESCAPE + character)
+    values = dict(zip(("first", "second", "third"), place, strict=True))
+    direction = "DESC" if page.descending else "ASC"
+    order = ", ".join(f"{column} {direction}" for column in columns.split(", "))
+    listed = [column for column in _COLUMNS if column != "statistics"]
+    with db.lenient_text():
+        rows = db.execute(
+            f"SELECT {', '.join(listed)} FROM datasets WHERE {' AND '.join(conditions)}"
+            f" ORDER BY {order} LIMIT {page.limit:d}",
+            values | {"part": f"%{part}%"},
+        )
+        return readable(
+            ({**dict(zip(listed, row, strict=True)), "statistics": "[]"} for row in rows),
             dataset_of,
             lambda row: f"the dataset {row['name']} (version {row['hash']})",
         )

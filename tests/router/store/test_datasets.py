@@ -7,7 +7,7 @@ import pytest
 
 from evaluators.data.columns import Column
 from providers.errors import NotFoundError
-from router.store.datasets import DatasetRow
+from router.store.datasets import DatasetPage, DatasetRow
 
 
 async def test_datasets_are_registered_once_per_content(store):
@@ -54,3 +54,42 @@ async def test_deleting_a_dataset_tells_whether_its_content_is_needed_still(stor
         await store.delete_dataset("d", "h1")
     assert not await store.delete_dataset("e", "h1")
     assert await store.datasets() == []
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("order", ["created", "name"])
+async def test_datasets_are_listed_a_page_at_a_time(store, order, descending):
+    statistics = (Column(name="a", kinds={}, missing=0, blank=0, distinct=0),)
+    rows = [
+        DatasetRow(
+            name=name,
+            hash=f"h{n}",
+            path="p",
+            format="csv",
+            rows=1,
+            columns=(),
+            created_at=float(n // 2),
+            statistics=statistics,
+        )
+        for n, name in enumerate(["b", "A_1", "a", "b", "A_2", "a"])
+    ]
+    for row in rows:
+        await store.add_dataset(row)
+    listed, after = [], None
+    while True:
+        page = DatasetPage(order=order, descending=descending, after=after, limit=2)
+        found = await store.dataset_page(page)
+        listed += found
+        if len(found) < 2:
+            break
+        after = found[-1].name, found[-1].hash
+    key = {
+        "created": lambda row: (row.created_at, row.name, row.hash),
+        "name": lambda row: (row.name, row.created_at, row.hash),
+    }[order]
+    plain = [msgspec.structs.replace(row, statistics=()) for row in rows]
+    assert listed == sorted(plain, key=key, reverse=descending)
+    of_part = await store.dataset_page(DatasetPage(part="a_", order="name", descending=False))
+    assert [row.name for row in of_part] == ["A_1", "A_2"]
+    with pytest.raises(NotFoundError):
+        await store.dataset_page(DatasetPage(after=("b", "gone")))

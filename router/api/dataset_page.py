@@ -1,0 +1,173 @@
+"""The page of one version of a dataset: its rows, columns, other versions and runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from litestar import Request, Response
+from litestar.params import FromPath, FromQuery, QueryParameter
+
+from providers.errors import EvalrouterError, RunDocumentError
+from router.api.access import Caller, InjectedCaller
+from router.api.datasets import find_version
+from router.api.datasets_page import MAX_COLUMNS, version_path
+from router.api.injection import Injected
+from router.api.page_layout import action, done, page, rendered
+from router.api.paging import MAX_OFFSET
+from router.api.sign_in import read_fields
+from router.config.documents import Document, convert
+from router.datasets.differences import MAX_COMPARED, MAX_EXAMPLES
+from router.datasets.registry import SHOWN_HASH, check_dataset_name
+from router.evals.labelling import LabelRequest, begin, finish
+from router.services import Services
+from router.store.datasets import DatasetRow
+from router.store.runs import ENDED, Run, RunFilter
+
+ROWS = 20
+_LONGEST = 300  # characters of a text
+_SHOWN_VERSIONS = 50
+_SHOWN_RUNS = 20
+_NO_LABEL = {"route": "", "prompt": "", "limit": "", "overwrite": ""}
+
+
+@page("/pages/datasets/{name:str}")
+async def dataset_page(
+    *,
+    services: Injected,
+    caller: InjectedCaller,
+    name: FromPath[str],
+    after: Annotated[int, QueryParameter(ge=0, le=MAX_OFFSET)] = 0,
+    compare: FromQuery[str] = "",
+) -> Response[str]:
+    """Show a version (`name`, or `name@hash`).
+
+    Its rows begin after the number `after`; `compare` is the hash of the version that it is
+    compared with.
+    """
+    row = await find_version(services, caller, name)
+    return await _page(services, caller, row, after=after, compare=compare)
+
+
+async def _page(
+    services: Services,
+    caller: Caller,
+    row: DatasetRow,
+    *,
+    after: int = 0,
+    compare: str = "",
+    typed: Mapping[str, str] = _NO_LABEL,
+    error: EvalrouterError | None = None,
+) -> Response[str]:
+    other = None if not compare else await find_version(services, caller, f"{row.name}@{compare}")
+    older, newer = (
+        (row, None) if other is None else sorted((row, other), key=lambda each: each.created_at)
+    )
+    rows = None
+    unreadable = ""
+    try:
+        rows = await services.datasets.rows(row, after=after, limit=ROWS, longest=_LONGEST)
+        found = None if newer is None else await services.datasets.differences(older, newer)
+    except EvalrouterError as wrong:
+        # Its file is gone, or cannot be read; all else of the version is still known.
+        unreadable, found = wrong.message, None
+    runs = await services.store.runs(
+        RunFilter(dataset_hash=row.hash, key_id=caller.only), limit=_SHOWN_RUNS
+    )
+    return await rendered(
+        "dataset.html",
+        caller,
+        title=f"{row.name}@{row.hash[:SHOWN_HASH]}",
+        current="/datasets",
+        row=row,
+        path=version_path(row),
+        rows=rows,
+        after=after,
+        unreadable=unreadable,
+        versions=[each for each in await _versions(services, row) if each.hash != row.hash],
+        compared=found,
+        older=older,
+        newer=newer,
+        max_compared=MAX_COMPARED,
+        max_examples=MAX_EXAMPLES,
+        max_columns=MAX_COLUMNS,
+        longest=_LONGEST,
+        runs=[(run, _labels(run)) for run in runs],
+        shown_runs=_SHOWN_RUNS,
+        may_run=caller.reach_of("POST /eval") != "no",
+        may_change=caller.reach_of("POST /datasets") != "no",
+        typed=typed,
+        error=error,
+    )
+
+
+async def _versions(services: Services, row: DatasetRow) -> list[DatasetRow]:
+    """Return the newest versions of a name, without their statistics."""
+    versions = await services.store.datasets(row.name)
+    return versions[:_SHOWN_VERSIONS]
+
+
+def _labels(run: Run) -> bool:
+    """Return whether a run's answers can become references: it has one for each sample."""
+    document = run.document
+    return (
+        run.state in ENDED
+        and not document.get("metrics")
+        and len(document.get("routes") or ()) == 1
+        and document.get("repeats", 1) == 1
+    )
+
+
+@action("/pages/datasets/{name:str}/delete")
+async def delete_version(services: Injected, name: FromPath[str]) -> Response[Any]:
+    """Delete a version, and lead to the list."""
+    await services.datasets.delete(name)
+    return done("/datasets")
+
+
+@action("/pages/datasets/{name:str}/label")
+async def begin_labels(
+    services: Injected, caller: InjectedCaller, request: Request[Any, Any, Any], name: FromPath[str]
+) -> Response[Any]:
+    """Begin a run whose answers are to be the references, and lead to it."""
+    fields = {**_NO_LABEL, **await read_fields(request)}
+    row = await find_version(services, caller, name)
+    data: dict[str, Any] = {
+        "route": fields["route"].strip(),
+        "dataset": f"{row.name}@{row.hash[:SHOWN_HASH]}",
+        "overwrite": bool(fields["overwrite"]),
+    }
+    if fields["prompt"].strip():
+        data["prompt"] = fields["prompt"]
+    try:
+        if limit := fields["limit"].strip():
+            if not limit.isdecimal():
+                raise RunDocumentError("limit: not a number of rows", param="limit")
+            data["limit"] = int(limit)
+        written = convert(Document(data, "", {}), LabelRequest, error=RunDocumentError)
+        roots = services.config.evaluation.roots
+        run = await begin(services.runs, written, base=Path(), runner="server", within=roots)
+    except EvalrouterError as error:
+        response = await _page(services, caller, row, typed=fields, error=error)
+        response.status_code = error.status
+        return response
+    return done(f"/runs/{run.id}")
+
+
+@action("/pages/datasets/{name:str}/labelled")
+async def register_labels(
+    services: Injected, caller: InjectedCaller, request: Request[Any, Any, Any], name: FromPath[str]
+) -> Response[Any]:
+    """Store a version that has a run's answers as its references, and lead to it."""
+    fields = {"run": "", **await read_fields(request)}
+    row = await find_version(services, caller, name)
+    try:
+        check_dataset_name(row.name)
+        run = await services.runs.find(fields["run"])
+        labelled = await finish(services.store, services.datasets, run, name=row.name)
+    except EvalrouterError as error:
+        response = await _page(services, caller, row, error=error)
+        response.status_code = error.status
+        return response
+    return done(version_path(labelled))

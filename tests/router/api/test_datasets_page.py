@@ -242,7 +242,7 @@ def test_a_dataset_of_requests_is_made_without_the_script(url):
     form = url.get("/from-traffic?route=r&name=live")
     check_policy(form)
     assert 'value="live"' in form.text
-    while url.get("/traffic/totals").json()["data"] == []:
+    while url.get("/traffic/totals", headers={"accept": "*/*"}).json()["data"] == []:
         pass
     refused = url.post("/pages/from-traffic", data={"name": "live", "route": "r", "where": "x ="})
     assert refused.status_code == 400

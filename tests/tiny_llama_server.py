@@ -1,17 +1,27 @@
-"""llama.cpp's own server in this process, for a model of `tiny_gguf.py`."""
+"""llama.cpp's own server in a process of its own, for a model of `tiny_gguf.py`."""
 
-import xllamacpp
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+from providers.local_servers import xllamacpp_server
+
+SERVER = Path(xllamacpp_server.__file__)
 
 
+@contextmanager
 def llama_server(model, *, key=""):
-    params = xllamacpp.CommonParams()
-    params.model.path = str(model)
-    params.model_alias = ["tiny"]
-    params.hostnames = ["127.0.0.1"]
-    params.port = 0
-    params.n_ctx = 256
-    params.warmup = False
-    params.endpoint_props = True
-    if key:
-        params.api_keys = [key]
-    return xllamacpp.Server(params)
+    """A server of one model, `tiny`; yields its address without a path.
+
+    Not in this process, where the library's destructor may wait for its threads for ever.
+    """
+    options = ["-m", model, "-a", "tiny", "--port", "0", "-c", "256", "--no-warmup"]
+    command = [sys.executable, "-P", SERVER, *options, "--api-key", key]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as server:
+        try:
+            yield server.stdout.readline().split()[-1]
+        finally:
+            server.kill()

@@ -35,16 +35,16 @@ def by_path(**bodies):
 
 
 async def test_llama_cpp_is_known_by_its_answers_wherever_it_listens(model):
-    server = llama_server(model)
-    [local] = await discover({"ollama": port_of(server.listening_address)})
+    with llama_server(model) as address:
+        [local] = await discover({"ollama": port_of(address)})
     assert (local.name, local.kind, local.models) == ("llamafile", "llamafile", ("tiny",))
-    assert local.base_url == f"{server.listening_address}/v1"
+    assert local.base_url == f"{address}/v1"
     assert not local.needs_key
 
 
 async def test_a_server_with_a_key_is_of_the_ports_usual_kind_and_needs_the_key(model):
-    server = llama_server(model, key="sk-1")
-    [local] = await discover({"llamafile": port_of(server.listening_address)})
+    with llama_server(model, key="sk-1") as address:
+        [local] = await discover({"llamafile": port_of(address)})
     assert (local.kind, local.models, local.needs_key) == ("llamafile", (), True)
 
 

@@ -95,9 +95,8 @@ def test_a_config_that_is_no_config_is_a_failure(text):
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory):
     model = tiny_gguf.write(tmp_path_factory.mktemp("gguf") / "tiny.gguf")
-    server = llama_server(model, key="sk-right")
-    yield f"{server.listening_address}/v1"
-    del server
+    with llama_server(model, key="sk-right") as address:
+        yield f"{address}/v1"
 
 
 LLAMA = 'providers: {{laptop: {{kind: llamafile, base_url: "{0}", api_key: "${{LLAMA_KEY:-}}"}}}}'

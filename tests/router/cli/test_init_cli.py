@@ -5,9 +5,9 @@ import stat
 
 import pytest
 import tiny_gguf
-import xllamacpp
 from click.testing import CliRunner
 from raw_host import READ, answer, raw_host
+from tiny_llama_server import llama_server
 
 from providers.compatible import CompatibleConfig
 from providers.local_servers.discovery import LocalServer
@@ -67,17 +67,11 @@ def test_a_key_that_cannot_be_sent_leaves_no_file(tmp_path):
 
 
 def test_a_llama_cpp_server_becomes_a_provider_and_answers(tmp_path):
-    params = xllamacpp.CommonParams()
-    params.model.path = str(tiny_gguf.write(tmp_path / "tiny.gguf"))
-    params.model_alias = ["tiny"]
-    params.hostnames = ["127.0.0.1"]
-    params.port = 0
-    params.n_ctx = 256
-    params.warmup = False
-    server = xllamacpp.Server(params)
+    model = tiny_gguf.write(tmp_path / "tiny.gguf")
     path = tmp_path / "c.yaml"
-    port = server.listening_address.rpartition(":")[2]
-    done = init("--output", path, "--ports", f"llamafile={port}", "--json")
+    with llama_server(model) as address:
+        port = address.rpartition(":")[2]
+        done = init("--output", path, "--ports", f"llamafile={port}", "--json")
     told = json.loads(done.stdout)
     assert told["model"] == "llamafile/tiny"
     assert told["servers"][0]["models"] == ["tiny"]

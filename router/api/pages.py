@@ -18,6 +18,7 @@ from router.api.injection import Injected
 from router.api.live import InjectedLiveParts
 from router.api.page_layout import page, part, rendered, utc
 from router.api.page_tables import Export, TableColumn, TableView, table_response
+from router.api.route_sections import sections_of
 from router.services import Services
 from router.store.experiments import Experiment
 from router.store.review import ReviewFilter
@@ -189,6 +190,7 @@ async def route_list(
         view,
         (row._asdict() for row in view.page_of(rows, _name)),
         q=q,
+        sections=sections_of(caller),
         providers=list(services.config.providers),
     )
 

@@ -213,6 +213,7 @@ async def read_choices(
     values: Mapping[str, float],
     *,
     max_requests: int = MAX_REQUESTS,
+    newest: int | None = None,
 ) -> RecordedChoices:
     """Read requests, a page at a time, beside the event loop.
 
@@ -222,6 +223,7 @@ async def read_choices(
         policy: whose rules tell contexts apart.
         values: the value of requests by their record's ids.
         max_requests: how many are taken at a time; of more, those of a part of the users.
+        newest: how many are read, of the newest; None for all. Pages are read whole.
     """
     collector = _Collector(policy, max_requests)
     before: int | None = None
@@ -235,6 +237,8 @@ async def read_choices(
                 async for batch in recorded.with_bodies(some):
                     texts |= await asyncio.to_thread(_texts, batch, language=policy.reads_language)
         await asyncio.to_thread(collector.add, rows, values, texts)
+        if newest is not None and collector.records >= newest:
+            break
     return await asyncio.to_thread(collector.choices)
 
 
@@ -245,7 +249,7 @@ class _Collector:
         self._policy = policy
         self._max_requests = max_requests
         self._excluded: Counter[str] = Counter()
-        self._records = 0
+        self.records = 0
         self._earliest: float | None = None
         self._limit = 2**64
         self._units = array("Q")
@@ -270,7 +274,7 @@ class _Collector:
             self._keep(np.array(self._units, dtype=np.uint64) < self._limit)
 
     def _add(self, row: TrafficRow, value: float, text: RequestText | None) -> None:
-        self._records += 1
+        self.records += 1
         if self._earliest is None or row.at < self._earliest:
             self._earliest = row.at
         reason = _reason(row)
@@ -328,7 +332,7 @@ class _Collector:
             tuple(self._chances),
             tuple(rule for rule, _, _ in self._known_contexts),
             self._excluded,
-            self._records,
+            self.records,
             self._limit / 2**64,
             self._earliest,
         )

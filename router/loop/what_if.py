@@ -199,8 +199,12 @@ class WhatIfs:
         finally:
             self._under_way -= 1
 
-    async def estimate(self, request: WhatIfRequest) -> WhatIf:
+    async def estimate(self, request: WhatIfRequest, *, newest: int | None = None) -> WhatIf:
         """Estimate what a policy would have brought.
+
+        Args:
+            request: which policy, and by which requests.
+            newest: of these, so many are read, the newest; None for all.
 
         Raises:
             RequestError: something in the request is wrong.
@@ -228,13 +232,18 @@ class WhatIfs:
         value = request.value or request.policy.value
         check_name(value or "none", "value")
 
-        async def read() -> WhatIf:
+        async def report() -> WhatIf:
             outcomes = await self.outcomes(value, matching)
-            choices = await read_choices(self.recorded, matching, policy, outcomes.values)
+            choices = await read_choices(
+                self.recorded, matching, policy, outcomes.values, newest=newest
+            )
             _check_known(policy, choices, route)
-            return await asyncio.to_thread(self._report, value, matching, policy, outcomes, choices)
+            read = matching
+            if newest is not None and choices.records >= newest:
+                read = msgspec.structs.replace(matching, since=choices.earliest)
+            return await asyncio.to_thread(self._report, value, read, policy, outcomes, choices)
 
-        return await self.alone(read)
+        return await self.alone(report)
 
     def route(self, name: str) -> Route:
         """Return a route. Raises NotFoundError."""

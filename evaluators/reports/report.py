@@ -328,6 +328,13 @@ def dollars(amount: float, *, estimated: bool = False) -> str:
     return f"{sign}{amount:.{1 - math.floor(math.log10(amount))}f}"
 
 
+def cost_text(cost: CostSummary) -> str:
+    """Format what answers cost: at least what is known of it, where not all is."""
+    if cost.total_usd is not None:
+        return dollars(cost.total_usd, estimated=bool(cost.estimated))
+    return f"≥ {dollars(cost.known_usd)}" if cost.known_usd else "unknown"
+
+
 def _confusion(output: Output, scores: SampleScores) -> Confusion:
     sums = scores.statistics[scores.present].sum(axis=0)
     rows = sums.reshape(-1, len(output.confusion))

@@ -26,7 +26,7 @@ from evaluators.reports.cells import (
     verdict_of,
     verdict_words,
 )
-from evaluators.reports.report import Report, RouteReport, dollars
+from evaluators.reports.report import Report, RouteReport, cost_text
 from evaluators.reports.scores import OutputInfo, RouteScore, decimals
 from evaluators.stats.comparison import Comparison, Verdict
 
@@ -188,7 +188,7 @@ def _taken(report: Report) -> Iterable[RenderableType]:
             *([f"{route.cached:,}"] if any_cached else []),
             _times(route),
             _tokens(route),
-            _cost(route),
+            cost_text(route.cost),
         )
     yield table
     for route in report.routes:
@@ -222,12 +222,6 @@ def _tokens(route: RouteReport) -> str:
         return ABSENT
     sign = "≥ " if route.tokens.unknown else "≈ " if route.tokens.estimated else ""
     return f"{sign}{route.tokens.prompt:,} / {route.tokens.completion:,}"
-
-
-def _cost(route: RouteReport) -> str:
-    if route.cost.total_usd is not None:
-        return dollars(route.cost.total_usd, estimated=bool(route.cost.estimated))
-    return f"≥ {dollars(route.cost.known_usd)}" if route.cost.known_usd else "unknown"
 
 
 def _differences(report: Report, width: int) -> Iterable[RenderableType]:

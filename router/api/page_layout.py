@@ -29,6 +29,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.response import Redirect
 
 from evaluators.reports.cells import verdict_words
+from evaluators.reports.report import dollars
 from evaluators.stats.comparison import Comparison
 from providers.errors import EvalrouterError
 from router.api.access import Caller
@@ -225,6 +226,8 @@ def _templates() -> Environment:
         auto_reload=False,
     )
     templates.filters |= {"as_json": as_json, "bytes": size, "number": number, "utc": utc}
+    templates.filters["clock"] = clock
+    templates.filters["dollars"] = dollars
     templates.globals |= {
         "release": version_of("evalrouter"),
         "static": _static,
@@ -263,6 +266,11 @@ def utc(seconds: float, *, precise: bool = False) -> str:
     """Return a moment as pages show it, to the minute, or to the second."""
     form = "%Y-%m-%d %H:%M:%S" if precise else "%Y-%m-%d %H:%M"
     return datetime.fromtimestamp(seconds, UTC).strftime(form)
+
+
+def clock(seconds: float) -> str:
+    """Return a moment as logs show it, to the second."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _verdict_class(comparison: Comparison | None) -> str:

@@ -183,6 +183,11 @@ def metrics_of_lines(text: str) -> list[Any]:
     return [parse_yaml(line, "metrics", error=RunDocumentError).data for line in _lines(text)]
 
 
+def numbers_of(fields: Mapping[str, str], names: Iterable[str]) -> dict[str, Any]:
+    """Return the fields that something was typed into, as `_number` reads it."""
+    return {name: _number(fields[name]) for name in names if fields.get(name, "").strip()}
+
+
 def _lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 

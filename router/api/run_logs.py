@@ -53,11 +53,11 @@ async def list_log(  # noqa: PLR0917 - Litestar passes query parameters by name
         events = _events(services, followers, run.id, known if after is None else after)
         stream: Any = ServerSentEvent(events)
         return cast("Response[LogPage]", stream)
-    lines = await _lines(services, run.id, after or 0, limit)
+    lines = await masked_lines(services, run.id, after or 0, limit)
     return Response(LogPage(lines, lines[-1].number if len(lines) == limit else None))
 
 
-async def _lines(services: Services, run_id: str, after: int, limit: int) -> list[LogLine]:
+async def masked_lines(services: Services, run_id: str, after: int, limit: int) -> list[LogLine]:
     """Return lines without the config's secrets, which an error of a run may have in it."""
     lines = await services.store.run_log(run_id, limit=limit, after=after)
     mask = services.masks.mask_text
@@ -70,7 +70,7 @@ async def _events(
     async with followers.follow(run_id) as snapshots:
         async for snapshot in snapshots:
             while after < snapshot.logged:
-                lines = await _lines(services, run_id, after, _PAGE)
+                lines = await masked_lines(services, run_id, after, _PAGE)
                 if not lines:
                     break
                 for line in lines:

@@ -10,26 +10,31 @@ import math
 from collections.abc import Iterable, Mapping
 from contextlib import aclosing
 from importlib.util import find_spec
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
-from litestar import Response
+from litestar import Response, get
 from litestar.params import FromPath, FromQuery
+from litestar.response import ServerSentEvent
 
 from evaluators.reports.cells import ABSENT, difference, outcomes, p_value, plural
 from evaluators.reports.gates import GateResult
-from evaluators.reports.report import Report, RouteReport, dollars
+from evaluators.reports.report import CostSummary, Report, RouteReport, cost_text
 from evaluators.reports.scores import OutputInfo, RouteScore, decimals, three_digits
 from evaluators.stats.comparison import Comparison
 from evaluators.stats.intervals import wilson
 from evaluators.text.answers import SHORTFALLS
 from providers.errors import RequestError
-from router.api.access import InjectedCaller
+from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
-from router.api.page_layout import page, rendered
+from router.api.live import InjectedLiveParts
+from router.api.page_layout import page, part, rendered
+from router.api.run_logs import masked_lines
 from router.evals.results import Outcome
 from router.evals.stored_runs import stored_document
+from router.services import Services
 from router.store.protocol import Store
-from router.store.runs import Run
+from router.store.runs import STOPPED, Run
 from router.web.plots.distributions import histograms
 from router.web.plots.figure import Plot
 from router.web.plots.forest import difference_forest, score_forest
@@ -38,6 +43,8 @@ from router.web.plots.frontier import run_frontier
 # Answers that the distributions are read from: without a request for them, and at most.
 READ_UNREQUESTED = 2_000
 MAX_READ = 20_000
+# Of the log, the newest.
+_LINES = 8
 
 
 class VerdictCount(NamedTuple):
@@ -100,6 +107,23 @@ _MEANINGS = {
 }
 
 
+class Typed(NamedTuple):
+    """What was typed into a form of the page that could not be obeyed.
+
+    Attributes:
+        action: the form: `resume`, `rescore`, `extend`, ...; "" for none.
+        fields: its fields.
+        error: what is wrong.
+    """
+
+    action: str = ""
+    fields: Mapping[str, str] = {}
+    error: str = ""
+
+
+NOTHING_TYPED = Typed()
+
+
 @page("/runs/{run_id:str}")
 async def run_page(
     *,
@@ -114,21 +138,44 @@ async def run_page(
     `output` is the score that is plotted; without it, the primary one. `distribution` reads the
     scores of a run that has many.
     """
+    shown = Shown(output, distribution)
+    return await run_view(services, caller, run_id, shown)
+
+
+class Shown(NamedTuple):
+    """What of a run its page shows; see `run_page`."""
+
+    output: str = ""
+    distribution: bool = False
+
+
+async def run_view(
+    services: Services,
+    caller: Caller,
+    run_id: str,
+    shown: Shown = Shown(),  # noqa: B008 - it never changes
+    typed: Typed = NOTHING_TYPED,
+) -> Response[str]:
+    """Return the page of a run, with what was typed into one of its forms."""
     outcome = await services.runs.outcome(run_id)
     run, report = outcome.run, outcome.report
-    info = _chosen(outcome, output)
+    info = _chosen(outcome, shown.output)
     spread: Distribution | None = None
-    if info is not None and not info.corpus and (distribution or run.cells <= READ_UNREQUESTED):
+    may_read = shown.distribution or run.cells <= READ_UNREQUESTED
+    if info is not None and not info.corpus and may_read:
         spread = await read_distribution(services.store, run, info.name)
     plots = await asyncio.to_thread(_plots, report, info, spread)
     compared = [] if info is None else _compared(report, info.name)
+    address = {key: value for key, value in shown._asdict().items() if value}
     return await rendered(
         "run.html",
         caller,
         title=run.name,
         current="/runs",
-        run=run,
-        under_way=run.state in {"queued", "running", "paused"},
+        **await progress_values(services, caller, run),
+        is_live=False,
+        typed=typed,
+        address=f"/runs/{run.id}?{urlencode(address)}",
         report=report,
         chosen=info,
         answered=sum(route.answered for route in report.routes),
@@ -145,6 +192,10 @@ async def run_page(
         infos={each.name: each for each in report.outputs},
         gates=[(gate, _gate_value(gate, report)) for gate in outcome.gates],
         failures=list(_failures(report.routes)),
+        judges=outcome.judges,
+        embeddings=outcome.embeddings,
+        hardware=outcome.hardware,
+        between_repeats=_between_repeats(report.routes),
         score_text=score_text,
         difference=difference,
         outcomes=outcomes,
@@ -153,6 +204,40 @@ async def run_page(
         cost_of=_cost,
         seconds=_seconds,
     )
+
+
+async def progress_values(services: Services, caller: Caller, run: Run) -> dict[str, Any]:
+    """Return what the part of the page shows that is live: how far the run is, and its log."""
+    progress, last = await asyncio.gather(
+        services.store.progress(run.id), services.store.last_logged(run.id)
+    )
+    lines = await masked_lines(services, run.id, max(0, last - _LINES), _LINES)
+    return {
+        "run": run,
+        "progress": progress,
+        "lines": lines,
+        "is_under_way": run.state not in STOPPED,
+        "may_change": caller.reach_of("POST /eval/{run_id}/pause") != "no",
+        "may_start": caller.reach_of("POST /eval") != "no",
+    }
+
+
+@get("/pages/live/runs/{run_id:str}", include_in_schema=False)
+async def run_part(
+    services: Injected,
+    caller: InjectedCaller,
+    parts: InjectedLiveParts,
+    run_id: FromPath[str],
+) -> ServerSentEvent:
+    """Send how far a run is, and the end of its log, whenever that changes."""
+    found = await services.runs.find(run_id)
+
+    async def make() -> str:
+        run = await services.runs.find(found.id)
+        values = await progress_values(services, caller, run)
+        return await part("run_part.html", **values, is_live=True)
+
+    return parts.stream(("run", caller.audience, found.id), make)
 
 
 def _chosen(outcome: Outcome, name: str) -> OutputInfo | None:
@@ -293,8 +378,27 @@ def _cost(routes: Iterable[RouteReport]) -> str:
     """Return what routes cost together."""
     costs = [route.cost for route in routes]
     known = sum(cost.known_usd for cost in costs)
-    text = dollars(known, estimated=any(cost.estimated for cost in costs))
-    return f"{text} or more" if any(cost.total_usd is None for cost in costs) else text
+    return cost_text(
+        CostSummary(
+            total_usd=None if any(cost.total_usd is None for cost in costs) else known,
+            known_usd=known,
+            unknown=sum(cost.unknown for cost in costs),
+            estimated=sum(cost.estimated for cost in costs),
+        )
+    )
+
+
+def _between_repeats(routes: Iterable[RouteReport]) -> dict[str, list[str]]:
+    """Return by route how much of each score's variance is between repeats of one sample."""
+    shares = {
+        route.route: [
+            f"{score.output} {score.variance.share_of_repeats:.0%}"
+            for score in route.scores
+            if score.variance is not None and score.variance.share_of_repeats is not None
+        ]
+        for route in routes
+    }
+    return {route: texts for route, texts in shares.items() if texts}
 
 
 def _seconds(value: float | None) -> str:

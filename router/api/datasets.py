@@ -283,12 +283,7 @@ async def make_from_traffic(
     keys of the role admin. Closing the connection stops the work.
     """
     selection = await body_as(request, TrafficSelection)
-    plan = prepare(
-        selection,
-        now=time.time(),
-        may_unmask=caller.key is None or caller.key.role == "admin",
-        only=caller.only,
-    )
+    plan = traffic_plan(selection, caller, now=time.time())
     services.traffic_datasets.check_room()
     made = _made(services, plan, caller.only)
     # What is wrong at once is an error of the usual form, which can only be sent before an event.
@@ -301,6 +296,16 @@ async def make_from_traffic(
                 yield event
 
     return ServerSentEvent(events())
+
+
+def may_unmask(caller: Caller) -> bool:
+    """Return whether a caller may have texts of requests as they are in a dataset."""
+    return caller.key is None or caller.key.role == "admin"
+
+
+def traffic_plan(selection: TrafficSelection, caller: Caller, *, now: float) -> TrafficDatasetPlan:
+    """Check a selection of a caller, as `prepare` does."""
+    return prepare(selection, now=now, may_unmask=may_unmask(caller), only=caller.only)
 
 
 async def _made(

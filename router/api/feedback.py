@@ -116,14 +116,14 @@ async def give_feedback(
     document = await _document(request)
     if not _is_tensorzero(document):
         draft = convert(document, GivenFeedback, error=RequestError).draft()
-        [stored] = await services.feedback.add([_with_header(draft, request)], _giver(caller))
+        [stored] = await services.feedback.add([_with_header(draft, request)], giver_of(caller))
         return Response(stored.row, status_code=201 if stored.is_new else 200)
     given = convert(document, TensorZeroFeedback, error=RequestError)
     draft = _with_header(given.draft(), request)
     if given.dryrun:
-        feedback_id = await services.feedback.rehearse(draft, _giver(caller))
+        feedback_id = await services.feedback.rehearse(draft, giver_of(caller))
     else:
-        [stored] = await services.feedback.add([draft], _giver(caller))
+        [stored] = await services.feedback.add([draft], giver_of(caller))
         feedback_id = stored.row.id
     return Response(TensorZeroAnswer(feedback_id), status_code=200)
 
@@ -179,7 +179,7 @@ async def list_feedback(  # noqa: PLR0917 - Litestar passes query parameters by 
     first, last = period(since, until, time.time())
     record_id = None
     if request_id is not None:
-        record_id = await services.feedback.record_id(request_id, _giver(caller))
+        record_id = await services.feedback.record_id(request_id, giver_of(caller))
     matching = FeedbackFilter(
         key_id=own_key(caller, key),
         user=None if user is None else stored_name(user),
@@ -239,7 +239,7 @@ async def give_portkey_feedback(
     drafts = [convert(item, PortkeyFeedback, error=RequestError).draft() for item in documents]
     if len(drafts) == 1:
         drafts = [_with_header(drafts[0], request)]
-    stored = await services.feedback.add(drafts, _giver(caller))
+    stored = await services.feedback.add(drafts, giver_of(caller))
     return _portkey_answer([result.row for result in stored])
 
 
@@ -251,7 +251,7 @@ async def change_portkey_feedback(
     change = convert(await _document(request), PortkeyChange, error=RequestError)
     row = await services.feedback.change(
         feedback_id,
-        _giver(caller),
+        giver_of(caller),
         value=None if change.value is None else portkey_value(change.value),
         weight=change.weight,
         metadata=change.metadata,
@@ -265,7 +265,7 @@ async def give_langfuse_score(
 ) -> LangfuseAnswer:
     """Store a score in Langfuse's form; one with the same `id` replaces it."""
     score = convert(await _document(request), LangfuseScore, error=RequestError)
-    [stored] = await services.feedback.add([score.draft()], _giver(caller))
+    [stored] = await services.feedback.add([score.draft()], giver_of(caller))
     return LangfuseAnswer(score.id or stored.row.id)
 
 
@@ -287,7 +287,7 @@ async def take_langfuse_batch(
     for event in events:
         name = str(event.get("id", ""))[:MAX_NAME_BYTES]
         try:
-            await services.feedback.add([score_of(event)], _giver(caller), waits=waits)
+            await services.feedback.add([score_of(event)], giver_of(caller), waits=waits)
         except RequestError as error:
             # What has not come meanwhile does not come for the next one either.
             waits = waits and not isinstance(error, NotFoundError)
@@ -297,7 +297,8 @@ async def take_langfuse_batch(
     return answer
 
 
-def _giver(caller: Caller) -> Giver:
+def giver_of(caller: Caller) -> Giver:
+    """Return whose feedback a caller gives, lists or deletes."""
     return Giver(caller.key_id, caller.only)
 
 

@@ -8,11 +8,11 @@ from typing import Any, Literal, get_args
 from litestar import Response
 from litestar.params import FromQuery
 
-from providers.errors import EvalrouterError, RequestError
+from providers.errors import EvalrouterError
 from router.api.access import InjectedCaller
 from router.api.injection import Injected
 from router.api.page_layout import page, utc
-from router.api.page_tables import Export, TableColumn, TableView, table_response
+from router.api.page_tables import Export, TableColumn, TableView, row_number, table_response
 from router.gateway.key_administration import find_key
 from router.loop.moments import period
 from router.loop.recorded_conversations import text_of
@@ -61,8 +61,6 @@ async def feedback_list(
         "sees_keys": caller.only is None,
     }
     try:
-        if after and not (after.isascii() and after.isdigit() and len(after) < 16):
-            raise RequestError("after is the number of feedback.", param="after")
         first, _ = period(since or None, None, time.time())
         key_id = (await find_key(services.store, key)).id if key else None
         matching = FeedbackFilter(
@@ -74,7 +72,7 @@ async def feedback_list(
             since=first,
         )
         rows = await services.store.feedback(
-            matching, limit=view.size + 1, before=int(after) if after else None
+            matching, limit=view.size + 1, before=row_number(after) if after else None
         )
     except EvalrouterError as error:
         if view.is_export:

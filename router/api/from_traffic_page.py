@@ -15,12 +15,13 @@ from litestar.params import FromQuery
 
 from providers.errors import EvalrouterError, RequestError
 from router.api.access import Caller, InjectedCaller
+from router.api.datasets import may_unmask, traffic_plan
 from router.api.datasets_page import version_path
 from router.api.injection import Injected
 from router.api.page_layout import action, done, page, rendered
 from router.api.sign_in import read_fields
 from router.config.documents import Document, convert
-from router.loop.traffic_dataset import MAX_ROWS, STRATA, TrafficSelection, prepare
+from router.loop.traffic_dataset import MAX_ROWS, STRATA, TrafficSelection
 
 _EMPTY = {
     "name": "",
@@ -61,7 +62,7 @@ async def _page(
         title="A dataset of recorded requests",
         current="/datasets",
         may_make=caller.reach_of("POST /datasets/from-traffic") != "no",
-        may_unmask=_may_unmask(caller),
+        may_unmask=may_unmask(caller),
         may_review=caller.reach_of("POST /datasets/from-traffic") == "all",
         # Which routes there are is not for clients to know.
         routes=list(routes) if caller.only is None else [],
@@ -72,10 +73,6 @@ async def _page(
     )
 
 
-def _may_unmask(caller: Caller) -> bool:
-    return caller.key is None or caller.key.role == "admin"
-
-
 @action("/pages/from-traffic")
 async def make_dataset(
     services: Injected, caller: InjectedCaller, request: Request[Any, Any, Any]
@@ -83,12 +80,7 @@ async def make_dataset(
     """Make the dataset, and lead to its page, or to the queue where its rows wait for a review."""
     fields = {**_EMPTY, **await read_fields(request)}
     try:
-        plan = prepare(
-            selection_of(fields),
-            now=time.time(),
-            may_unmask=_may_unmask(caller),
-            only=caller.only,
-        )
+        plan = traffic_plan(selection_of(fields), caller, now=time.time())
         made = await services.traffic_datasets.create(
             plan, only=caller.only, progress=lambda _: None
         )

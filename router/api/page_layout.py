@@ -70,6 +70,7 @@ NAVIGATION = (
     NavigationEntry("Experiments", "/experiments", "GET /pages/experiments"),
     NavigationEntry("Datasets", "/datasets", "GET /pages/datasets"),
     NavigationEntry("Traffic", "/traffic", "GET /pages/traffic"),
+    NavigationEntry("Review", "/review", "GET /pages/review"),
     NavigationEntry("Keys", "/keys", "GET /pages/keys"),
 )
 # Before the path of a page that has the path of an operation of the API.

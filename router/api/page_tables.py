@@ -162,6 +162,13 @@ class TableView:
         return self.page(ordered, key)
 
 
+def row_number(after: str) -> int:
+    """Return the number of a row that a page begins after. Raises RequestError."""
+    if not (after.isascii() and after.isdigit() and len(after) < 16):
+        raise RequestError("after is the number of a row of this table.", param="after")
+    return int(after)
+
+
 async def table_response(
     name: str,
     caller: Caller,

@@ -99,6 +99,8 @@ async def read_fields(request: Request[Any, Any, Any]) -> Mapping[str, str]:
 async def read_field_lists(request: Request[Any, Any, Any]) -> Mapping[str, list[str]]:
     """Return the fields of a form that is no upload, with all values of each name.
 
+    Lines end as in other texts, not as browsers send them.
+
     Raises:
         BodyTooLargeError: it has more than 64 KiB.
     """
@@ -111,7 +113,7 @@ async def read_field_lists(request: Request[Any, Any, Any]) -> Mapping[str, list
         for name, value in parse_qsl(
             body.decode("latin-1"), keep_blank_values=True, max_num_fields=_MAX_FIELDS
         ):
-            fields.setdefault(name, []).append(value)
+            fields.setdefault(name, []).append(value.replace("\r\n", "\n"))
     except ValueError:
         raise BodyTooLargeError(
             f"A form of these pages has at most {_MAX_FIELDS} fields."

@@ -273,6 +273,13 @@ async def delete_request(
     The path names its `x-evalrouter-record`, or else the `x-request-id` of requests of `key`, or
     of the caller's key.
     """
+    return await delete_named(services, caller, request_id, key)
+
+
+async def delete_named(
+    services: Services, caller: Caller, request_id: str, key: str | None
+) -> Deletion:
+    """Delete one request as `delete_request` does. Raises NotFoundError."""
     deletion = await services.deletion.delete_named(
         request_id, key_id=key, named_by=caller.key_id if key is None else key
     )

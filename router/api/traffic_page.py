@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import msgspec
@@ -17,12 +17,12 @@ from litestar.params import FromQuery, QueryParameter
 from litestar.response import ServerSentEvent
 
 from evaluators.reports.cells import ABSENT
-from providers.errors import EvalrouterError, RequestError
+from providers.errors import EvalrouterError
 from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
 from router.api.live import InjectedLiveParts
 from router.api.page_layout import page, part, rendered, utc
-from router.api.page_tables import Export, TableColumn, TableView, table_response
+from router.api.page_tables import Export, TableColumn, TableView, row_number, table_response
 from router.api.traffic import traffic_filter, with_feedback
 from router.gateway.key_administration import find_key
 from router.loop.moments import length_of_time, period
@@ -53,7 +53,7 @@ class TrafficQuery(NamedTuple):
     Attributes:
         route, target, user, conversation, status, since, until: as in `GET /traffic`.
         key: the name or the id of a key.
-        klass: `live` or `eval`.
+        traffic_class: `live` or `eval`.
     """
 
     route: str = ""
@@ -62,17 +62,15 @@ class TrafficQuery(NamedTuple):
     user: str = ""
     conversation: str = ""
     status: str = ""
-    klass: str = ""
+    traffic_class: str = ""
     since: str = ""
     until: str = ""
 
     def parameters(self) -> dict[str, str]:
         """Return what an address says of it."""
-        given = {("class" if name == "klass" else name): value for name, value in self._pairs()}
+        given = self._asdict()
+        given["class"] = given.pop("traffic_class")
         return {name: value for name, value in given.items() if value}
-
-    def _pairs(self) -> Iterator[tuple[str, str]]:
-        yield from zip(self._fields, self, strict=True)
 
     async def key_id(self, services: Services) -> str | None:
         """Return the id of the key that it names. Raises NotFoundError."""
@@ -97,7 +95,7 @@ class TrafficQuery(NamedTuple):
             conversation=self.conversation or None,
             rollout=None,
             arm=None,
-            traffic_class=self.klass or None,
+            traffic_class=self.traffic_class or None,
             since=first,
             until=last,
         )
@@ -137,7 +135,7 @@ async def request_list(
     user: FromQuery[str] = "",
     conversation: FromQuery[str] = "",
     status: FromQuery[str] = "",
-    klass: Class = "",
+    traffic_class: Class = "",
     since: FromQuery[str] = "",
     until: FromQuery[str] = "",
     live: FromQuery[bool] = False,
@@ -145,7 +143,9 @@ async def request_list(
     export: FromQuery[Export] = "",
 ) -> Response[Any]:
     """Show requests, newest first; `after` is the number of the last one of the page before."""
-    query = TrafficQuery(route, target, key, user, conversation, status, klass, since, until)
+    query = TrafficQuery(
+        route, target, key, user, conversation, status, traffic_class, since, until
+    )
     filters = query.parameters()
     view = TableView(
         "/traffic",
@@ -168,7 +168,7 @@ async def request_list(
     }
     try:
         matching = query.matching(caller, await query.key_id(services))
-        before = _number(after) if after else None
+        before = row_number(after) if after else None
         size = LIVE_ROWS if shown["live"] else view.size
         rows = await _rows(services, caller, matching, size + 1, before)
     except EvalrouterError as error:
@@ -185,12 +185,6 @@ async def request_list(
     return await table_response(
         "traffic", caller, view, (_cells(services, row) for row in on_page), **shown
     )
-
-
-def _number(after: str) -> int:
-    if not (after.isascii() and after.isdigit() and len(after) < 16):
-        raise RequestError("after is the number of a request.", param="after")
-    return int(after)
 
 
 async def _rows(
@@ -220,12 +214,14 @@ async def live_requests(
     user: FromQuery[str] = "",
     conversation: FromQuery[str] = "",
     status: FromQuery[str] = "",
-    klass: Class = "",
+    traffic_class: Class = "",
     since: FromQuery[str] = "",
     until: FromQuery[str] = "",
 ) -> ServerSentEvent:
     """Send the newest requests of a filter whenever there are others."""
-    query = TrafficQuery(route, target, key, user, conversation, status, klass, since, until)
+    query = TrafficQuery(
+        route, target, key, user, conversation, status, traffic_class, since, until
+    )
     key_id = await query.key_id(services)
     # What is wrong is an error of the usual form, which can only be sent before the first part.
     query.matching(caller, key_id)
@@ -333,12 +329,12 @@ async def request_totals(
     user: FromQuery[str] = "",
     conversation: FromQuery[str] = "",
     status: FromQuery[str] = "",
-    klass: Class = "",
+    traffic_class: Class = "",
     by: FromQuery[Literal["", TotalsBy]] = "",
     since: FromQuery[Period] = "15m",
 ) -> Response[Any]:
     """Show requests over time, and added up in groups; all of the period are read."""
-    query = TrafficQuery(route, target, key, user, conversation, status, klass)
+    query = TrafficQuery(route, target, key, user, conversation, status, traffic_class)
     seconds = length_of_time(since, param="since")
     step = seconds / _PARTS
     end = math.ceil(time.time() / step) * step

@@ -183,9 +183,16 @@ class ReviewStore(Protocol):
         ...
 
     async def review_rows(
-        self, matching: ReviewFilter, *, limit: int, after: int = 0
+        self, matching: ReviewFilter, *, limit: int, after: int = 0, before: int | None = None
     ) -> list[ReviewRow]:
-        """List rows, oldest first; `after` is the number of the previous page's last row."""
+        """List rows, oldest first.
+
+        Args:
+            matching: which rows.
+            limit: how many.
+            after: the number of the previous page's last row.
+            before: the number of the next page's first row, for the last `limit` rows below it.
+        """
         ...
 
     async def count_review_rows(self, matching: ReviewFilter) -> int:

@@ -72,9 +72,11 @@ class SqlReview(SqlPart, ReviewStore):
         return await self._database.read("read the review queue", _similar, dataset, bands)
 
     async def review_rows(
-        self, matching: ReviewFilter, *, limit: int, after: int = 0
+        self, matching: ReviewFilter, *, limit: int, after: int = 0, before: int | None = None
     ) -> list[ReviewRow]:
-        return await self._database.read("list the review queue", _page, matching, limit, after)
+        return await self._database.read(
+            "list the review queue", _page, matching, limit, after, before
+        )
 
     async def count_review_rows(self, matching: ReviewFilter) -> int:
         return await self._database.read("count the review queue", _count, matching)
@@ -179,8 +181,16 @@ def _where(matching: ReviewFilter) -> tuple[str, dict[str, Any]]:
     return " AND ".join(where) or "1 = 1", values
 
 
-def _page(db: Connection, matching: ReviewFilter, limit: int, after: int) -> list[ReviewRow]:
+def _page(
+    db: Connection, matching: ReviewFilter, limit: int, after: int, before: int | None
+) -> list[ReviewRow]:
     where, values = _where(matching)
+    if before is not None:
+        return _rows(
+            db,
+            f"{where} AND number > :after AND number < :before ORDER BY number DESC LIMIT :limit",
+            values | {"after": after, "before": before, "limit": limit},
+        )[::-1]
     return _rows(
         db,
         f"{where} AND number > :after ORDER BY number LIMIT :limit",

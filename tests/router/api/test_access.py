@@ -247,11 +247,14 @@ def test_clients_see_their_own_requests_only(world):
         "PUT /v1/feedback/{feedback_id}",
         "POST /api/public/scores",
         "POST /api/public/ingestion",
-        # Pages; test_traffic_page.py has what a client sees there.
+        # Pages; test_traffic_page.py and test_request_page.py have what a client sees there.
         "GET /pages/traffic",
         "GET /pages/traffic/totals",
         "GET /pages/live/traffic",
         "GET /pages/feedback",
+        "GET /pages/traffic/{request_id}",
+        "GET /pages/traffic/{request_id}/bodies/{name}",
+        "POST /pages/traffic/{request_id}/feedback",
     }
     for name in ("client", "other", "reviewer"):
         for owner, request in world.requests.items():

@@ -49,7 +49,7 @@ def run_id(url):
     return run["id"]
 
 
-LISTS = ("/routes", "/runs", "/experiments", "/datasets", "/traffic", "/feedback")
+LISTS = ("/routes", "/runs", "/experiments", "/datasets", "/traffic", "/feedback", "/review")
 
 
 def test_pages_and_errors_are_sent_with_the_policy(url, run_id):
@@ -89,7 +89,7 @@ def test_programs_get_errors_as_json(url):
 
 
 def test_a_browser_gets_a_page_where_a_program_gets_json(url):
-    for path in ("/routes", "/experiments", "/datasets", "/traffic", "/feedback"):
+    for path in ("/routes", "/experiments", "/datasets", "/traffic", "/feedback", "/review"):
         program, browser = httpx.get(url + path), httpx.get(url + path, headers=BROWSER)
         assert program.json()["object"] == "list"
         assert browser.headers["content-type"] == "text/html; charset=utf-8"

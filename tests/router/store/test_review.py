@@ -79,6 +79,10 @@ async def test_pages_are_in_the_order_of_arrival(store):
     assert await ids(store, route="chat", state="rejected") == []
     page = await store.review_rows(ReviewFilter(), limit=2)
     rest = await store.review_rows(ReviewFilter(), limit=9, after=page[-1].number)
+    every = [*page, *rest]
+    for place, row in enumerate(every):
+        before = await store.review_rows(ReviewFilter(), limit=2, before=row.number)
+        assert before == every[max(0, place - 2) : place]
     assert [row.id for row in (*page, *rest)] == await ids(store)
     assert await store.count_review_rows(ReviewFilter(dataset="reviewed")) == 3
 

@@ -306,7 +306,13 @@ class Completions:
         self, plan: Plan, context: RequestContext, route: Route, chooser: RouteChooser
     ) -> Plan:
         """Return the plan with the target first that a rollout has for this request, if any."""
-        key = unit_key(chooser.sticky, context.user, context.envelope, context.headers)
+        key = unit_key(
+            chooser.sticky,
+            context.user,
+            context.envelope,
+            context.headers,
+            by_whole_message=chooser.by_whole_message,
+        )
         assignment, unit = chooser.choose(route, key or b"request " + context.record_id.encode())
         if assignment is None:
             return plan

@@ -13,6 +13,7 @@ from providers.base import Path
 from providers.errors import RequestError
 from providers.names import MAX_NAME_BYTES, check_name
 from providers.wire import UNREADABLE, Message
+from router.gateway.hooks import UnitKey
 from router.gateway.routing import Needs
 from router.records import key_of_user, stored_name
 
@@ -52,6 +53,14 @@ _decode_envelope = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_text = msgspec.json.Decoder(str).decode
 _decode_messages = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_role = msgspec.json.Decoder(Message).decode
+
+
+class _Turn(msgspec.Struct):
+    role: str
+    content: msgspec.Raw = msgspec.Raw(b"")
+
+
+_decode_turns = msgspec.json.Decoder(list[_Turn]).decode
 _decode_user = msgspec.json.Decoder(str | int | float | None).decode
 _decode_flag = msgspec.json.Decoder(bool | None).decode
 
@@ -174,7 +183,9 @@ def unit_key(
     user: str,
     envelope: Mapping[str, msgspec.Raw],
     headers: Mapping[bytes, bytes],
-) -> bytes | None:
+    *,
+    by_whole_message: bool,
+) -> UnitKey | None:
     """Return what the choice of a rollout sticks to; None for a request without it.
 
     Args:
@@ -182,11 +193,14 @@ def unit_key(
         user: by `user_of`.
         envelope: the request's fields.
         headers: the request's headers, names in lower case.
+        by_whole_message: what a conversation is known by, see RouteChooser.
     """
     if user and sticky in ("", "user"):
         return key_of_user(user)
     if sticky in ("", "conversation"):
-        return _opening(envelope, b"conversation ")
+        if by_whole_message:
+            return _opening(envelope, b"conversation ")
+        return _first_text(envelope)
     if sticky == "user":
         return None
     value = _header(sticky, headers)
@@ -233,6 +247,20 @@ def _opening(envelope: Mapping[str, msgspec.Raw], prefix: bytes = b"") -> bytes 
         for raw in _decode_messages(envelope["messages"]):
             if _decode_role(raw).role not in ("system", "developer"):
                 return prefix + raw
+    except (KeyError, *UNREADABLE):
+        pass
+    return None
+
+
+def _first_text(envelope: Mapping[str, msgspec.Raw]) -> msgspec.Raw | None:
+    """Return the content of the user's first message, as JSON; None without one.
+
+    It is the same in every turn of a conversation, also where assistants begin with a greeting.
+    """
+    try:
+        for turn in _decode_turns(envelope["messages"]):
+            if turn.role == "user":
+                return turn.content or None
     except (KeyError, *UNREADABLE):
         pass
     return None

@@ -682,6 +682,7 @@ class Rollout(TypedDict):
     pause: str
     sampled_candidate: float
     sampled_control: float
+    placement: Literal["message", "checksum"]
 
 
 class AssignedRequests(TypedDict):

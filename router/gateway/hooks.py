@@ -13,6 +13,9 @@ import msgspec
 from router.config.routes import Route
 from router.records import AssignedArm, LearnedChoice, Odds, Record, Target
 
+# What a choice sticks to: a user, a header's value, a conversation's text, or a request alone.
+UnitKey = bytes | msgspec.Raw
+
 # The bits of `Record.hooks`: for the hook of all requests, and for that of rollouts' samples.
 ANY_REQUEST, SAMPLED_REQUEST = 1, 2
 
@@ -52,11 +55,14 @@ class RouteChooser(Protocol):
     Attributes:
         sticky: what the choice sticks to, as in the config's `sticky`; "" for the request's user,
             or else its conversation.
+        by_whole_message: whether a conversation is known by its first message that is not a system
+            message, as JSON; otherwise by the text of its user's first message.
         odds, mixed_odds: the odds of a plan that `mix` was last called with, and those with the
             choice taken into account.
     """
 
     sticky: str
+    by_whole_message: bool
     odds: Odds | None
     mixed_odds: Odds | None
 
@@ -64,7 +70,7 @@ class RouteChooser(Protocol):
         """Set `odds`, and `mixed_odds` accordingly. Most requests of a route have the same."""
         ...
 
-    def choose(self, route: Route, key: bytes) -> tuple[Assignment | None, str]:
+    def choose(self, route: Route, key: UnitKey) -> tuple[Assignment | None, str]:
         """Return the choice for a request, None where the route has none now; and its unit.
 
         The unit is a hash of whom the choice sticks to.

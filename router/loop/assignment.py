@@ -5,13 +5,13 @@
     side = assignments.by_route["summarizer"]      # of routes with a rollout
     side.choose(route, key)                        # Assignment(...)
 
-A user's position is a hash of the rollout and of what names the user, from 0 to 1; positions below
-the candidate's share are the candidate's. So shares are nested: a user who has come to the
-candidate stays there while the share grows, one who has not stays with the control, and each
-rollout draws anew. A request whose user is not known has a position of its own.
+A user's position is a number from 0 to 1, drawn for the rollout and for what names the user
+(`draws.py`); positions below the candidate's share are the candidate's. So shares are nested: a
+user who has come to the candidate stays there while the share grows, one who has not stays with the
+control, and each rollout draws anew. A request whose user is not known has a position of its own.
 
-Other digits of the same hash say whether the user is in the step's sample (`rollout_sample.py`).
-Only requests of the sample are stored as evidence; all others cost this one hash.
+Other digits of the same number say whether the user is in the step's sample (`rollout_sample.py`).
+Only requests of the sample are stored as evidence; all others cost this one draw.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import logging
 import math
 import time
 from collections.abc import Callable, Collection, Mapping
-from functools import partial
 from hashlib import blake2b
 
 from router.config.routes import Route
-from router.gateway.hooks import Assignment
+from router.gateway.hooks import Assignment, UnitKey
 from router.gateway.route_table import Routes
+from router.loop.draws import NUMBERS, draw_by
 from router.loop.rollout_routes import is_unchanged, sticky_of
 from router.records import Arm, AssignedArm, Odds, Target
 from router.store.changes import follow_changes
@@ -39,20 +39,27 @@ MAX_ACTIVE = 1000
 # grown so much since the step began: so many a second, and at once so many as come in a minute.
 MAX_SAMPLED_PER_S = 100.0
 MAX_SAMPLED_AT_ONCE = 60 * MAX_SAMPLED_PER_S
-# A hash has 64 bits. The upper ones are the position, which a float holds exactly, so that it never
-# rounds up to 1. The lower ones draw the sample; no weight is so fine that it depends on them too.
+# A drawn number has 64 bits. The upper ones are the position, which a float holds exactly, so that it
+# never rounds up to 1. The lower ones draw the sample; no weight is so fine that it depends on them.
 _POSITIONS, _REST_BITS = 1 << 53, 11
-_SAMPLES = (1 << 32) - 1
-# No hash, and no half of one, is above it. Hashes are compared as hexadecimal digits.
-_END = "g"
+_SAMPLES = 1 << 32
+_LOWER = _SAMPLES - 1
 
 
-def unit_of(rollout_id: str, key: bytes) -> str:
+def unit_of(rollout: Rollout, key: bytes) -> str:
     """Return what stands for a user in a rollout, 16 hexadecimal digits.
 
-    It does not tell who the user is, and is another one in every rollout.
+    It is another one in every rollout.
     """
-    return blake2b(key, digest_size=8, key=rollout_id.encode()).hexdigest()
+    return f"{_drawing(rollout)(key):016x}"
+
+
+def _drawing(rollout: Rollout) -> Callable[[UnitKey], int]:
+    """Return what draws the number of a key in a rollout."""
+    if rollout.placement == "checksum":
+        return draw_by(rollout.id)
+    salt = rollout.id.encode()
+    return lambda key: int.from_bytes(blake2b(key, digest_size=8, key=salt).digest())
 
 
 class Assignments:
@@ -118,17 +125,17 @@ class RouteAssignments:
 
     Attributes:
         sticky: what keeps a user in one arm; "" for the user, or else the conversation.
-        odds, mixed_odds: see `router.gateway.hooks.RouteChooser`.
+        by_whole_message, odds, mixed_odds: see `router.gateway.hooks.RouteChooser`.
     """
 
     def __init__(self, rollout: Rollout, clock: Callable[[], float]) -> None:
         self._rollout = rollout
         self._clock = clock
         self.sticky = sticky_of(rollout)
-        self._hash = partial(blake2b, digest_size=8, key=rollout.id.encode())
-        # Hashes below are the candidate's.
-        weight = math.ceil(rollout.weight * _POSITIONS) << _REST_BITS
-        self._end = f"{weight:016x}" if rollout.weight < 1 else _END
+        self.by_whole_message = rollout.placement == "message"
+        self._draw = _drawing(rollout)
+        # Numbers below are the candidate's.
+        self._end = math.ceil(rollout.weight * _POSITIONS) << _REST_BITS
         self._target = Target.parse(rollout.candidate)
         self._control = _Arm(rollout, "control", rollout.sampled_control, None)
         self._candidate = _Arm(rollout, "candidate", rollout.sampled_candidate, self._target)
@@ -140,7 +147,7 @@ class RouteAssignments:
         self._compared: Route | None = None
         self._changed: Route | None = None
 
-    def choose(self, route: Route, key: bytes) -> tuple[Assignment | None, str]:
+    def choose(self, route: Route, key: UnitKey) -> tuple[Assignment | None, str]:
         """Return the side of a request, None where its route is not what is compared; and its unit.
 
         Args:
@@ -150,11 +157,10 @@ class RouteAssignments:
         """
         if route is not self._compared and not self._is_control(route):
             return None, ""
-        unit = self._hash(key).hexdigest()
-        arm = self._candidate if unit < self._end else self._control
-        if unit[8:] < arm.end and self._may_sample():
-            return arm.sampled, unit
-        return arm.unsampled, unit
+        number = self._draw(key)
+        arm = self._candidate if number < self._end else self._control
+        sampled = number & _LOWER < arm.end and self._may_sample()
+        return arm.sampled if sampled else arm.unsampled, f"{number:016x}"
 
     def mix(self, odds: Odds | None) -> None:
         """Set `odds`, and `mixed_odds` accordingly."""
@@ -187,7 +193,7 @@ class _Arm:
 
     Attributes:
         sampled, unsampled: what its requests get that are in the sample, and the others.
-        end: the lower halves of the hashes of those in the sample are below it.
+        end: the lower halves of the numbers of those in the sample are below it.
     """
 
     __slots__ = ("end", "sampled", "unsampled")
@@ -197,4 +203,4 @@ class _Arm:
         self.sampled, self.unsampled = (
             Assignment(assigned, sampled, target) for sampled in (True, False)
         )
-        self.end = f"{math.ceil(share * _SAMPLES):08x}" if share < 1 else _END
+        self.end = math.ceil(share * _SAMPLES)

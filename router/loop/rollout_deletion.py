@@ -33,6 +33,6 @@ class RolloutRequestsDeletion(DeletionStep):
         if matching.user is not None:
             rollouts = await self._store.rollouts(limit=MAX_ROLLOUTS)
             key = key_of_user(matching.user)
-            units = [unit_of(rollout.id, key) for rollout in rollouts]
+            units = [unit_of(rollout, key) for rollout in rollouts]
             await self._store.forget_rollout_requests(units=units)
         return Deletion()

@@ -1,15 +1,10 @@
-"""Draws samples of requests by a hash of their records' ids: all processes draw the same."""
+"""Draws samples of requests by the ids of their records: all processes draw the same."""
 
 from __future__ import annotations
 
 import math
-from functools import partial
-from hashlib import blake2b
 
-_HASHES = 2**64
-# No hash of eight bytes is above it.
-_END = b"\xff" * 9
-_hash = partial(blake2b, digest_size=8)
+from router.loop.draws import NUMBERS, draw_by
 
 
 class RequestSample:
@@ -20,13 +15,12 @@ class RequestSample:
         salt: tells one sample from another, so that they are independent.
     """
 
-    __slots__ = ("_end", "_salt")
+    __slots__ = ("_draw", "_end")
 
     def __init__(self, share: float, salt: str) -> None:
-        self._salt = f"{salt}\0".encode()
-        end = math.ceil(share * _HASHES)
-        self._end = end.to_bytes(8) if end < _HASHES else _END
+        self._draw = draw_by(salt)
+        self._end = math.ceil(share * NUMBERS)
 
     def has(self, record_id: str) -> bool:
         """Return whether a request is in it, by the id of its record, which the server minted."""
-        return _hash(self._salt + record_id.encode()).digest() < self._end
+        return self._draw(record_id.encode()) < self._end

@@ -32,6 +32,7 @@ RolloutState = Literal[
     "rolled_back",
     "aborted",
 ]
+Placement = Literal["message", "checksum"]
 # A route has one rollout in these states at most.
 ACTIVE: tuple[RolloutState, ...] = ("running", "holding", "paused", "promoting", "rolling_back")
 
@@ -62,6 +63,9 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
             users are not assigned as planned; "" otherwise.
         sampled_candidate, sampled_control: the shares of each arm's users whose requests are the
             evidence of this step, 0 to 1.
+        placement: how a user's place is drawn: `checksum`, or `message` in rollouts that an earlier
+            version has started, in which users must stay where they are. See
+            `router/loop/assignment.py`.
     """
 
     id: str
@@ -83,6 +87,7 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
     pause: Literal["", "person", "route", "imbalance"] = ""
     sampled_candidate: float = 1.0
     sampled_control: float = 1.0
+    placement: Placement = "checksum"
 
     @property
     def is_active(self) -> bool:

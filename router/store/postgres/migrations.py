@@ -1260,6 +1260,10 @@ CREATE TABLE sample_notes (
 CREATE INDEX answers_short ON answers (run, position) WHERE shortfall IS NOT NULL;
 """)
 
+_M058 = _step("""
+ALTER TABLE rollouts ADD COLUMN placement TEXT NOT NULL DEFAULT 'message';
+""")
+
 STEPS = {
     "m029_label_scores": _M029,
     "m030_traffic_index": _M030,
@@ -1290,4 +1294,5 @@ STEPS = {
     "m055_browser_sessions": _M055,
     "m056_route_versions": _M056,
     "m057_sample_notes": _M057,
+    "m058_rollout_placement": _M058,
 }

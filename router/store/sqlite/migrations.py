@@ -1674,6 +1674,11 @@ def m057_sample_notes(db: Database) -> None:
     db.execute("CREATE INDEX answers_short ON answers (run, position) WHERE shortfall IS NOT NULL")
 
 
+def m058_rollout_placement(db: Database) -> None:
+    """Add how users get their places in rollouts; those that there are go on as they began."""
+    db.execute("ALTER TABLE rollouts ADD COLUMN placement TEXT NOT NULL DEFAULT 'message'")
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -1727,4 +1732,5 @@ STEPS = (
     m055_browser_sessions,
     m056_route_versions,
     m057_sample_notes,
+    m058_rollout_placement,
 )

@@ -5,7 +5,7 @@ import json
 import msgspec
 import pytest
 
-from router.api.request_parsing import needs_of, parse, sticky_key, user_of
+from router.api.request_parsing import needs_of, parse, sticky_key, unit_key, user_of
 from router.gateway.routing import Needs
 
 IMAGE = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}]
@@ -78,6 +78,46 @@ SYSTEM, HELLO = ("system", "be kind"), ("user", "hello")
 )
 def test_what_a_request_sticks_by(sticky, fields, key):
     assert sticky_key(sticky, fields, {b"x-team": b"red"}) == key
+
+
+GREETING, MORE = ("assistant", "Hi! How can I help?"), ("user", "more")
+ANNOTATED = {"content": [{"type": "text", "text": "hello"}], "role": "user", "name": "Ann"}
+
+
+@pytest.mark.parametrize(
+    ("sticky", "fields", "key"),
+    [
+        ("", chat(HELLO, user="u1"), b"user u1"),
+        ("user", chat(HELLO, user="u1"), b"user u1"),
+        ("user", chat(HELLO), None),
+        ("", chat(HELLO), b'"hello"'),
+        ("conversation", chat(HELLO, user="u1"), b'"hello"'),
+        # Assistants greet everybody alike.
+        ("", chat(SYSTEM, GREETING, HELLO), b'"hello"'),
+        ("", chat(SYSTEM, HELLO, GREETING, MORE), b'"hello"'),
+        ("", fields_of(messages=[ANNOTATED, {"role": "user", "content": "more"}]),
+         b'[{"type": "text", "text": "hello"}]'),
+        ("", chat(SYSTEM, GREETING), None),
+        ("", fields_of(messages=[{"role": "user"}]), None),
+        ("", fields_of(messages=["hello"]), None),
+        ("", fields_of(messages=[{"role": 1}]), None),
+        ("", fields_of("completions", prompt="hello"), None),
+        ("header:X-Team", chat(HELLO), b"header:X-Team red"),
+        ("header:X-Other", chat(HELLO), None),
+    ],
+)  # fmt: skip
+def test_what_a_rollout_sticks_to(sticky, fields, key):
+    user, headers = user_of(fields), {b"x-team": b"red"}
+    found = unit_key(sticky, user, fields, headers, by_whole_message=False)
+    assert key == (None if found is None else bytes(found))
+
+
+def test_an_older_rollout_sticks_to_the_first_message_as_json():
+    fields = chat(SYSTEM, GREETING, HELLO)
+    message = json.dumps({"role": "assistant", "content": GREETING[1]}).encode()
+    key = unit_key("", "", fields, {}, by_whole_message=True)
+    assert key == b"conversation " + message
+    assert unit_key("", "u1", fields, {}, by_whole_message=True) == b"user u1"
 
 
 @pytest.mark.parametrize(

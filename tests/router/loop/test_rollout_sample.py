@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from contextlib import asynccontextmanager
+from hashlib import blake2b
 
 import pytest
 
@@ -140,12 +141,29 @@ async def test_the_arm_is_that_of_the_position_whether_sampled_or_not(tmp_path):
             is_candidate = position_of(unit) < 0.2
             assert assignment.assigned == ("ro_1", 0, "candidate" if is_candidate else "control")
             assert (assignment.target is not None) == is_candidate
-            assert unit == unit_of("ro_1", key)
+            assert unit == unit_of(rollout, key)
             assert choose(key) == (assignment, unit)
             sampled[assignment.assigned.arm] += assignment.sampled
     # Of 1,000 and 4,000.
     assert 400 < sampled["candidate"] < 600
     assert 320 < sampled["control"] < 480
+
+
+async def test_users_stay_where_an_earlier_version_has_put_them(tmp_path):
+    rollout = a_rollout(placement="message", sampled_candidate=0.5, sampled_control=0.1)
+    arms = {"candidate": 0, "control": 0}
+    async with assigning(tmp_path, rollout) as choose:
+        for number in range(1000):
+            key = b"user %d" % number
+            digest = blake2b(key, digest_size=8, key=b"ro_1").hexdigest()
+            arm = "candidate" if int(digest, 16) / 2**64 < 0.2 else "control"
+            assignment, unit = choose(key)
+            assert unit == unit_of(rollout, key) == digest
+            assert assignment.assigned.arm == arm
+            is_sampled = int(digest[8:], 16) / 2**32 < (0.5 if arm == "candidate" else 0.1)
+            assert assignment.sampled == is_sampled
+            arms[arm] += assignment.sampled
+    assert min(arms.values()) > 50
 
 
 async def test_who_is_sampled_says_nothing_about_the_position(tmp_path):

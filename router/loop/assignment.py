@@ -25,7 +25,7 @@ from hashlib import blake2b
 from router.config.routes import Route
 from router.gateway.hooks import Assignment, UnitKey
 from router.gateway.route_table import Routes
-from router.loop.draws import NUMBERS, draw_by
+from router.loop.draws import draw_by
 from router.loop.rollout_routes import is_unchanged, sticky_of
 from router.records import Arm, AssignedArm, Odds, Target
 from router.store.changes import follow_changes
@@ -39,8 +39,8 @@ MAX_ACTIVE = 1000
 # grown so much since the step began: so many a second, and at once so many as come in a minute.
 MAX_SAMPLED_PER_S = 100.0
 MAX_SAMPLED_AT_ONCE = 60 * MAX_SAMPLED_PER_S
-# A drawn number has 64 bits. The upper ones are the position, which a float holds exactly, so that it
-# never rounds up to 1. The lower ones draw the sample; no weight is so fine that it depends on them.
+# A drawn number has 64 bits. The upper ones are the position, which a float holds exactly, so that
+# it never rounds up to 1. The lower ones draw the sample; no weight is so fine that it needs them.
 _POSITIONS, _REST_BITS = 1 << 53, 11
 _SAMPLES = 1 << 32
 _LOWER = _SAMPLES - 1

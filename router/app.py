@@ -70,6 +70,7 @@ from router.api import (
     sample_page,
     samples_page,
     schedules,
+    settings_page,
     shadows,
     sign_in,
     static_files,
@@ -82,6 +83,7 @@ from router.api import (
     what_if,
 )
 from router.api.origins import Hosts, Origins
+from router.config.shown import ShownConfig
 from router.evals.plugins import report
 from router.gateway.sessions import FailedSignIns, Sessions
 from router.services import Services
@@ -120,6 +122,7 @@ def create_app(services: Services) -> ASGIApp:
     """Return the ASGI app over a process's parts, which its lifespan opens and closes."""
     config = services.config
     examinations = providers.Examinations()
+    shown_config = ShownConfig(config, services.source)
     followers = following.Followers(services.store)
     live_parts = live.LiveParts()
     downloads = export.Downloads()
@@ -344,6 +347,13 @@ def create_app(services: Services) -> ASGIApp:
             review_page.review_content,
             review_page.decide,
             review_page.publish,
+            settings_page.server_settings,
+            settings_page.config_settings,
+            settings_page.price_settings,
+            settings_page.metric_settings,
+            settings_page.role_settings,
+            settings_page.provider_settings,
+            settings_page.examine_provider,
             sign_in.show_login,
             sign_in.sign_in,
             sign_in.sign_out,
@@ -355,6 +365,7 @@ def create_app(services: Services) -> ASGIApp:
             "followers": Provide(lambda: followers, sync_to_thread=False),
             "parts": Provide(lambda: live_parts, sync_to_thread=False),
             "downloads": Provide(lambda: downloads, sync_to_thread=False),
+            "shown_config": Provide(lambda: shown_config, sync_to_thread=False),
             "examinations": Provide(lambda: examinations, sync_to_thread=False),
             "sessions": Provide(lambda: sessions, sync_to_thread=False),
             "failures": Provide(lambda: failures, sync_to_thread=False),

@@ -131,6 +131,7 @@ class Services:
 
     Attributes:
         config: the config that they were made from.
+        source: the file that it came from; None for the embedded default.
         providers: name to provider.
         masks: the secrets of the config, to take out of what hosts answer.
         routes: the routes as they stand, and how to change them.
@@ -192,6 +193,7 @@ class Services:
         store: Store | None = None,
     ) -> None:
         self.config = config
+        self.source = source
         self.transport = Transport(config.http)
         self.providers: Mapping[str, Provider] = {
             name: make(name, provider, self.transport)

@@ -72,6 +72,7 @@ NAVIGATION = (
     NavigationEntry("Traffic", "/traffic", "GET /pages/traffic"),
     NavigationEntry("Review", "/review", "GET /pages/review"),
     NavigationEntry("Keys", "/keys", "GET /pages/keys"),
+    NavigationEntry("Settings", "/settings", "GET /settings"),
 )
 # Before the path of a page that has the path of an operation of the API.
 SHARED = "/pages"

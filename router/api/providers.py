@@ -15,6 +15,7 @@ from providers.errors import NotFoundError
 from router.api.bodies import check_no_options
 from router.api.injection import Injected
 from router.gateway.conformance import examine_provider
+from router.services import Services
 
 # The number of reports that are remembered; clients name models as they like.
 MAX_REPORTS = 100
@@ -78,6 +79,18 @@ async def examine(
     The body may be empty, or `{}`.
     """
     await check_no_options(request)
+    return await examined(services, examinations, name, model)
+
+
+async def examined(
+    services: Services, examinations: Examinations, name: str, model: str
+) -> ConformanceReport:
+    """Examine a provider once no other is examined, and remember the report.
+
+    Raises:
+        NotFoundError: the config has no provider of that name.
+        ConfigError: the provider lists no models, so one has to be named.
+    """
     async with examinations.lock:
         report = await examine_provider(
             name,

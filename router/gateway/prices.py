@@ -12,7 +12,7 @@ Own hardware (llamafile, ollama, vllm, Ray Serve) has no price per token unless 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -95,6 +95,19 @@ class PriceBook:
             for target in route.targets
             if target.price_per_hour is not None
         }
+
+    def listed(self) -> Iterator[tuple[str, str | None, Price]]:
+        """Yield the prices that have a name: `provider/model`, the provider's kind, the price.
+
+        Those of the config come first, with None for the kind.
+        """
+        for target, price in self._prices.items():
+            yield target, None, price
+        for listed, price in list_prices().prices.items():
+            kind, _, model = listed.partition("/")
+            for name, provider_kind in self._kinds.items():
+                if provider_kind == kind and f"{name}/{model}" not in self._prices:
+                    yield f"{name}/{model}", kind, price
 
     def is_free(self, target: Target) -> bool:
         """Return whether the target's provider charges nothing, whatever it counts."""

@@ -171,6 +171,10 @@ class RunStore(Protocol):
         """
         ...
 
+    async def count_runs(self) -> int:
+        """Return how many runs there are."""
+        ...
+
     async def progress(self, run_id: str) -> Progress:
         """Count the run's answers by their state."""
         ...

@@ -6,7 +6,6 @@ import asyncio
 import importlib.metadata
 import os
 import platform
-import re
 import shutil
 import socket
 import tempfile
@@ -20,12 +19,9 @@ from router.cli.doctor.findings import Finding
 from router.cli.hardware import count_cores, count_gpus
 from router.config.schema import Config
 from router.config.server import Server
+from router.evals.extras import missing_packages
 from router.evals.plugins import installed as installed_plugins
 from serve.config import ENGINE_EXTRAS, ModelConfig, VllmModel, missing_engine, reserved
-
-# Extras that users have no use for.
-_DEVELOPMENT = frozenset({"deploy", "dev", "dist", "docs", "fuzz", "local-test", "mutants"})
-_REQUIREMENT = re.compile(r"(?P<package>[A-Za-z0-9._-]+).*\bextra == ['\"](?P<extra>[\w-]+)['\"]")
 
 _MIB = 1024 * 1024
 _LITTLE_MIB, _TOO_LITTLE_MIB = 1024, 100
@@ -48,29 +44,6 @@ def versions() -> Iterator[Finding]:
 
 
 # Extras
-
-
-def missing_packages() -> dict[str, list[str]]:
-    """Return the packages that each extra lacks; none for those that are installed."""
-    try:
-        requirements = importlib.metadata.requires("evalrouter") or []
-    except importlib.metadata.PackageNotFoundError:
-        return {}
-    missing: dict[str, list[str]] = {}
-    for match in filter(None, map(_REQUIREMENT.match, requirements)):
-        if match["extra"] not in _DEVELOPMENT:
-            lacking = missing.setdefault(match["extra"], [])
-            if not _is_installed(match["package"]):
-                lacking.append(match["package"])
-    return missing
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def extras(config: Config | None) -> Iterator[Finding]:

@@ -61,6 +61,9 @@ class SqlRuns(SqlPart, RunStore):
             "update a run", _update, run_id, changes, self._owners.get(run_id)
         )
 
+    async def count_runs(self) -> int:
+        return await self._database.read("count the runs", _count)
+
     async def progress(self, run_id: str) -> Progress:
         return await self._database.read("count a run's rows", _progress, run_id)
 
@@ -273,6 +276,11 @@ def _page(
     values |= {"before": before, "tag": json_text(matching.tag)}
     order = "id" if oldest_first else "id DESC"
     return runs_where(db, " AND ".join(conditions), values, order_by=order, limit=limit)
+
+
+def _count(db: Connection) -> int:
+    count: int = db.execute("SELECT count(*) FROM runs WHERE hidden_since IS NULL").fetchone()[0]
+    return count
 
 
 def _progress(db: Connection, run_id: str) -> Progress:

@@ -1,0 +1,356 @@
+"""The pages of settings: how this server is configured, what it stores where, what it can do.
+
+They change nothing, but that a provider may be examined.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode
+
+from litestar import Request, Response
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery
+from litestar.response import Redirect
+
+from evaluators.judge.kinds import BUILT_IN, JudgeKind, load_kind
+from providers.conformance.suite import ConformanceReport
+from providers.errors import EvalrouterError, NotFoundError, closest
+from router.api.access import ACCESS, Caller, InjectedCaller
+from router.api.injection import Injected
+from router.api.page_layout import action, done, page, rendered, utc
+from router.api.page_tables import Export, TableColumn, TableView, csv_response
+from router.api.providers import Examinations, InjectedExaminations, examined
+from router.api.sign_in import read_fields
+from router.config.shown import ShownConfig, without_credentials
+from router.config.storage import Storage
+from router.evals.extras import installed_version, missing_packages
+from router.evals.plugins import installed, metrics
+from router.gateway.prices import list_prices
+from router.records import Target
+from router.services import Services
+from router.store.traffic import TrafficFilter
+
+InjectedShownConfig = NamedDependency[ShownConfig]
+
+EXAMINE = "POST /providers/{name}/conformance"
+_PACKAGES = ("litestar", "msgspec", "uvicorn", "httptools", "jinja2", "numpy", "pyarrow")
+_TABS = (
+    ("Server", "/settings"),
+    ("Config", "/settings/config"),
+    ("Prices", "/settings/prices"),
+    ("Metrics, judges, plugins", "/settings/metrics"),
+    ("Roles", "/settings/roles"),
+)
+
+
+class ProviderLine(NamedTuple):
+    """A provider as its table shows it.
+
+    Attributes:
+        name, kind: as in the config.
+        address: its host, without credentials; "" where it has none.
+        models: those that the config lists.
+        reports: the examinations since the server started, the newest last.
+    """
+
+    name: str
+    kind: str
+    address: str
+    models: tuple[str, ...]
+    reports: list[ConformanceReport]
+
+
+async def _settings(template: str, caller: Caller, path: str, **values: Any) -> Response[str]:
+    names = {address: name for name, address in _TABS}
+    return await rendered(
+        template,
+        caller,
+        title=f"Settings: {names[path]}" if path in names else "Settings",
+        current="/settings",
+        tabs=_TABS,
+        tab=path,
+        **values,
+    )
+
+
+@page("/settings")
+async def server_settings(
+    services: Injected, caller: InjectedCaller, examinations: InjectedExaminations
+) -> Response[str]:
+    """Show what is stored where, which versions run, and the providers."""
+    newest, runs, files, size = await asyncio.gather(
+        services.recorded.page(TrafficFilter(), limit=1),
+        services.store.count_runs(),
+        services.store.sealed_files(),
+        asyncio.to_thread(_database_bytes, services.config.storage),
+    )
+    missing = await asyncio.to_thread(missing_packages)
+    return await _settings(
+        "settings.html",
+        caller,
+        "/settings",
+        storage=services.config.storage,
+        database=without_credentials(services.config.storage.database),
+        artifacts=without_credentials(services.config.storage.artifacts),
+        size=size,
+        requests=newest[0].number if newest else 0,
+        newest_at=utc(newest[0].at) if newest else "",
+        runs=runs,
+        sealed=sum(file.requests for file in files),
+        versions=await asyncio.to_thread(_versions, services.config.storage),
+        extras=[extra for extra, packages in missing.items() if not packages],
+        absent=[extra for extra, packages in missing.items() if packages],
+        providers=_providers(services, examinations),
+        may_examine=caller.reach_of(EXAMINE) == "all",
+    )
+
+
+@page("/settings/config")
+async def config_settings(
+    services: Injected, caller: InjectedCaller, shown_config: InjectedShownConfig
+) -> Response[str]:
+    """Show what the config says beyond the defaults, without secrets."""
+    return await _settings(
+        "settings_config.html",
+        caller,
+        "/settings/config",
+        source=services.source,
+        sections=await asyncio.to_thread(shown_config.sections),
+    )
+
+
+_PRICE_COLUMNS = (
+    TableColumn("target", "Model", sorts=True),
+    TableColumn("input", "Input", sorts=True, number=True),
+    TableColumn("output", "Output", sorts=True, number=True),
+    TableColumn("cached_input", "Cached input", number=True),
+    TableColumn("source", "From", sorts=True),
+)
+
+
+class PriceLine(NamedTuple):
+    """A price as its table shows it.
+
+    Attributes:
+        target: `provider/model`.
+        input, output, cached_input: US dollars per million tokens; None for the same as `input`.
+        source: the config, or the page that lists it.
+        long: what a call with a long prompt costs; "" where length makes no difference.
+    """
+
+    target: str
+    input: float
+    output: float
+    cached_input: float | None
+    source: str
+    long: str
+
+
+@page("/settings/prices")
+async def price_settings(
+    *,
+    services: Injected,
+    caller: InjectedCaller,
+    q: FromQuery[str] = "",
+    sort: FromQuery[str] = "target",
+    after: FromQuery[str] = "",
+    export: FromQuery[Export] = "",
+) -> Response[Any]:
+    """Show what models cost, and where that is from; `q` is a part of a model's name."""
+    view = TableView(
+        "/settings/prices",
+        _PRICE_COLUMNS,
+        sort=sort,
+        filters={"q": q},
+        after=after,
+        export=export,
+    )
+    lines = [line for line in _prices(services) if q.lower() in line.target.lower()]
+    rows = [line._asdict() for line in view.page_of(lines, lambda line: line.target)]
+    if view.is_export:
+        return await asyncio.to_thread(csv_response, "prices", view.columns, rows)
+    return await _settings(
+        "settings_prices.html",
+        caller,
+        "/settings/prices",
+        view=view,
+        rows=rows,
+        q=q,
+        book=list_prices(),
+        unknown=_without_price(services),
+    )
+
+
+def _prices(services: Services) -> Iterator[PriceLine]:
+    book = list_prices()
+    for target, kind, price in services.prices.listed():
+        long = price.long
+        yield PriceLine(
+            target=target,
+            input=price.input,
+            output=price.output,
+            cached_input=price.cached_input,
+            source="the config" if kind is None else book.sources.get(kind, "the price book"),
+            long=""
+            if long is None
+            else f"{long.input:g} and {long.output:g} above {long.above:,} tokens",
+        )
+
+
+def _without_price(services: Services) -> list[str]:
+    """Return the targets of routes whose price is not known, and that are not free."""
+    targets = {
+        target.model
+        for view in services.routes.view()
+        if view.route is not None
+        for target in view.route.targets
+    }
+    return [name for name in sorted(targets) if not _is_priced(services, Target.parse(name))]
+
+
+def _is_priced(services: Services, target: Target) -> bool:
+    return services.prices.is_free(target) or services.prices.price(target) is not None
+
+
+@page("/settings/metrics")
+async def metric_settings(caller: InjectedCaller) -> Response[str]:
+    """Show the metrics and the kinds of judges that runs may name, and what packages add."""
+    entries, plugins, judges = await asyncio.gather(
+        asyncio.to_thread(lambda: list(metrics())),
+        asyncio.to_thread(lambda: list(installed())),
+        asyncio.to_thread(_judges),
+    )
+    return await _settings(
+        "settings_metrics.html",
+        caller,
+        "/settings/metrics",
+        metrics=entries,
+        plugins=plugins,
+        judges=judges,
+    )
+
+
+@page("/settings/roles")
+async def role_settings(caller: InjectedCaller) -> Response[str]:
+    """Show the table of who may call what."""
+    operations = {
+        operation: access
+        for operation, access in ACCESS.items()
+        if " /pages/" not in operation and " /static/" not in operation
+    }
+    return await _settings("settings_roles.html", caller, "/settings/roles", operations=operations)
+
+
+@page("/settings/providers/{name:str}")
+async def provider_settings(
+    *,
+    services: Injected,
+    caller: InjectedCaller,
+    examinations: InjectedExaminations,
+    name: FromPath[str],
+    model: FromQuery[str] = "",
+) -> Response[str]:
+    """Show the last examination of a provider since the server started, and the form for another.
+
+    `model` is the one that the form named.
+    """
+    return await _provider(services, caller, examinations, name, model)
+
+
+async def _provider(
+    services: Services,
+    caller: Caller,
+    examinations: Examinations,
+    name: str,
+    model: str,
+    *,
+    error: str = "",
+) -> Response[str]:
+    lines = {line.name: line for line in _providers(services, examinations)}
+    if name not in lines:
+        raise NotFoundError(f"The config has no provider {name!r}.{closest(name, lines)}")
+    return await _settings(
+        "settings_provider.html",
+        caller,
+        f"/settings/providers/{name}",
+        provider=lines[name],
+        report=examinations.reports.get((name, model)),
+        model=model,
+        error=error,
+        may_examine=caller.reach_of(EXAMINE) == "all",
+    )
+
+
+@action("/pages/settings/providers/{name:str}/conformance")
+async def examine_provider(
+    services: Injected,
+    caller: InjectedCaller,
+    examinations: InjectedExaminations,
+    request: Request[Any, Any, Any],
+    name: FromPath[str],
+) -> Response[str] | Redirect:
+    """Examine a provider, and lead to the report; or say why that could not be done."""
+    model = (await read_fields(request)).get("model", "").strip()
+    try:
+        await examined(services, examinations, name, model)
+    except NotFoundError:
+        raise
+    except EvalrouterError as problem:
+        response = await _provider(
+            services, caller, examinations, name, model, error=problem.message
+        )
+        response.status_code = problem.status
+        return response
+    query = f"?{urlencode({'model': model})}" if model else ""
+    return done(f"/settings/providers/{quote(name)}{query}")
+
+
+def _providers(services: Services, examinations: Examinations) -> list[ProviderLine]:
+    reports: dict[str, list[ConformanceReport]] = {}
+    for (name, _), report in examinations.reports.items():
+        reports.setdefault(name, []).append(report)
+    return [
+        ProviderLine(
+            name,
+            config.kind,
+            without_credentials(getattr(services.providers.get(name), "base_url", "")),
+            config.models,
+            reports.get(name, []),
+        )
+        for name, config in services.config.providers.items()
+    ]
+
+
+def _database_bytes(storage: Storage) -> int | None:
+    """Return the size of a SQLite database with its log; None for another."""
+    if storage.is_postgres:
+        return None
+    path = storage.sqlite_path()
+    files = (path, Path(f"{path}-wal"))
+    return sum(file.stat().st_size for file in files if file.exists())
+
+
+def _versions(storage: Storage) -> Mapping[str, str]:
+    database = {} if storage.is_postgres else {"SQLite": sqlite3.sqlite_version}
+    packages = {name: installed_version(name) for name in _PACKAGES}
+    return {
+        "evalrouter": installed_version("evalrouter"),
+        "Python": platform.python_version(),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        **database,
+        **{name: version for name, version in packages.items() if version},
+        "time": f"{utc(time.time())} UTC",
+    }
+
+
+@cache
+def _judges() -> Mapping[str, JudgeKind]:
+    return {name: load_kind(name) for name in BUILT_IN}

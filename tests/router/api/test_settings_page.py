@@ -1,0 +1,160 @@
+"""The pages of settings: what they show of a server, and the examination of its providers."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import httpx
+import pytest
+from page_elements import BROWSER, Elements, check_policy
+from servers import gateway, scripted
+
+from evaluators.judge.kinds import BUILT_IN
+from router.config.loading import parse
+from router.evals.extras import missing_packages
+from router.gateway.key_administration import create
+from router.gateway.prices import PriceBook, list_prices
+from router.store.sqlite import SqliteStore
+
+PAGES = ("", "/config", "/prices", "/metrics", "/roles", "/providers/up")
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("settings")
+    keys = {}
+
+    async def fill():
+        store = SqliteStore(folder / "e.db")
+        await store.open()
+        for role in ("client", "reviewer", "admin", "viewer"):
+            keys[role], _ = await create(store, role, now=1.0, role=role)
+        await store.close()
+
+    asyncio.run(fill())
+    with scripted({"m": [{"answer": "one two"}]}) as upstream:
+        config = f"""
+storage: {{database: "sqlite:///{folder}/e.db", artifacts: "{folder}/artifacts"}}
+providers:
+  up: {{kind: compatible, base_url: "{upstream.url}", api_key: sk-very-secret, models: [m]}}
+  openai: {{kind: openai, api_key: sk-another-secret}}
+routes: {{r: {{targets: [{{model: up/m}}, {{model: openai/gpt-unheard-of}}]}}}}
+prices: {{up/m: {{input: 1.5, output: 2}}}}
+"""
+        with gateway(config) as url:
+            yield url, keys
+
+
+@pytest.fixture
+def browser(world):
+    url, keys = world
+    made = []
+
+    def sign_in(role):
+        http = httpx.Client(base_url=url, headers=BROWSER, timeout=60)
+        made.append(http)
+        token = token_of(http.get("/login").text)
+        data = {"key": keys[role], "csrf_token": token}
+        assert http.post("/login", data=data).status_code == 303
+        return http
+
+    yield sign_in
+    for http in made:
+        http.close()
+
+
+def token_of(text):
+    return re.search(r'name="csrf_token" value="([\w-]+)"', text)[1]
+
+
+def test_settings_are_shown_to_those_who_see_everything_and_have_no_secret(browser):
+    admin, viewer, reviewer = (browser(role) for role in ("admin", "viewer", "reviewer"))
+    for path in PAGES:
+        page = admin.get(f"/settings{path}")
+        assert page.status_code == 200
+        check_policy(page)
+        assert "sk-" not in page.text.replace("task-", "")
+        shown = viewer.get(f"/settings{path}")
+        assert shown.status_code == 200
+        forms = [
+            attributes
+            for tag, attributes in Elements(shown.text).elements
+            if tag == "form" and attributes["action"].startswith("/pages/settings")
+        ]
+        assert forms == []
+        assert reviewer.get(f"/settings{path}").status_code == 403
+    assert admin.get("/settings/providers/nobody").status_code == 404
+
+
+def test_the_server_is_described(browser):
+    text = Elements(browser("viewer").get("/settings").text).text
+    for shown in ("sqlite:///", "30 days", "evalrouter", "Python", "litestar", "compatible"):
+        assert shown in text
+    installed = [extra for extra, packages in missing_packages().items() if not packages]
+    assert ", ".join(installed) in text
+
+
+def test_prices_are_those_of_the_config_and_of_hosts_that_are_configured(browser):
+    http = browser("viewer")
+    page = http.get("/settings/prices").text
+    assert "openai/gpt-unheard-of" in page
+    assert list_prices().as_of in page
+    assert "mistral/" not in Elements(page).text
+    filtered = http.get("/settings/prices?q=UP/&export=csv").text.splitlines()
+    assert filtered[1:] == ["up/m,1.5,2.0,,the config"]
+    assert "No price is known of a model" in http.get("/settings/prices?q=nothing").text
+
+
+def test_a_config_price_hides_the_list_price():
+    name = next(name for name in list_prices().prices if name.startswith("openai/"))
+    text = "providers: {openai: {kind: openai, api_key: x}}\n"
+    config = parse(f"{text}prices: {{{name}: {{input: 9, output: 9}}}}", "test.yaml", {})
+    prices = PriceBook(config.prices, config.providers).listed()
+    assert [(kind, price.input) for target, kind, price in prices if target == name] == [
+        (None, 9.0)
+    ]
+
+
+def test_metrics_judges_and_roles_are_listed(browser):
+    http = browser("viewer")
+    text = http.get("/settings/metrics").text
+    assert "<td>exact_match</td>" in text
+    assert f"<td>{BUILT_IN[0]}</td>" in text
+    text = http.get("/settings/roles").text
+    assert "<code>POST /keys</code>" in text
+    assert "/pages/" not in Elements(text).text
+
+
+def test_a_provider_is_examined_on_demand(browser):
+    http = browser("admin")
+    page = http.get("/settings/providers/up")
+    assert "Not examined since the server started" in page.text
+    form = {"csrf_token": token_of(page.text)}
+    address = "/pages/settings/providers/up/conformance"
+    assert http.post(address).status_code == 403
+    done = http.post(address, data=form | {"model": "m"})
+    assert (done.status_code, done.headers["location"]) == (303, "/settings/providers/up?model=m")
+    report = http.get(done.headers["location"])
+    check_policy(report)
+    assert "<code>chat." in report.text
+    assert "sk-very-secret" not in report.text
+    overview = Elements(http.get("/settings").text)
+    assert "/settings/providers/up?model=m" in {
+        attributes.get("href") for _, attributes in overview.elements
+    }
+    assert re.search(r"m: \d+ of \d+ pass", overview.text)
+    program = http.get(
+        "/providers/up/conformance?model=m", headers={"accept": "application/json"}
+    ).json()
+    assert program["provider"] == "up"
+
+
+def test_what_is_wrong_with_an_examination_is_said_on_its_page(browser):
+    http = browser("admin")
+    form = {"csrf_token": token_of(http.get("/settings/providers/up").text)}
+    answer = http.post("/pages/settings/providers/up/conformance", data=form | {"model": "\u0007"})
+    assert answer.status_code == 400
+    assert 'role="alert"' in answer.text
+    unknown = http.post("/pages/settings/providers/nobody/conformance", data=form)
+    assert unknown.status_code == 404

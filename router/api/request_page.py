@@ -32,7 +32,7 @@ from router.api.excerpts import (
 from router.api.feedback import giver_of
 from router.api.feedback_page import value_text
 from router.api.injection import Injected
-from router.api.page_layout import PAGE_HEADERS, action, done, page, rendered
+from router.api.page_layout import PAGE_HEADERS, action, done, form_again, page, rendered
 from router.api.sign_in import read_fields
 from router.api.traffic import ShownRequest, delete_named, shown_request
 from router.api.traffic_page import cost, is_fallback, tokens
@@ -99,12 +99,12 @@ async def request_page(
 
 
 async def _page(
-    services: Services, caller: Caller, row: ShownRequest, forms: PageForms, *, status: int = 200
+    services: Services, caller: Caller, row: ShownRequest, forms: PageForms
 ) -> Response[str]:
     exchange, plot = await asyncio.to_thread(_drawn, row)
     is_chat = row.path == "chat/completions" and row.status == 200 and row.bodies
     can_be_row = is_chat and row.traffic_class == "live"
-    response = await rendered(
+    return await rendered(
         "request.html",
         caller,
         title="Request",
@@ -128,8 +128,6 @@ async def _page(
         routes=[view.name for view in services.routes.view() if view.route][:_ROUTES_SHOWN],
         review_dataset=services.config.review.dataset,
     )
-    response.status_code = status
-    return response
 
 
 def _drawn(row: ShownRequest) -> tuple[Exchange, Any]:
@@ -259,7 +257,7 @@ async def say(
         await services.feedback.add([draft], giver_of(caller), waits=False)
     except EvalrouterError as error:
         forms = PageForms("feedback", error.message, fields)
-        return await _page(services, caller, row, forms, status=error.status)
+        return form_again(await _page(services, caller, row, forms), error.status)
     return done(f"/traffic/{row.id}")
 
 
@@ -295,7 +293,7 @@ async def copy_to_dataset(
         )
     except EvalrouterError as error:
         forms = PageForms("dataset", error.message, fields)
-        return await _page(services, caller, row, forms, status=error.status)
+        return form_again(await _page(services, caller, row, forms), error.status)
     return done("/review" if made.dataset is None else version_path(made.dataset))
 
 
@@ -334,7 +332,7 @@ async def replay(
         )
     except EvalrouterError as error:
         forms = PageForms("replay", error.message, fields)
-        return await _page(services, caller, row, forms, status=error.status)
+        return form_again(await _page(services, caller, row, forms), error.status)
     return done(f"/runs/{run.id}")
 
 

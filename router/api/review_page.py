@@ -27,7 +27,7 @@ from router.api.excerpts import (
     shown_messages,
 )
 from router.api.injection import Injected
-from router.api.page_layout import action, done, page, rendered, utc
+from router.api.page_layout import action, done, form_again, page, rendered, utc
 from router.api.page_tables import Export, TableColumn, TableView, row_number, table_response
 from router.api.request_page import text_response
 from router.api.review import Publication, Rejection
@@ -157,7 +157,7 @@ async def _list(
     if view.is_export:
         return await table_response("review", caller, view, map(_exported_cells, on_page))
     to_publish = query.dataset or config.dataset
-    response = await table_response(
+    return await table_response(
         "review",
         caller,
         view,
@@ -175,9 +175,6 @@ async def _list(
         may_change=caller.reach_of("POST /review") != "no",
         expire_days=config.expire_days,
     )
-    if error is not None:
-        response.status_code = error.status
-    return response
 
 
 async def _counts(services: Services, query: ReviewQuery) -> dict[str, int]:
@@ -272,7 +269,7 @@ async def _page(
     store, matching = services.store, query.matching
     following = await store.review_rows(matching, limit=1, after=row.number)
     preceding = await store.review_rows(matching, limit=1, before=row.number)
-    response = await rendered(
+    return await rendered(
         "review_row.html",
         caller,
         title="Review",
@@ -289,9 +286,6 @@ async def _page(
         may_change=caller.reach_of("POST /review/{row_id}/accept") != "no",
         max_findings=_FINDINGS,
     )
-    if error is not None:
-        response.status_code = error.status
-    return response
 
 
 def shown_row(row: ReviewRow) -> ShownRow:
@@ -414,7 +408,8 @@ async def decide(
             await review.undo(row_id, actor)
     except EvalrouterError as error:
         now = await services.store.review_row(row_id)
-        return await _page(services, caller, query, now, error=error, typed=fields)
+        again = await _page(services, caller, query, now, error=error, typed=fields)
+        return form_again(again, error.status)
     if decision in {"edit", "undo"}:
         return done(f"/review/{row_id}{query.address}")
     following = await services.store.review_rows(query.matching, limit=1, after=row.number)
@@ -434,5 +429,7 @@ async def publish(services: Injected, caller: InjectedCaller, request: AnyReques
         await services.review.publish(publication.dataset, caller.actor)
     except EvalrouterError as error:
         query = ReviewQuery.of(fields)
-        return await _list(services, caller, query, error=error, typed=name)
+        return form_again(
+            await _list(services, caller, query, error=error, typed=name), error.status
+        )
     return done(f"/datasets?{urlencode({'q': name})}")

@@ -48,15 +48,28 @@
     resizing = setTimeout(() => { for (const box of drawn.keys()) draw(box); }, 150);
   });
 
-  // Rows that move while someone reads further down would be a nuisance.
+  // Rows that move while someone reads further down would be a nuisance. The newest part waits.
   const isReading = () => window.scrollY > 200;
   const state = () => document.getElementById("tail-state");
   let following = "";
+  let waiting = null;
   document.addEventListener("htmx:sse:before:message", (event) => {
     if (event.target.id !== "tail") return;
     following ||= state().textContent;
-    const paused = isReading();
-    state().textContent = paused ? "Paused while you read further down; it goes on at the top of the page." : following;
-    if (paused) event.preventDefault();
+    if (isReading()) {
+      state().textContent = "Paused while you read further down; it goes on at the top of the page.";
+      waiting = event.detail.message.data;
+      event.preventDefault();
+    } else {
+      state().textContent = following;
+      waiting = null;
+    }
   });
+  window.addEventListener("scroll", () => {
+    const tail = document.getElementById("tail");
+    if (waiting === null || isReading() || !tail) return;
+    htmx.swap({ sourceElement: tail, target: tail, swap: "innerMorph", text: waiting });
+    waiting = null;
+    state().textContent = following;
+  }, { passive: true });
 })();

@@ -174,6 +174,8 @@ async def table_response(
     caller: Caller,
     view: TableView,
     rows: Iterable[Mapping[str, Any]],
+    *,
+    current: str = "",
     **values: Any,
 ) -> Response[Any]:
     """Return a table as its page, or as the file that it is to be saved as.
@@ -183,6 +185,7 @@ async def table_response(
         caller: whose page it is.
         view: which page it is.
         rows: cells by the columns' keys.
+        current: the entry of the navigation that it is under; "" for its own.
         values: what the template has besides.
     """
     if view.is_export:
@@ -191,7 +194,7 @@ async def table_response(
         f"{name}.html",
         caller,
         title=name.capitalize(),
-        current=view.path,
+        current=current or view.path,
         view=view,
         rows=list(rows),
         **values,

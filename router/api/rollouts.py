@@ -12,6 +12,7 @@ from router.api.access import Caller, InjectedCaller
 from router.api.bodies import body_as, document_of
 from router.api.injection import Injected
 from router.api.paging import PageSize
+from router.config.documents import Document
 from router.loop.rollout_report import RolloutReport
 from router.loop.rollouts import Action, RolloutAction
 from router.services import Services
@@ -46,7 +47,14 @@ async def start_rollout(
     `forecast` says how many requests and days the goals will take. A rollout whose goals cannot be
     shown with the route's traffic is refused with 409, unless `force` is true.
     """
-    requested = services.rollouts.request_of(name, await document_of(request))
+    return await begin_rollout(services, caller, name, await document_of(request))
+
+
+async def begin_rollout(
+    services: Services, caller: Caller, name: str, document: Document
+) -> Rollout:
+    """Start a rollout as a document says; see `Rollouts.start`."""
+    requested = services.rollouts.request_of(name, document)
     rollout = await services.rollouts.start(name, requested, actor=caller.actor)
     await services.assignments.follow()
     return rollout
@@ -132,6 +140,13 @@ async def _act(
     request: Request[Any, Any, Any],
 ) -> Rollout:
     requested = await body_as(request, RolloutAction, default=b"{}")
+    return await decide_rollout(services, caller, name, action, requested)
+
+
+async def decide_rollout(
+    services: Services, caller: Caller, name: str, action: Action, requested: RolloutAction
+) -> Rollout:
+    """Do what a person decided about a route's newest rollout; see `Rollouts.act`."""
     rollout = await services.rollouts.act(name, action, requested, actor=caller.actor)
     await services.assignments.follow()
     return rollout

@@ -72,7 +72,7 @@ _CHANGES: Mapping[Action, Mapping[str, Any]] = {
     "rollback": {"state": "rolling_back", "weight": 0.0, "pause": "", "ended_at": None},
 }
 # The states in which each action is possible.
-_POSSIBLE: Mapping[Action, tuple[RolloutState, ...]] = {
+POSSIBLE: Mapping[Action, tuple[RolloutState, ...]] = {
     "pause": ("running", "holding"),
     "resume": ("paused",),
     "promote": ("running", "holding", "paused"),
@@ -379,7 +379,7 @@ class Rollouts:
                 f"{rollout.state} ({rollout.reason}); look at it again",
                 code="rollout_changed",
             )
-        if rollout.state not in _POSSIBLE[action]:
+        if rollout.state not in POSSIBLE[action]:
             raise ConflictError(
                 f"{rollout.id} is {rollout.state}, so it cannot "
                 f"{'be paused' if action == 'pause' else action.replace('rollback', 'roll back')}.",

@@ -166,6 +166,10 @@ ACCESS: Mapping[str, RoleAccess] = {
     "GET /pages/review/{row_id}/content": REVIEWERS,
     "POST /pages/review/{row_id}/{decision}": REVIEWERS,
     "POST /pages/review/publish": REVIEWERS,
+    "GET /playground": ANY_KEY,
+    "POST /pages/playground/markdown": ANY_KEY,
+    "POST /pages/playground/sample": ADMINS,
+    "POST /pages/playground/judge": ADMINS,
     # experiments and judges
     "GET /experiments": REVIEWERS,
     "GET /experiments/{name}": REVIEWERS,

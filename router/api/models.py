@@ -86,6 +86,12 @@ async def show_model(services: Injected, caller: InjectedCaller, model: FromPath
     )
 
 
+def names_of(services: Services, caller: Caller) -> list[str]:
+    """Return the names that a key is confined to, or else those of the routes."""
+    allowed = _allowed(caller)
+    return list(services.routes.table.names if allowed is None else allowed)
+
+
 def _listed(services: Services, provider: str, model: str, listing: Listing) -> ModelRow:
     """Return the row of a provider's model."""
     end = retirement_of(services.config.providers[provider].kind, model, listing)

@@ -65,6 +65,7 @@ class NavigationEntry(NamedTuple):
 
 NAVIGATION = (
     NavigationEntry("Home", "/", "GET /"),
+    NavigationEntry("Playground", "/playground", "GET /playground"),
     NavigationEntry("Routes", "/routes", "GET /pages/routes"),
     NavigationEntry("Runs", "/runs", "GET /runs"),
     NavigationEntry("Experiments", "/experiments", "GET /pages/experiments"),

@@ -17,18 +17,14 @@ import secrets
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
-from itertools import islice
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from evaluators.data import dataset_process
-from evaluators.data.dataset_process import in_thread
-from evaluators.data.rows import Row
 from providers.errors import ConflictError, RequestError
 from providers.names import check_name
 from router.config.review import Review, RowAction
@@ -39,11 +35,11 @@ from router.datasets.registry import (
     Lineage,
     check_dataset_name,
 )
-from router.datasets.sources import Source, collect
+from router.datasets.sources import collect
 from router.loop.checks import CheckedText, CheckFinding, check, texts_of
 from router.loop.checks.languages import require_language_detector
 from router.loop.checks.near_duplicates import Duplicate, Duplicates, Sketch, sketch
-from router.loop.dataset_owners import key_of
+from router.loop.dataset_rows import ROWS_AT_ONCE, lines_of, newest_version, rows_of
 from router.rounds import Rounds
 from router.sealing.deletion import Deletion, DeletionStep, delete_rows
 from router.store.datasets import DatasetRow, DatasetStore
@@ -68,7 +64,6 @@ EXPIRE_EVERY_S = 600.0
 _DELETED_AT_ONCE = 500
 _CHECKED_AT_ONCE = 50
 _PUBLISHING_S = 300.0
-_ROWS_AT_ONCE = 500
 MAX_REASON = 1000
 MAX_MESSAGES = 1000
 MAX_ROWS = 1000  # that arrive in one request
@@ -474,19 +469,12 @@ class ReviewQueue:
         if gone := set(ids) - set(left):
             # They were deleted with their requests while the file was written.
             await self._datasets.delete_rows(content, gone)
-            version = await self._newest(name) or version
+            version = await newest_version(self._store, name) or version
         return PublishedRows(dataset=version, published=len(left))
-
-    async def _newest(self, name: str) -> DatasetRow | None:
-        """Return the newest version but for those that clients' keys made of their requests."""
-        for version in await self._store.datasets(name):
-            if not key_of(version):
-                return version
-        return None
 
     async def _version(self, name: str, rows: Sequence[ReviewRow], reviewer: str) -> DatasetRow:
         key = await self._placeholder_key()
-        earlier = await self._newest(name)
+        earlier = await newest_version(self._store, name)
         with temporary_folder() as folder:
             path = folder / "reviewed.jsonl"
             lines = self._lines(earlier, rows, key)
@@ -530,19 +518,16 @@ class ReviewQueue:
     ) -> AsyncIterator[bytes]:
         known: set[str] = set()
         if earlier is not None:
-            named = f"{earlier.name}@{earlier.hash}"
-            async with self._datasets.open(named, base=Path(), over_http=False) as source:
-                dataset = await in_thread(_open, source)
-                iterator = dataset_process.rows(dataset)
-                while batch := await in_thread(_next_rows, iterator):
+            async with aclosing(rows_of(self._datasets, earlier)) as batches:
+                async for batch in batches:
                     known.update(row.id for row in batch)
                     yield await asyncio.to_thread(
-                        _encoded, [{"id": row.id} | row.fields for row in batch]
+                        lines_of, [{"id": row.id} | row.fields for row in batch]
                     )
         # A crash may have come between the registration and the note of it.
         new = [_fields(row, key) for row in rows if row.id not in known]
-        for start in range(0, len(new), _ROWS_AT_ONCE):
-            yield await asyncio.to_thread(_encoded, new[start : start + _ROWS_AT_ONCE])
+        for start in range(0, len(new), ROWS_AT_ONCE):
+            yield await asyncio.to_thread(lines_of, new[start : start + ROWS_AT_ONCE])
 
     async def expire(self) -> int:
         """Delete the rows that were not accepted in time, and return how many."""
@@ -667,17 +652,3 @@ def _fields(row: ReviewRow, key: bytes) -> dict[str, Any]:
         "decided_at": row.decided_at,
     }
     return fields
-
-
-def _open(source: Source) -> Any:
-    return dataset_process.open_dataset(
-        source.path, columns=source.columns, delimiter=source.delimiter, needs_prompt=False
-    )
-
-
-def _next_rows(rows: Iterator[Row]) -> list[Row]:
-    return list(islice(rows, _ROWS_AT_ONCE))
-
-
-def _encoded(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    return b"".join(_encode(row) + b"\n" for row in rows)

@@ -1,0 +1,120 @@
+"""Adds rows to a dataset: a new version with the rows of the newest one, and more.
+
+    rows = [{"input": "Why?"}]
+    version = await add_rows(store, datasets, "questions", rows, source=..., provenance={})
+
+What clients' keys made of their own requests is left out: only they see it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from evaluators.data import dataset_process
+from evaluators.data.dataset import Dataset
+from evaluators.data.dataset_process import in_thread
+from evaluators.data.rows import Row
+from router.datasets.artifacts import temporary_folder
+from router.datasets.registry import DatasetRegistry, Lineage, check_dataset_name
+from router.datasets.sources import Source, collect
+from router.loop.dataset_owners import key_of
+from router.store.datasets import DatasetRow, DatasetStore
+
+ROWS_AT_ONCE = 500
+
+_encode = msgspec.json.Encoder().encode
+
+
+async def newest_version(store: DatasetStore, name: str) -> DatasetRow | None:
+    """Return the newest version but for those that clients' keys made of their requests."""
+    for version in await store.datasets(name):
+        if not key_of(version):
+            return version
+    return None
+
+
+async def rows_of(datasets: DatasetRegistry, version: DatasetRow) -> AsyncGenerator[list[Row]]:
+    """Yield the rows of a version in their order, some at a time."""
+    named = f"{version.name}@{version.hash}"
+    async with datasets.open(named, base=Path(), over_http=False) as source:
+        rows = dataset_process.rows(await in_thread(_open, source))
+        while batch := await in_thread(_next_rows, rows):
+            yield batch
+
+
+def lines_of(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Return rows as JSON lines."""
+    return b"".join(_encode(row) + b"\n" for row in rows)
+
+
+async def add_rows(
+    store: DatasetStore,
+    datasets: DatasetRegistry,
+    name: str,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    source: str,
+    provenance: Mapping[str, Any],
+) -> DatasetRow:
+    """Register a version of a dataset that has more rows; its first one where there is none.
+
+    Args:
+        store: the versions.
+        datasets: where it is registered.
+        name: the dataset's name.
+        rows: what is added, without ids; columns have known names.
+        source: what the rows come from.
+        provenance: how they were made; JSON types only.
+
+    Raises:
+        RequestError: the name is none.
+        DatasetError, ArtifactError, StoreError: it cannot be written.
+        ConflictError: the version was deleted meanwhile.
+    """
+    check_dataset_name(name)
+    earlier = await newest_version(store, name)
+    added = [{"id": f"row-{secrets.token_hex(8)}"} | dict(row) for row in rows]
+
+    async def lines() -> AsyncIterator[bytes]:
+        if earlier is not None:
+            async with aclosing(rows_of(datasets, earlier)) as batches:
+                async for batch in batches:
+                    yield await asyncio.to_thread(
+                        lines_of, [{"id": row.id} | row.fields for row in batch]
+                    )
+        yield await asyncio.to_thread(lines_of, added)
+
+    made: dict[str, Any] = dict(provenance) | {"added_rows": len(added)}
+    if earlier is not None:
+        made["of"] = {"dataset": name, "hash": earlier.hash}
+    with temporary_folder() as folder:
+        path = folder / "rows.jsonl"
+        await collect(lines(), path, datasets.max_bytes, name)
+        return await datasets.derive(
+            path,
+            name=name,
+            source=source,
+            provenance=made,
+            lineage=Lineage(
+                made_of=() if earlier is None else (earlier.hash,),
+                registered="" if earlier is None else earlier.hash,
+            ),
+        )
+
+
+def _open(source: Source) -> Dataset:
+    return dataset_process.open_dataset(
+        source.path, columns=source.columns, delimiter=source.delimiter, needs_prompt=False
+    )
+
+
+def _next_rows(rows: Iterator[Row]) -> list[Row]:
+    return list(islice(rows, ROWS_AT_ONCE))

@@ -23,6 +23,7 @@ def url(tmp_path_factory):
 storage: {{database: "sqlite:///{folder}/e.db", artifacts: "{folder}/artifacts"}}
 evaluation: {{roots: ["{folder}"]}}
 datasets: {{roots: ["{folder}"], max_bytes: 300000}}
+record: full
 routes:
   r: {{targets: [{{model: baseline/echo}}]}}
 """
@@ -242,13 +243,13 @@ def test_a_dataset_of_requests_is_made_without_the_script(url):
     form = url.get("/from-traffic?route=r&name=live")
     check_policy(form)
     assert 'value="live"' in form.text
-    while url.get("/traffic/totals", headers={"accept": "*/*"}).json()["data"] == []:
+    while url.get("/traffic", headers={"accept": "*/*"}).json()["data"] == []:
         pass
     refused = url.post("/pages/from-traffic", data={"name": "live", "route": "r", "where": "x ="})
     assert refused.status_code == 400
     assert 'value="x ="' in refused.text
     made = url.post("/pages/from-traffic", data={"name": "live", "route": "r", "mask": "1"})
-    if made.status_code != 303:
-        # Bodies are not stored by default, and the page says what to set.
-        assert made.status_code == 409
-        assert "bodies" in made.text
+    assert made.status_code == 303, made.text
+    assert "One. Two." in url.get(made.headers["location"]).text
+    unmasked = url.get("/from-traffic?where=x").text
+    assert 'name="mask" value="1" checked' in unmasked

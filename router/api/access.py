@@ -170,6 +170,12 @@ ACCESS: Mapping[str, RoleAccess] = {
     "POST /pages/playground/markdown": ANY_KEY,
     "POST /pages/playground/sample": ADMINS,
     "POST /pages/playground/judge": ADMINS,
+    "GET /judges": REVIEWERS,
+    "GET /judges/studies/{study_id}": REVIEWERS,
+    "GET /runs/{run_id}/labels": REVIEWERS,
+    "GET /runs/{run_id}/labels/next": REVIEWERS,
+    "POST /pages/runs/{run_id}/labels/score": REVIEWERS,
+    "POST /pages/runs/{run_id}/labels/undo": REVIEWERS,
     # experiments and judges
     "GET /experiments": REVIEWERS,
     "GET /experiments/{name}": REVIEWERS,

@@ -70,6 +70,7 @@ NAVIGATION = (
     NavigationEntry("Runs", "/runs", "GET /runs"),
     NavigationEntry("Experiments", "/experiments", "GET /pages/experiments"),
     NavigationEntry("Datasets", "/datasets", "GET /pages/datasets"),
+    NavigationEntry("Judges", "/judges", "GET /judges"),
     NavigationEntry("Traffic", "/traffic", "GET /pages/traffic"),
     NavigationEntry("Review", "/review", "GET /pages/review"),
     NavigationEntry("Keys", "/keys", "GET /pages/keys"),

@@ -49,3 +49,29 @@ class LabelStore(Protocol):
     async def labels(self, run_id: str, *, sample_id: str | None = None) -> list[PeopleLabel]:
         """Return the run's labels, or those of one sample, by output, route, sample and repeat."""
         ...
+
+    async def add_score(self, run_id: str, label: PeopleLabel) -> PeopleLabel:
+        """Add one person's score to those of an answer, and return its label as it is then.
+
+        A label of another text of the answer is replaced.
+
+        Args:
+            run_id: the run's id.
+            label: the answer and its text, with the one score; its time is that of the label.
+
+        Raises:
+            ConflictError: answers of the route were drawn with chances, by a plan.
+        """
+        ...
+
+    async def take_back_score(self, run_id: str, label: PeopleLabel) -> None:
+        """Take one person's score of an answer away again, as `add_score` returned the label.
+
+        Args:
+            run_id: the run's id.
+            label: what was returned; its last score is taken away.
+
+        Raises:
+            ConflictError: the label is another one by now.
+        """
+        ...

@@ -109,6 +109,7 @@ async def plan_run_labels(
     route: str | None = None,
     people: str | None = None,
     seed: int = 0,
+    even: bool = False,
 ) -> PlannedLabels:
     """Plan the labels of a run.
 
@@ -120,6 +121,7 @@ async def plan_run_labels(
         route: the route; needed where the run has several.
         people: the column with people's scores so far; the metric's own without it.
         seed: of the draw.
+        even: whether every answer is as likely to be drawn, however sure the judge is of it.
 
     Raises:
         NotFoundError: the run does not exist.
@@ -167,7 +169,8 @@ async def plan_run_labels(
         if cell.route != chosen or cell.repeat or value is None or answer is None:
             continue
         judge.append(value)
-        uncertainty.append(values.get(f"{metric.score_name}_deviation") or 0.0)
+        unsure = values.get(f"{metric.score_name}_deviation") or 0.0
+        uncertainty.append(0.0 if even else unsure)
         row = _row(samples[cell.sample_id], answer.text or "", scores_column, chance_column)
         label = labels.get(cell)
         if label is not None and label.answer_hash == answer_hash(answer.text or ""):

@@ -50,7 +50,7 @@ def new_record_id() -> str:
 
     Ids that sort by time are written into the store's index at its end, the cheapest place.
     """
-    return f"req_{time.time_ns():016x}{random.getrandbits(64):016x}"
+    return "req_%032x" % (time.time_ns() << 64 | random.getrandbits(64))
 
 
 class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -233,7 +233,8 @@ class _Connection(asyncio.Protocol):
 
     async def exchange(self, head: bytes, body: bytes) -> None:
         """Send a request; return when the answer's headers are here."""
-        self._parser = httptools.HttpResponseParser(self)
+        if self._parser is None:
+            self._parser = httptools.HttpResponseParser(self)
         self._error = None
         self._body = []
         self._unread = self._head_bytes = self._line_bytes = self._framing = 0

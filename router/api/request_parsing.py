@@ -55,7 +55,7 @@ _decode_messages = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_role = msgspec.json.Decoder(Message).decode
 
 
-class _Turn(msgspec.Struct):
+class _Turn(msgspec.Struct, gc=False):
     role: str
     content: msgspec.Raw = msgspec.Raw(b"")
 

@@ -186,11 +186,11 @@ _TOKENS = _Names.of(b"tokens")
 def _describe(
     headers: RequestHeaders, names: _Names, bucket: Bucket, now: float, reserved: int = 0
 ) -> None:
-    left, until_full = bucket.state(now)
-    left -= reserved
+    level, until_full = bucket.state(now)
+    left = int(level) - reserved
     limit, remaining, reset = names
     headers += (
-        (limit, b"%d" % bucket.limit),
+        (limit, bucket.limit_text),
         (remaining, b"%d" % left if left > 0 else b"0"),
-        (reset, in_words(until_full).encode()),
+        (reset, in_words(until_full)),
     )

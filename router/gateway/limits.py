@@ -19,12 +19,15 @@ class Bucket:
 
     What was taken may exceed what is there (how many tokens an answer has is known afterwards):
     the debt is worked off before anything more is let through.
+
+    Attributes:
+        limit_text: the limit as headers have it.
     """
 
-    __slots__ = ("_at", "_full", "_level", "_rate", "limit")
+    __slots__ = ("_at", "_full", "_level", "_rate", "limit_text")
 
     def __init__(self, limit: int, now: float) -> None:
-        self.limit = limit
+        self.limit_text = b"%d" % limit
         self._rate = limit / MINUTE
         self._full = self._level = float(limit)
         self._at = now
@@ -56,10 +59,10 @@ class Bucket:
         """Return the seconds until the amount may be taken without a debt."""
         return max(0.0, (amount - self.level(now)) / self._rate)
 
-    def state(self, now: float) -> tuple[int, float]:
-        """Return what may be taken now, whole and not below 0, and the seconds until it is full."""
+    def state(self, now: float) -> tuple[float, float]:
+        """Return what may be taken now, and the seconds until it is full."""
         level = self.level(now)
-        return int(level) if level > 0 else 0, (self._full - level) / self._rate
+        return level, (self._full - level) / self._rate
 
 
 def period_around(kind: BudgetPeriod, now: float) -> tuple[float, float]:
@@ -83,7 +86,7 @@ def period_around(kind: BudgetPeriod, now: float) -> tuple[float, float]:
     return start.timestamp(), end.timestamp()
 
 
-def in_words(seconds: float) -> str:
+def in_words(seconds: float) -> bytes:
     """Return a duration as OpenAI's headers `x-ratelimit-reset-*` have it, such as 20ms or 6m0s.
 
     It is rounded up to milliseconds, from a minute to seconds.
@@ -92,8 +95,7 @@ def in_words(seconds: float) -> str:
     """
     milliseconds = math.ceil(seconds * 1000)
     if milliseconds < 1000:
-        return f"{milliseconds}ms"
+        return b"%dms" % milliseconds
     if milliseconds < 60_000:
-        return f"{milliseconds / 1000:g}s"
-    minutes, rest = divmod(math.ceil(milliseconds / 1000), 60)
-    return f"{minutes}m{rest}s"
+        return f"{milliseconds / 1000:g}s".encode()
+    return b"%dm%ds" % divmod(math.ceil(milliseconds / 1000), 60)

@@ -59,7 +59,7 @@ from router.evals.worker import Jobs
 from router.gateway.route_table import Routes
 from router.gateway.routing import Table
 from router.loop.live_pairs import IncomparableError, pair_of
-from router.loop.sampling import RequestSample
+from router.loop.sampling import TrafficSample
 from router.records import Record, Target
 from router.rounds import ErrorLog, Rounds
 from router.sealing.deletion import Deletion, delete_rows
@@ -210,7 +210,7 @@ class _Active(NamedTuple):
 
     run: str
     shadow: Shadow
-    sample: RequestSample
+    sample: TrafficSample
     state: ShadowState
     is_over_budget: bool
     excluded: frozenset[str]
@@ -434,7 +434,7 @@ class Shadows:
             name: _Active(
                 row.run,
                 shadow,
-                RequestSample(shadow.sample, name),
+                TrafficSample(shadow.sample, name),
                 row.state,
                 row.blocked == _OVER_BUDGET and row.day == self._day(),
                 frozenset(ids[key] for key in shadow.exclude_keys if key in ids),

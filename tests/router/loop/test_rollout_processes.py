@@ -1,6 +1,6 @@
 """Rollouts of several servers with several workers, one of which is killed while it decides.
 
-It is part of `make test-outages`.
+On one SQLite file, and on one PostgreSQL database. It is part of `make test-outages`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import sqlite3
 from contextlib import closing
 
 import httpx
+import psycopg
 import pytest
 from server_process import serving, wait_for
 from servers import scripted
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 )
 CONFIG = """
 server: {{port: 0}}
-storage: {{database: "sqlite:///{folder}/e.db"}}
+storage: {{database: "{database}"}}
 providers:
   up: {{kind: compatible, base_url: "{url}"}}
 routes:
@@ -74,31 +75,46 @@ def end(http, *urls):
     raise AssertionError
 
 
-def deciding(folder):
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request, tmp_path):
+    if request.param == "postgres":
+        return request.getfixturevalue("postgres_address")
+    return f"sqlite:///{tmp_path}/e.db"
+
+
+def rows_of(database, query):
+    if database.startswith("sqlite"):
+        with closing(sqlite3.connect(database.removeprefix("sqlite:///"))) as db:
+            return db.execute(query).fetchall()
+    with psycopg.connect(database) as db:
+        return db.execute(query).fetchall()
+
+
+def deciding(database):
     """The process that has the lease: its pid."""
-    with closing(sqlite3.connect(folder / "e.db")) as db:
-        row = db.execute("SELECT owner FROM leases WHERE name LIKE '%rollouts'").fetchone()
-    return None if row is None else int(row[0].split(":")[1])
+    rows = rows_of(database, "SELECT owner FROM leases WHERE name LIKE '%rollouts'")
+    return int(rows[0][0].split(":")[1]) if rows else None
 
 
-def check_counts(folder):
+def check_counts(database):
     """Every counted request is in the statistics, once, and no request waits."""
-    with closing(sqlite3.connect(folder / "e.db")) as db:
-        for rollout, text in db.execute("SELECT rollout, statistics FROM rollout_statistics"):
-            counted = db.execute(
-                "SELECT count(*) FROM rollout_requests"
-                " WHERE rollout = ? AND arm = 'candidate' AND counted > 0",
-                (rollout,),
-            ).fetchone()[0]
-            assert json.loads(text)["rules"]["candidate_requests"] == counted
+    counted = rows_of(
+        database,
+        "SELECT rollout, sum(CASE WHEN arm = 'candidate' AND counted > 0 THEN 1 ELSE 0 END)"
+        " FROM rollout_requests GROUP BY rollout",
+    )
+    statistics = rows_of(database, "SELECT rollout, statistics FROM rollout_statistics")
+    assert dict(counted) == {
+        rollout: json.loads(text)["rules"]["candidate_requests"] for rollout, text in statistics
+    }
 
 
-def test_servers_agree_and_one_that_is_killed_costs_no_decision(tmp_path):
+def test_servers_agree_and_one_that_is_killed_costs_no_decision(tmp_path, database):
     with scripted(MODELS) as upstream, httpx.Client(timeout=60) as http:
         folders = [tmp_path / name for name in ("a", "b")]
         for folder in folders:
             folder.mkdir()
-            config = CONFIG.format(folder=tmp_path, url=upstream.url)
+            config = CONFIG.format(database=database, url=upstream.url)
             (folder / "evalrouter.yaml").write_text(config)
         with (
             serving(folders[0], "--workers", "2") as first,
@@ -112,8 +128,8 @@ def test_servers_agree_and_one_that_is_killed_costs_no_decision(tmp_path):
             wait_for(lambda: all(has_candidates(url) for url in urls for _ in range(8)))
             for user in range(20):
                 assert len({fresh(url, user) for url in urls for _ in range(4)}) == 1
-            wait_for(lambda: deciding(tmp_path) is not None)
-            victim = deciding(tmp_path)
+            wait_for(lambda: deciding(database) is not None)
+            victim = deciding(database)
             killed, other = (first, second) if victim in first.workers else (second, first)
             for process in killed.pids:
                 os.kill(process, signal.SIGKILL)
@@ -121,7 +137,7 @@ def test_servers_agree_and_one_that_is_killed_costs_no_decision(tmp_path):
             assert report["rollout"]["state"] == "promoted"
             assert report["decisions"][-1]["actor"] != report["decisions"][0]["actor"]
             assert int(report["decisions"][-1]["actor"].split(":")[1]) in other.workers
-            check_counts(tmp_path)
+            check_counts(database)
             wait_for(lambda: {fresh(other.url, user) for user in range(20)} == {"up/new"})
         # What was promoted is promoted for those who start later, and another is rolled back.
         with serving(folders[0]) as later:
@@ -132,7 +148,7 @@ def test_servers_agree_and_one_that_is_killed_costs_no_decision(tmp_path):
             report = end(http, later.url)
             assert report["rollout"]["state"] == "rolled_back"
             assert ask(http, later.url) == "up/new"
-            check_counts(tmp_path)
+            check_counts(database)
 
 
 def fresh(url, user):

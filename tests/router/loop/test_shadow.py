@@ -19,9 +19,9 @@ from router.evals.lease import this_owner
 from router.evals.requests import EvalRequester
 from router.loop.bundles.export import BundleOptions, export_bundle
 from router.loop.bundles.verification import verify
-from router.loop.sampling import RequestSample
+from router.loop.sampling import TrafficSample
 from router.loop.shadow import ShadowChange, Shadows
-from router.records import Attempt, Record, Target
+from router.records import Attempt, Record, Target, new_record_id
 from router.sealing.deletion import RequestDeletion
 from router.services import Services
 from router.store.keys import KeyRow
@@ -291,11 +291,11 @@ async def test_requests_that_may_not_be_shared_are_never_sent(tmp_path):
 async def test_the_share_is_drawn_by_the_id_so_that_processes_agree(tmp_path):
     shadow = SHADOW.replace("sample: 1", "sample: 0.25")
     async with services(tmp_path, shadow=shadow) as parts:
-        ids = [f"rec_{n}" for n in range(2000)]
+        ids = [new_record_id() for _ in range(2000)]
         drawn = [one for one in ids if wants(parts, one)]
         assert 400 < len(drawn) < 600
-        assert drawn == [one for one in ids if RequestSample(0.25, "chat").has(one)]
-        assert drawn != [one for one in ids if RequestSample(0.25, "other").has(one)]
+        assert drawn == [one for one in ids if TrafficSample(0.25, "chat").has(one)]
+        assert drawn != [one for one in ids if TrafficSample(0.25, "other").has(one)]
         await run(parts)
         assert (await funnel(parts))["not_sampled"] == 2000 - len(drawn)
 

@@ -87,6 +87,7 @@ from router.api import (
     what_if,
 )
 from router.api.origins import Hosts, Origins
+from router.api.recent_totals import RecentTotals
 from router.config.shown import ShownConfig
 from router.evals.plugins import report
 from router.gateway.sessions import FailedSignIns, Sessions
@@ -129,6 +130,7 @@ def create_app(services: Services) -> ASGIApp:
     shown_config = ShownConfig(config, services.source)
     followers = following.Followers(services.store)
     live_parts = live.LiveParts()
+    recent = RecentTotals(services.recorded, services.store)
     downloads = export.Downloads()
     sessions = Sessions(services.store, services.keys)
     failures = FailedSignIns()
@@ -383,6 +385,7 @@ def create_app(services: Services) -> ASGIApp:
             "services": Provide(lambda: services, sync_to_thread=False),
             "caller": Provide(access.caller, sync_to_thread=False),
             "followers": Provide(lambda: followers, sync_to_thread=False),
+            "recent": Provide(lambda: recent, sync_to_thread=False),
             "parts": Provide(lambda: live_parts, sync_to_thread=False),
             "downloads": Provide(lambda: downloads, sync_to_thread=False),
             "shown_config": Provide(lambda: shown_config, sync_to_thread=False),

@@ -6,7 +6,6 @@ Where the API has the same path, a browser gets the page and a program gets JSON
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any, Literal, NamedTuple, get_args
 
 from litestar import Request, Response, get
@@ -18,16 +17,12 @@ from router.api.injection import Injected
 from router.api.live import InjectedLiveParts
 from router.api.page_layout import page, part, rendered, utc
 from router.api.page_tables import Export, TableColumn, TableView, table_response
+from router.api.recent_totals import RECENT_S, InjectedRecentTotals, RecentTotals
 from router.api.route_sections import sections_of
 from router.services import Services
 from router.store.experiments import Experiment
 from router.store.review import ReviewFilter
 from router.store.runs import Run, RunFilter, RunState
-from router.store.traffic import TrafficFilter, TrafficTotal
-
-# Of the numbers on the home page: little enough to be added up at once.
-RECENT_S = 300.0
-_LISTED_ROUTES = 1000
 
 
 class RouteRow(NamedTuple):
@@ -71,7 +66,10 @@ def _routes(services: Services) -> list[RouteRow]:
 
 @page("/")
 async def home(
-    services: Injected, caller: InjectedCaller, request: Request[Any, Any, Any]
+    services: Injected,
+    caller: InjectedCaller,
+    recent: InjectedRecentTotals,
+    request: Request[Any, Any, Any],
 ) -> Response[str]:
     """Show what goes on: requests, runs, and what waits for people; first steps on a new server."""
     return await rendered(
@@ -79,7 +77,7 @@ async def home(
         caller,
         title="Home",
         current="/",
-        **await _home_values(services, caller, request),
+        **await _home_values(services, caller, recent, request),
     )
 
 
@@ -88,18 +86,19 @@ async def home_part(
     services: Injected,
     caller: InjectedCaller,
     parts: InjectedLiveParts,
+    recent: InjectedRecentTotals,
     request: Request[Any, Any, Any],
 ) -> ServerSentEvent:
     """Send what goes on whenever it changes."""
 
     async def make() -> str:
-        return await part("home_part.html", **await _home_values(services, caller, request))
+        return await part("home_part.html", **await _home_values(services, caller, recent, request))
 
     return parts.stream(("home", caller.audience, str(request.base_url)), make)
 
 
 async def _home_values(
-    services: Services, caller: Caller, request: Request[Any, Any, Any]
+    services: Services, caller: Caller, recent: RecentTotals, request: Request[Any, Any, Any]
 ) -> dict[str, Any]:
     def may(operation: str) -> bool:
         return caller.reach_of(operation) == "all"
@@ -108,7 +107,7 @@ async def _home_values(
     active, newest, totals, alerts, reviews, rollouts = await asyncio.gather(
         _active_runs(services, caller),
         store.runs(RunFilter(key_id=caller.only), limit=5),
-        _recent(services, caller),
+        recent.totals(caller.only),
         store.open_alerts() if may("GET /alerts") else _nothing(),
         store.count_review_rows(ReviewFilter(state="waiting")) if may("GET /review") else _zero(),
         store.rollouts(active=True) if may("GET /rollouts") else _nothing(),
@@ -151,12 +150,6 @@ async def _active_runs(services: Services, caller: Caller) -> list[Run]:
         for state in states
     ]
     return [run for runs in pages for run in runs]
-
-
-async def _recent(services: Services, caller: Caller) -> list[TrafficTotal]:
-    now = time.time()
-    matching = TrafficFilter(key_id=caller.only, since=now - RECENT_S, until=now + 1.0)
-    return await services.recorded.totals(matching, ("route",), limit=_LISTED_ROUTES)
 
 
 _ROUTE_COLUMNS = (

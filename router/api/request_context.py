@@ -207,9 +207,7 @@ class RequestContext(msgspec.Struct, eq=False):
         if size > TAIL_BYTES:
             record.tail, record.head = whole[-TAIL_BYTES:], whole[:HEAD_BYTES]
         if keep == "full" or self.hooks:
-            record.hooks, record.request = self.hooks, self.body
-            # Of a stream that was too long to be kept, only the end is here, which is no answer.
-            record.response = whole if size >= self.received else None
+            record.hooks, record.request, record.response = self.hooks, self.body, whole
         if self.sampled is not None:
             self.sampled.note(record)
         return record

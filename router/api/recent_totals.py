@@ -1,0 +1,126 @@
+"""What requests took in the last five minutes, by route: added up a few seconds at a time.
+
+    totals = await recent.totals(key_id=None)
+
+A page that shows this reads it more than once a second, and five minutes may have very many
+requests. A stretch of ten seconds is read again until it is over, then whenever it is twice as old
+as the last time, because a request is stored at its end under the moment at which it came, and when
+requests were deleted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import msgspec
+from litestar.di import NamedDependency
+
+from router.sealing.traffic import RecordedTraffic
+from router.store.traffic import TrafficFilter, TrafficStore, TrafficTotal
+
+RECENT_S = 300.0
+STRETCH_S = 10.0
+# After its end; requests are stored within about a second of their answers.
+SETTLED_S = 3.0
+MAX_ROUTES = 1000
+# Each is what one key sees.
+_MAX_VIEWS = 100
+
+
+class _Stretch(NamedTuple):
+    """What was read of a stretch, and when."""
+
+    read_at: float
+    totals: list[TrafficTotal]
+
+
+class _View:
+    """What was read of the requests of one key, or of all: stretches by when they began."""
+
+    def __init__(self, deletions: int) -> None:
+        self.deletions = deletions
+        self.stretches: dict[float, _Stretch] = {}
+
+
+class RecentTotals:
+    """Adds up the requests of the last five minutes.
+
+    Args:
+        recorded: the requests.
+        store: tells when some were deleted.
+        now: tells the seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        recorded: RecordedTraffic,
+        store: TrafficStore,
+        *,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._recorded = recorded
+        self._store = store
+        self._now = now
+        self._views: OrderedDict[str | None, _View] = OrderedDict()
+        self._reading = asyncio.Lock()
+
+    async def totals(self, key_id: str | None) -> list[TrafficTotal]:
+        """Return what the requests of a key took, by route, the most used first; None for all."""
+        async with self._reading:
+            deletions, now = await self._store.traffic_deletions(), self._now()
+            view = self._views.pop(key_id, None)
+            if view is None or view.deletions != deletions:
+                view = _View(deletions)
+            self._views[key_id] = view
+            if len(self._views) > _MAX_VIEWS:
+                self._views.popitem(last=False)
+            first = int((now - RECENT_S) // STRETCH_S)
+            # One more, because the clocks of other processes may be ahead.
+            begins = [n * STRETCH_S for n in range(first, int(now // STRETCH_S) + 2)]
+            view.stretches = {
+                begin: await self._read(view.stretches.get(begin), begin, key_id, now)
+                for begin in begins
+            }
+            return _sums(view.stretches.values())
+
+    async def _read(
+        self, stretch: _Stretch | None, begin: float, key_id: str | None, now: float
+    ) -> _Stretch:
+        """Return a stretch as it was read, or as it is now where it may have changed since."""
+        end = begin + STRETCH_S
+        if stretch is not None:
+            age = stretch.read_at - end
+            if age >= SETTLED_S and now - end < 2 * age:
+                return stretch
+        matching = TrafficFilter(key_id=key_id, since=begin, until=end)
+        return _Stretch(now, await self._recorded.totals(matching, ("route",), limit=MAX_ROUTES))
+
+
+def _sums(stretches: Iterable[_Stretch]) -> list[TrafficTotal]:
+    sums: dict[str | int, TrafficTotal] = {}
+    for stretch in stretches:
+        for total in stretch.totals:
+            route = total.group["route"]
+            former = sums.get(route)
+            sums[route] = total if former is None else _sum(former, total)
+    ordered = sorted(sums.values(), key=lambda total: (-total.requests, str(total.group["route"])))
+    return ordered[:MAX_ROUTES]
+
+
+def _sum(former: TrafficTotal, total: TrafficTotal) -> TrafficTotal:
+    return msgspec.structs.replace(
+        former,
+        requests=former.requests + total.requests,
+        failures=former.failures + total.failures,
+        prompt_tokens=former.prompt_tokens + total.prompt_tokens,
+        completion_tokens=former.completion_tokens + total.completion_tokens,
+        cost_usd=former.cost_usd + total.cost_usd,
+        unpriced=former.unpriced + total.unpriced,
+    )
+
+
+InjectedRecentTotals = NamedDependency[RecentTotals]

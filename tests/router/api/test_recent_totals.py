@@ -1,0 +1,88 @@
+"""Totals of the last minutes: they are those of all their requests, whenever these were stored."""
+
+from __future__ import annotations
+
+import pytest
+
+from router.api.recent_totals import RECENT_S, STRETCH_S, RecentTotals
+from router.config.loading import parse
+from router.records import Record
+from router.services import Services
+from router.store.traffic import TrafficFilter
+
+START = 1_764_000_000.0
+
+
+class Clock:
+    def __init__(self):
+        self.now = START
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+async def services(tmp_path):
+    config = f"storage: {{database: 'sqlite:///{tmp_path}/e.db', artifacts: '{tmp_path}'}}"
+    async with Services(parse(config, "test.yaml", {})) as services:
+        yield services
+
+
+def a_record(n, at, **fields):
+    fields = {"route": "ab"[n % 2], "status": 200 if n % 3 else 500} | fields
+    return Record(id=f"req_{n}", at=at, **fields)
+
+
+async def test_totals_are_those_of_all_requests_of_the_window(services):
+    clock = Clock()
+    recent = RecentTotals(services.recorded, services.store, now=clock)
+    number = 0
+    for turn in range(60):
+        clock.now += 7.0
+        records = []
+        # Now, and requests that began some time ago and have just ended.
+        for before in (0.0, 1.0, 20.0 if turn % 3 == 0 else 2.0):
+            number += 1
+            records.append(a_record(number, clock.now - before, key_id=f"key_{number % 2}"))
+        await services.store.keep_traffic(records)
+        for key_id in (None, "key_1"):
+            first = (clock.now - RECENT_S) // STRETCH_S * STRETCH_S
+            matching = TrafficFilter(since=first, key_id=key_id)
+            expected = await services.recorded.totals(matching, ("route",), limit=10)
+            found = await recent.totals(key_id)
+            if turn % 3:
+                continue
+            # What ended 20 s late is seen at the latest when its stretch is twice as old.
+            missing = sum(t.requests for t in expected) - sum(t.requests for t in found)
+            assert 0 <= missing <= 5
+    clock.now += 100.0
+    expected = await services.recorded.totals(
+        TrafficFilter(since=(clock.now - RECENT_S) // STRETCH_S * STRETCH_S), ("route",), limit=10
+    )
+    assert await recent.totals(None) == expected
+    assert sum(total.requests for total in expected) > 50
+    assert {total.group["route"] for total in expected} == {"a", "b"}
+    assert sum(total.failures for total in expected) > 10
+
+
+async def test_what_is_deleted_is_not_counted(services):
+    clock = Clock()
+    recent = RecentTotals(services.recorded, services.store, now=clock)
+    await services.store.keep_traffic([a_record(n, START - 50.0, route="r") for n in range(9)])
+    [total] = await recent.totals(None)
+    assert total.requests == 9
+    await services.recorded.delete(TrafficFilter(id="req_3"))
+    await services.store.announce_deletion()
+    [total] = await recent.totals(None)
+    assert total.requests == 8
+
+
+async def test_requests_leave_the_window(services):
+    clock = Clock()
+    recent = RecentTotals(services.recorded, services.store, now=clock)
+    await services.store.keep_traffic([a_record(1, START)])
+    assert len(await recent.totals(None)) == 1
+    clock.now += RECENT_S - 1.0
+    assert len(await recent.totals(None)) == 1
+    clock.now += STRETCH_S + 1.0
+    assert await recent.totals(None) == []

@@ -204,11 +204,12 @@ def test_a_session_calls_models_with_its_token_and_its_key_pays(world):
         answer = http.post(path, json=body, headers=headers)
         assert (answer.status_code, answer.headers["x-evalrouter-target"]) == (200, body["model"])
         record = f"/traffic/{answer.headers['x-evalrouter-record']}"
-        while (found := http.get(record)).status_code == 404:
+        as_json = {"accept": "application/json"}
+        while (found := http.get(record, headers=as_json)).status_code == 404:
             time.sleep(0.02)
         keys = {
             listed["key"]["id"]: listed["key"]["name"]
-            for listed in other.get("/keys").json()["data"]
+            for listed in other.get("/keys", headers=as_json).json()["data"]
         }
         assert keys[found.json()["key_id"]] == "client"
         sign_out = {"csrf_token": token}
@@ -383,3 +384,26 @@ def test_cookies_that_are_none():
         (b"other=1", ""),
     ):
         assert cookie_of({b"cookie": value}, "evalrouter_session") == found
+
+
+def test_an_upload_of_a_session_needs_the_token_in_the_header(world):
+    """A form of the type multipart/form-data is not read before it is let in."""
+    with browser(world.url) as http:
+        sign_in(http, world.keys["admin"])
+        token = csrf_token(http.get("/").text)
+        files = {"file": ("rows.jsonl", b'{"input": "hi"}\n')}
+        for headers, fields in (
+            ({}, {}),
+            ({}, {"csrf_token": token}),
+            ({"x-csrf-token": ""}, {"csrf_token": token}),
+            ({"x-csrf-token": token[:-1]}, {}),
+        ):
+            refused = http.post(
+                "/datasets", data={"name": "stolen"} | fields, files=files, headers=headers
+            )
+            assert (refused.status_code, refused.json()["error"]["code"]) == (403, "csrf_token")
+        headers = {"accept": "application/json"}
+        assert "stolen" not in http.get("/datasets", headers=headers).text
+        headers["x-csrf-token"] = token
+        stored = http.post("/datasets", data={"name": "mine"}, files=files, headers=headers)
+        assert stored.status_code == 201, stored.text

@@ -135,8 +135,8 @@ class Writing(msgspec.Struct):
 # one measurement, in a process of its own, of the version that comes first in PYTHONPATH
 
 
-async def fill(path: Path, count: int) -> None:
-    """Fill a new file."""
+async def fill(path: Path, count: int, end: float = END) -> None:
+    """Fill a new file with requests of the thirty days before a moment."""
     store = SqliteStore(path)
     await store.open()
     await store.close()
@@ -144,7 +144,7 @@ async def fill(path: Path, count: int) -> None:
         db.execute("PRAGMA synchronous = OFF")
         for first in range(1, count + 1, AT_ONCE):
             values = {"first": first, "after": min(first + AT_ONCE, count + 1), "count": count}
-            db.execute(FILL, values | {"end": END, "step": DAYS * DAY / count})
+            db.execute(FILL, values | {"end": end, "step": DAYS * DAY / count})
 
 
 async def pages(path: Path, seconds: float) -> dict[str, PageTime]:

@@ -25,7 +25,7 @@ PYTEST := $(BIN)/python -E -X utf8 -m pytest
 
 DOCS = cd docs && ../$(BIN)/python -E -m tooling
 
-.PHONY: demo docs client dist site test test-hostile test-ray test-notebook test-client test-phoenix test-mlflow test-loop test-web test-minilm test-outages fuzz mutants evidence evidence-rollouts evidence-what-if evidence-drift evidence-learned test-vllm test-llama-cpp providers lint bench constraints notebook clean
+.PHONY: demo docs client dist site test test-hostile test-ray test-notebook test-client test-phoenix test-mlflow test-loop test-web screenshots test-minilm test-outages fuzz mutants evidence evidence-rollouts evidence-what-if evidence-drift evidence-learned test-vllm test-llama-cpp providers lint bench constraints notebook clean
 
 demo: .venv/core
 	$(BIN)/evalrouter demo
@@ -69,6 +69,10 @@ test-loop: .venv/dev
 # The pages in Debian's Chromium, where it is installed: minutes.
 test-web: .venv/web
 	$(PYTEST) tests/web
+
+# The pages of a filled server as pictures, in docs/images, which the README shows: a minute.
+screenshots: .venv/web
+	$(BIN)/python -E -X utf8 tests/screenshots.py
 
 # Learned routes with the packaged MiniLM in its process, where torch takes seconds to load.
 test-minilm: .venv/all

@@ -81,16 +81,6 @@ def gateway(config: Config | str, environ: Mapping[str, str] | None = None) -> I
         yield url
 
 
-def wait_for_shadow(http: httpx.Client, model: str) -> None:
-    """Send requests that a route's shadow excludes until it counts them, and so takes others."""
-    messages = [{"role": "user", "content": "not to be stored"}]
-    while not any(view["funnel"]["excluded"] for view in http.get("/shadows").json()["data"]):
-        http.post(
-            "/v1/chat/completions", json={"model": model, "messages": messages, "store": False}
-        )
-        time.sleep(0.02)
-
-
 @contextmanager
 def s3_server(bucket: str) -> Iterator[S3]:
     """moto's S3 server on loopback with a bucket in it; yields how to reach it."""

@@ -4,7 +4,7 @@ import time
 
 import httpx
 from collector import Tree, collecting, scores_of, values_of
-from servers import gateway, scripted, wait_for_shadow
+from servers import gateway, scripted
 
 MODELS = {
     "dear": [{"answer": "The dear answer."}],
@@ -77,7 +77,8 @@ def test_scores_of_shadows_and_rollouts_join_the_traces_of_live_requests(tmp_pat
         started = http.post("/routes/rolled/rollout", json=ROLLOUT)
         assert started.status_code < 300, started.text
         rollout = started.json()["id"]
-        wait_for_shadow(http, "chat")
+        while not http.get("/shadows").json()["data"]:
+            time.sleep(0.02)
         shadowed = ask(http, "chat", "private words")
         # A rollout's judge begins a moment after it.
         rolled = []

@@ -33,7 +33,7 @@ from router.loop.rollout_statistics import statistics_of
 from router.loop.rollouts import POSSIBLE, Action, RolloutAction
 from router.services import Services
 from router.store.rollouts import Rollout, RolloutDecision
-from router.web.plots.evidence import EvidencePoint, EvidenceSeries, evidence_plot
+from router.web.plots.evidence import EvidencePoint, EvidenceSeries, e_value_text, evidence_plot
 from router.web.plots.figure import Plot
 from router.web.plots.history import HistoryPoint, history
 
@@ -152,13 +152,16 @@ def _signal_row(reading: SignalReading, settings: RolloutSettings) -> SignalRow:
             estimate += f" [{low}, {high}]"
         if reading.scale == "ratio":
             estimate += " times"
+    shown = ""
+    if reading.shown is not None:
+        shown = f"{e_value_text(reading.shown)} of {1 / settings.alpha:.3g}"
     return SignalRow(
         signal=reading.signal,
         candidate=f"{number(reading.candidate.mean)} ({reading.candidate.requests:,})",
         control=f"{number(reading.control.mean)} ({reading.control.requests:,})",
         estimate=estimate,
-        worse=f"{reading.harm:.3g} of {limit:.3g}",
-        shown="" if reading.shown is None else f"{reading.shown:.3g} of {1 / settings.alpha:.3g}",
+        worse=f"{e_value_text(reading.harm)} of {limit:.3g}",
+        shown=shown,
         words=words,
         kind=kind,
     )
@@ -299,6 +302,7 @@ async def _page(
         decisions=report.decisions[: -MAX_DECISIONS - 1 : -1],
         left_out=max(0, len(report.decisions) - MAX_DECISIONS),
         plots=plots,
+        e_value_text=e_value_text,
         actions=[act for act in POSSIBLE if is_newest and rollout.state in POSSIBLE[act]]
         if may_decide
         else [],

@@ -62,31 +62,38 @@ def evidence_plot(
     if not shown:
         return empty(title, "Nothing was decided on evidence yet")
     lines = dict(limits)
+    # How far beyond what decides says nothing more.
+    most = 10 * max(lines.values(), default=10.0)
     moments = [point.at for each in shown for point in each.points]
-    values = [max(_LEAST, point.e_value) for each in shown for point in each.points]
+    values = [_within(point, most) for each in shown for point in each.points]
     across = time_axis(moments, start=_LEFT, end=_RIGHT)
     up = ratio_axis([_LEAST, *values, *lines.values()], start=_BOTTOM, end=_TOP)
     drawing = Drawing(_BOTTOM + 36 + _LINE * len(shown))
     draw_up(drawing, up, _LEFT, _RIGHT)
     draw_across(drawing, across, _TOP, _BOTTOM, "time (UTC)")
-    for words, limit in lines.items():
+    for n, (words, limit) in enumerate(lines.items()):
         y = up.at(limit)
         drawing.line(_LEFT, y, _RIGHT, y, "level")
-        drawing.text(_RIGHT, y - 3, words, "label", anchor="end")
+        # By turns at either end, so that those of two limits that are close are apart.
+        if n % 2:
+            drawing.text(_LEFT + 3, y - 3, words, "label")
+        else:
+            drawing.text(_RIGHT, y - 3, words, "label", anchor="end")
     for n, each in enumerate(shown):
         kind = f"series-{n + 1}"
-        places = [(across.at(point.at), up.at(max(_LEAST, point.e_value))) for point in each.points]
+        places = [(across.at(point.at), up.at(_within(point, most))) for point in each.points]
         drawing.path(places, kind)
         for (x, y), point in zip(places, each.points, strict=True):
-            hint = f"{label(each.name)}: {_size(point.e_value)} at {_time(point.at)}"
+            hint = f"{label(each.name)}: {e_value_text(point.e_value)} at {_time(point.at)}"
             drawing.mark("circle", x, y, "point", hint=hint)
         y = _BOTTOM + 40 + _LINE * n
         drawing.path([(_LEFT, y - 3), (_LEFT + 26, y - 3)], kind)
         drawing.text(_LEFT + 32, y, fitted(each.name, _RIGHT - _LEFT - 34), "label")
+    newest = [(each.name, each.points[-1]) for each in shown]
     sentences = [
-        f"{label(each.name)}: {_size(each.points[-1].e_value)} at {_time(each.points[-1].at)}."
-        for each in shown
-    ] + [f"From {_size(limit)} on, evidence {words}." for words, limit in lines.items()]
+        f"{label(name)}: {e_value_text(point.e_value)} at {_time(point.at)}."
+        for name, point in newest
+    ] + [f"From {e_value_text(limit)} on, evidence {words}." for words, limit in lines.items()]
     rows = sorted(
         ((point.at, label(each.name), point.e_value) for each in shown for point in each.points),
         reverse=True,
@@ -96,9 +103,13 @@ def evidence_plot(
         title,
         sentences,
         ("time (UTC)", "test", "e-value"),
-        ((_time(at), name, _size(value)) for at, name, value in rows),
+        ((_time(at), name, e_value_text(value)) for at, name, value in rows),
         count=len(shown),
     )
+
+
+def _within(point: EvidencePoint, most: float) -> float:
+    return min(most, max(_LEAST, point.e_value))
 
 
 def _drawn(points: Sequence[EvidencePoint]) -> list[EvidencePoint]:
@@ -107,10 +118,9 @@ def _drawn(points: Sequence[EvidencePoint]) -> list[EvidencePoint]:
     return sorted(timed)[-MAX_POINTS:]
 
 
-def _size(value: float) -> str:
-    return (
-        number(value, 0) if value >= 100 else number(value, 1) if value >= 1 else number(value, 3)
-    )
+def e_value_text(value: float) -> str:
+    """Return an e-value with as many digits as say something."""
+    return number(value, 0 if value >= 100 else 1 if value >= 10 else 3)
 
 
 def _time(moment: float) -> str:

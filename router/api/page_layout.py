@@ -66,13 +66,13 @@ class NavigationEntry(NamedTuple):
 NAVIGATION = (
     NavigationEntry("Home", "/", "GET /"),
     NavigationEntry("Playground", "/playground", "GET /playground"),
-    NavigationEntry("Routes", "/routes", "GET /pages/routes"),
     NavigationEntry("Runs", "/runs", "GET /runs"),
     NavigationEntry("Experiments", "/experiments", "GET /pages/experiments"),
     NavigationEntry("Datasets", "/datasets", "GET /pages/datasets"),
     NavigationEntry("Judges", "/judges", "GET /judges"),
     NavigationEntry("Traffic", "/traffic", "GET /pages/traffic"),
     NavigationEntry("Review", "/review", "GET /pages/review"),
+    NavigationEntry("Routes", "/routes", "GET /pages/routes"),
     NavigationEntry("Keys", "/keys", "GET /pages/keys"),
     NavigationEntry("Settings", "/settings", "GET /settings"),
 )

@@ -395,10 +395,10 @@ class DatasetRegistry:
             if row.hash == dataset.hash:
                 if row.mapping != columns or row.delimiter != dataset.delimiter:
                     raise ConflictError(
-                        f"{name}@{row.hash[:SHOWN_HASH]} is registered with the columns "
-                        f"{row.mapping or 'as they are'} and "
-                        f"{f'the delimiter {row.delimiter!r}' if row.delimiter else 'no delimiter'}"
-                        "; delete it first, or take another name"
+                        f"{name}@{row.hash[:SHOWN_HASH]} has the same rows with "
+                        f"{_reading(row.mapping, row.delimiter)}, not with "
+                        f"{_reading(columns, dataset.delimiter)}; delete it first, or take another "
+                        "name"
                     )
                 return row
         return None
@@ -840,3 +840,10 @@ def name_of(named: str) -> str:
 
 def _made_name(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:128] or "dataset"
+
+
+def _reading(columns: Mapping[str, str], delimiter: str) -> str:
+    """Return how a file is read, in words."""
+    pairs = ", ".join(f"{column} as {meaning}" for column, meaning in columns.items())
+    words = f"the columns {pairs}" if pairs else "its columns as they are"
+    return f"{words} between {delimiter!r}" if delimiter else words

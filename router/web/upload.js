@@ -95,11 +95,12 @@
       refuse(answer);
       return;
     }
-    const focused = document.activeElement?.id;
     within("upload-problem").replaceChildren();
-    within("preview").innerHTML = answer.responseText;
+    // A menu that the user has open by now stays open.
+    await htmx.swap({
+      sourceElement: form(), target: within("preview"), text: answer.responseText, swap: "innerMorph",
+    });
     show("upload-store", true);
-    if (focused) document.getElementById(focused)?.focus();
   }
 
   async function store() {

@@ -188,7 +188,9 @@ async def test_a_name_with_several_versions_is_not_deleted_by_accident(services,
 
 async def test_one_content_has_one_meaning_under_a_name(services, news):
     await services.datasets.add(str(news), columns=COLUMNS, over_http=False)
-    with pytest.raises(ConflictError, match=r"registered with the columns .*delete it first"):
+    with pytest.raises(
+        ConflictError, match=r"has the same rows with .*, not with .*delete it first"
+    ):
         await services.datasets.add(str(news), columns={"topic": "input"}, over_http=False)
 
 

@@ -104,6 +104,7 @@ ACCESS: Mapping[str, RoleAccess] = {
     "GET /": OWN_RUNS,
     "GET /pages/live/home": OWN_RUNS,
     "GET /runs": OWN_RUNS,
+    "GET /pages/live/runs": OWN_RUNS,
     "GET /runs/new": ADMINS,
     "POST /pages/runs/new": ADMINS,
     "GET /pages/live/runs/{run_id}": OWN_RUNS,

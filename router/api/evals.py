@@ -17,7 +17,7 @@ from evaluators.base import Answer, Sample, Score
 from evaluators.data.sampling import Rows
 from evaluators.document import Metrics, Repeats
 from providers.errors import NotFoundError, RunDocumentError
-from router.api.access import InjectedCaller
+from router.api.access import Caller, InjectedCaller
 from router.api.bodies import body_as, check_no_options, document_of
 from router.api.following import Followers, InjectedFollowers, progress_of
 from router.api.injection import Injected
@@ -130,19 +130,31 @@ async def list_runs(  # noqa: PLR0917 - Litestar passes query parameters by name
 
     `dataset` selects the runs of a registered version: `name@hash`, or `name` for its newest.
     """
-    digest = None
-    if dataset is not None:
-        try:
-            digest = (await services.datasets.find(dataset)).hash
-        except NotFoundError:
-            if caller.only is not None:
-                # Which datasets there are is not for clients to know.
-                return RunList([])
-            raise
     run_filter = RunFilter(
-        state=run_state, experiment=experiment, tag=tag, key_id=caller.only, dataset_hash=digest
+        state=run_state,
+        experiment=experiment,
+        tag=tag,
+        key_id=caller.only,
+        dataset_hash=await dataset_hash(services, caller, dataset or ""),
     )
     return RunList(await services.store.runs(run_filter, limit=limit, before=before))
+
+
+async def dataset_hash(services: Services, caller: Caller, named: str) -> str | None:
+    """Return the hash of the version that runs are filtered by; None for a name of "".
+
+    Raises:
+        NotFoundError: there is no such version; a client gets the hash of no run instead, because
+            which datasets there are is not for clients to know.
+    """
+    if not named:
+        return None
+    try:
+        return (await services.datasets.find(named)).hash
+    except NotFoundError:
+        if caller.only is None:
+            raise
+        return "unknown"
 
 
 @get("/eval/{run_id:str}", tags=["eval"], summary="Show a run with its report")

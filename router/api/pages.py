@@ -1,28 +1,22 @@
-"""Pages for a browser that show what there is: routes, runs, experiments, datasets.
+"""Pages for a browser that show what there is: routes, experiments.
 
 Where the API has the same path, a browser gets the page and a program gets JSON: `page_layout.py`.
 """
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
-from litestar import Request, Response, get
+from litestar import Response
 from litestar.params import FromQuery
-from litestar.response import ServerSentEvent
 
-from router.api.access import Caller, InjectedCaller
+from router.api.access import InjectedCaller
 from router.api.injection import Injected
-from router.api.live import InjectedLiveParts
-from router.api.page_layout import page, part, rendered, utc
+from router.api.page_layout import page, utc
 from router.api.page_tables import Export, TableColumn, TableView, table_response
-from router.api.recent_totals import RECENT_S, InjectedRecentTotals, RecentTotals
 from router.api.route_sections import sections_of
 from router.services import Services
 from router.store.experiments import Experiment
-from router.store.review import ReviewFilter
-from router.store.runs import Run, RunFilter, RunState
 
 
 class RouteRow(NamedTuple):
@@ -45,7 +39,8 @@ class RouteRow(NamedTuple):
     error: str
 
 
-def _routes(services: Services) -> list[RouteRow]:
+def route_rows(services: Services) -> list[RouteRow]:
+    """Return every route as its table shows it."""
     rows = []
     for view in services.routes.view():
         route = view.route
@@ -62,94 +57,6 @@ def _routes(services: Services) -> list[RouteRow]:
             )
         )
     return rows
-
-
-@page("/")
-async def home(
-    services: Injected,
-    caller: InjectedCaller,
-    recent: InjectedRecentTotals,
-    request: Request[Any, Any, Any],
-) -> Response[str]:
-    """Show what goes on: requests, runs, and what waits for people; first steps on a new server."""
-    return await rendered(
-        "home.html",
-        caller,
-        title="Home",
-        current="/",
-        **await _home_values(services, caller, recent, request),
-    )
-
-
-@get("/pages/live/home", include_in_schema=False)
-async def home_part(
-    services: Injected,
-    caller: InjectedCaller,
-    parts: InjectedLiveParts,
-    recent: InjectedRecentTotals,
-    request: Request[Any, Any, Any],
-) -> ServerSentEvent:
-    """Send what goes on whenever it changes."""
-
-    async def make() -> str:
-        return await part("home_part.html", **await _home_values(services, caller, recent, request))
-
-    return parts.stream(("home", caller.audience, str(request.base_url)), make)
-
-
-async def _home_values(
-    services: Services, caller: Caller, recent: RecentTotals, request: Request[Any, Any, Any]
-) -> dict[str, Any]:
-    def may(operation: str) -> bool:
-        return caller.reach_of(operation) == "all"
-
-    store, sees_routes = services.store, may("GET /routes")
-    active, newest, totals, alerts, reviews, rollouts = await asyncio.gather(
-        _active_runs(services, caller),
-        store.runs(RunFilter(key_id=caller.only), limit=5),
-        recent.totals(caller.only),
-        store.open_alerts() if may("GET /alerts") else _nothing(),
-        store.count_review_rows(ReviewFilter(state="waiting")) if may("GET /review") else _zero(),
-        store.rollouts(active=True) if may("GET /rollouts") else _nothing(),
-    )
-    return {
-        "base_url": str(request.base_url).rstrip("/"),
-        "minutes": round(RECENT_S / 60),
-        "totals": totals,
-        "requests": sum(total.requests for total in totals),
-        "failures": sum(total.failures for total in totals),
-        "cost_usd": sum(total.cost_usd for total in totals),
-        "unpriced": sum(total.unpriced for total in totals),
-        "active": active,
-        "newest": newest,
-        "firing": [alert for alert in alerts if alert.state == "firing"],
-        "sees_alerts": may("GET /alerts"),
-        "reviews": reviews,
-        "sees_reviews": may("GET /review"),
-        "rollouts": rollouts,
-        "sees_rollouts": may("GET /rollouts"),
-        "routes": _routes(services) if sees_routes else [],
-        "providers": [(name, provider.kind) for name, provider in services.config.providers.items()]
-        if sees_routes
-        else [],
-    }
-
-
-async def _nothing() -> list[Any]:
-    return []
-
-
-async def _zero() -> int:
-    return 0
-
-
-async def _active_runs(services: Services, caller: Caller) -> list[Run]:
-    states: tuple[RunState, ...] = ("running", "queued")
-    pages = [
-        await services.store.runs(RunFilter(state=state, key_id=caller.only), limit=20)
-        for state in states
-    ]
-    return [run for runs in pages for run in runs]
 
 
 _ROUTE_COLUMNS = (
@@ -173,7 +80,7 @@ async def route_list(
     export: FromQuery[Export] = "",
 ) -> Response[Any]:
     """Show the routes; `q` is a part of a name or of a target."""
-    rows = [row for row in _routes(services) if q.lower() in f"{row.name} {row.targets}".lower()]
+    rows = [row for row in route_rows(services) if q.lower() in f"{row.name} {row.targets}".lower()]
     view = TableView(
         "/routes", _ROUTE_COLUMNS, sort=sort, filters={"q": q}, after=after, export=export
     )
@@ -190,69 +97,6 @@ async def route_list(
 
 def _name(row: RouteRow | Experiment) -> str:
     return row.name
-
-
-_RUN_COLUMNS = (
-    TableColumn("name", "Run"),
-    TableColumn("state", "State"),
-    TableColumn("dataset", "Dataset"),
-    TableColumn("samples", "Samples", number=True),
-    TableColumn("routes", "Routes"),
-    TableColumn("experiment", "Experiment"),
-    TableColumn("created", "Created (UTC)", sorts=True),
-    TableColumn("id", "Id"),
-)
-
-
-@page("/runs")
-async def run_list(
-    *,
-    services: Injected,
-    caller: InjectedCaller,
-    state_is: FromQuery[Literal["", RunState]] = "",
-    experiment: FromQuery[str] = "",
-    tag: FromQuery[str] = "",
-    sort: FromQuery[str] = "-created",
-    after: FromQuery[str] = "",
-    export: FromQuery[Export] = "",
-) -> Response[Any]:
-    """Show the runs; `after` is the id of the last run of the page before."""
-    filters = {"state_is": state_is, "experiment": experiment, "tag": tag}
-    view = TableView("/runs", _RUN_COLUMNS, sort=sort, filters=filters, after=after, export=export)
-    matching = RunFilter(
-        state=state_is or None,
-        experiment=experiment or None,
-        tag=tag or None,
-        key_id=caller.only,
-    )
-    runs = await services.store.runs(
-        matching,
-        limit=view.size + 1,
-        before=after or None,
-        oldest_first=not view.descending,
-    )
-    return await table_response(
-        "runs",
-        caller,
-        view,
-        map(_run_cells, view.page(runs, lambda run: run.id)),
-        **filters,
-        states=get_args(RunState),
-        may_start=caller.reach_of("POST /eval") != "no",
-    )
-
-
-def _run_cells(run: Run) -> dict[str, Any]:
-    return {
-        "name": run.name,
-        "state": run.state,
-        "dataset": run.dataset,
-        "samples": run.dataset_rows,
-        "routes": ", ".join(map(str, run.document.get("routes") or ())),
-        "experiment": run.experiment,
-        "created": utc(run.created_at),
-        "id": run.id,
-    }
 
 
 _EXPERIMENT_COLUMNS = (

@@ -1,6 +1,7 @@
 """What requests took in the last five minutes, by route: added up a few seconds at a time.
 
-    totals = await recent.totals(key_id=None)
+    requests = await recent.requests(key_id=None)
+    requests.totals[0].cost_usd, requests.costs["summarizer"], requests.times["summarizer"].median_s
 
 A page that shows this reads it more than once a second, and five minutes may have very many
 requests. A stretch of ten seconds is read again until it is over, then whenever it is twice as old
@@ -13,10 +14,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
+import numpy as np
 from litestar.di import NamedDependency
 
 from router.sealing.traffic import RecordedTraffic
@@ -27,8 +29,36 @@ STRETCH_S = 10.0
 # After its end; requests are stored within about a second of their answers.
 SETTLED_S = 3.0
 MAX_ROUTES = 1000
+# Of requests whose times are looked at, the newest; and after how many seconds again.
+TIMED = 300
+TIMED_EVERY_S = 5.0
 # Each is what one key sees.
 _MAX_VIEWS = 100
+
+
+class RouteTimes(NamedTuple):
+    """Seconds to the last byte of a route's newest answers: their number, median and 95% quantile.
+
+    Failures say nothing of how fast a model is, nor do answers from the cache.
+    """
+
+    n: int
+    median_s: float
+    p95_s: float
+
+
+class RecentRequests(NamedTuple):
+    """The requests of the last five minutes.
+
+    Attributes:
+        totals: what they took, by route, the most used first.
+        costs: route to US dollars by stretch, the oldest first; "" for all routes together.
+        times: route to the times of its newest answers.
+    """
+
+    totals: list[TrafficTotal]
+    costs: Mapping[str, Sequence[float]]
+    times: Mapping[str, RouteTimes]
 
 
 class _Stretch(NamedTuple):
@@ -44,6 +74,8 @@ class _View:
     def __init__(self, deletions: int) -> None:
         self.deletions = deletions
         self.stretches: dict[float, _Stretch] = {}
+        self.timed_at = 0.0
+        self.times: Mapping[str, RouteTimes] = {}
 
 
 class RecentTotals:
@@ -70,6 +102,10 @@ class RecentTotals:
 
     async def totals(self, key_id: str | None) -> list[TrafficTotal]:
         """Return what the requests of a key took, by route, the most used first; None for all."""
+        return (await self.requests(key_id)).totals
+
+    async def requests(self, key_id: str | None) -> RecentRequests:
+        """Return the requests of a key; None for all."""
         async with self._reading:
             deletions, now = await self._store.traffic_deletions(), self._now()
             view = self._views.pop(key_id, None)
@@ -85,7 +121,10 @@ class RecentTotals:
                 begin: await self._read(view.stretches.get(begin), begin, key_id, now)
                 for begin in begins
             }
-            return _sums(view.stretches.values())
+            if now - view.timed_at >= TIMED_EVERY_S:
+                view.timed_at, view.times = now, await self._times(key_id, now)
+            stretches = list(view.stretches.values())
+            return RecentRequests(_sums(stretches), _costs(stretches), view.times)
 
     async def _read(
         self, stretch: _Stretch | None, begin: float, key_id: str | None, now: float
@@ -98,6 +137,26 @@ class RecentTotals:
                 return stretch
         matching = TrafficFilter(key_id=key_id, since=begin, until=end)
         return _Stretch(now, await self._recorded.totals(matching, ("route",), limit=MAX_ROUTES))
+
+    async def _times(self, key_id: str | None, now: float) -> Mapping[str, RouteTimes]:
+        matching = TrafficFilter(key_id=key_id, since=now - RECENT_S)
+        seconds: dict[str, list[float]] = {}
+        for row in await self._recorded.page(matching, limit=TIMED):
+            if row.status < 400 and not row.cached:
+                seconds.setdefault(row.route, []).append(row.total_s)
+        return {
+            route: RouteTimes(len(some), *np.quantile(some, [0.5, 0.95]).tolist())
+            for route, some in seconds.items()
+        }
+
+
+def _costs(stretches: Sequence[_Stretch]) -> Mapping[str, Sequence[float]]:
+    costs = {"": [0.0] * len(stretches)}
+    for n, stretch in enumerate(stretches):
+        for total in stretch.totals:
+            for name in ("", str(total.group["route"])):
+                costs.setdefault(name, [0.0] * len(stretches))[n] += total.cost_usd
+    return costs
 
 
 def _sums(stretches: Iterable[_Stretch]) -> list[TrafficTotal]:

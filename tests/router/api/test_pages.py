@@ -149,6 +149,7 @@ def test_empty_tables_say_what_to_do(tmp_path):
     with gateway(config) as url:
         for path, command in (
             ("/", "evalrouter eval run"),
+            ("/", '<a href="/runs/new">Start a run</a> over two routes'),
             ("/routes", "PUT /routes/NAME"),
             ("/runs", "evalrouter eval run"),
             ("/experiments", "experiment: NAME"),

@@ -86,3 +86,28 @@ async def test_requests_leave_the_window(services):
     assert len(await recent.totals(None)) == 1
     clock.now += STRETCH_S + 1.0
     assert await recent.totals(None) == []
+
+
+async def test_costs_have_a_course_and_answers_their_times(services):
+    clock = Clock()
+    recent = RecentTotals(services.recorded, services.store, now=clock)
+    rows = (
+        {"cost_usd": 0.5, "total_s": 1.0, "status": 200},
+        {"cost_usd": 1.0, "total_s": 3.0, "status": 200},
+        {"cost_usd": 2.0, "total_s": 9.0, "status": 500},
+        {"cost_usd": 0.0, "total_s": 0.0, "status": 200, "cached": True},
+        {"cost_usd": 4.0, "total_s": 5.0, "status": 200, "route": "b"},
+    )
+    await services.store.keep_traffic(
+        [
+            a_record(n, START - STRETCH_S * (n % 2), **{"route": "a"} | row)
+            for n, row in enumerate(rows)
+        ]
+    )
+    found = await recent.requests(None)
+    # The last stretch is for clocks that are ahead.
+    assert list(found.costs["a"][-3:]) == [1.0, 2.5, 0.0]
+    assert list(found.costs["b"][-3:]) == [0.0, 4.0, 0.0]
+    assert list(found.costs[""][-3:]) == [1.0, 6.5, 0.0]
+    assert found.times["a"][:2] == (2, 2.0)
+    assert found.times["b"] == (1, 5.0, 5.0)

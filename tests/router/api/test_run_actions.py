@@ -1,4 +1,4 @@
-"""What the page of a run does with it: its forms, its live part, and its log."""
+"""Pages that follow and steer runs: their list, a run's forms and log, and the home page."""
 
 import asyncio
 import json
@@ -42,7 +42,9 @@ evaluation: {{roots: ["{folder}"]}}
 datasets: {{roots: ["{folder}"]}}
 providers:
   baseline: {{kind: baseline}}
-  up: {{kind: scripted, script: {{held: [{{delay_s: 600}}]}}}}
+  up: {{kind: scripted, script: {{held: [{{delay_s: 600}}], quick: [{{}}]}}}}
+prices: {{"up/quick": {{input: 5, output: 15}}}}
+routes: {{priced: {{targets: [{{model: up/quick}}]}}}}
 """
     with gateway(config) as url:
         clients = {}
@@ -197,3 +199,44 @@ def test_the_log_is_paged_by_key_and_its_texts_are_no_markup(world):
     assert 'rel="prev"' in page.text
     assert http.get("/runs/run_logged/log?after=-1").status_code == 400
     assert http.get("/runs/run_nothing/log").status_code == 404
+
+
+def test_the_list_follows_runs_under_way(world):
+    clients, dataset = world
+    http = clients["admin"]
+    added = http.post("/datasets", json={"source": dataset, "name": "mine"}).json()
+    named = f"mine@{added['hash'][:12]}"
+    run_id = begin(http, named, routes=["up/held"], experiment="followed", name=ATTACK)
+    wait_for(http, run_id, "running")
+    for path in ("/runs?experiment=followed", "/runs?dataset=mine", "/runs?state_is=running"):
+        page = http.get(path).text
+        assert "0 of 6" in page
+        assert "<script>" not in page
+        [live] = [a for _, a in Elements(page).elements if "hx-sse:connect" in a]
+        part = first_event(http, live["hx-sse:connect"])
+        assert "0 of 6" in part
+        assert part.count(f'href="/runs/{run_id}"') == 1
+        assert "csrf_token" not in part
+    assert run_id not in first_event(clients["client"], "/pages/live/runs")
+    assert run_id not in first_event(http, "/pages/live/runs?experiment=other")
+    assert http.get("/runs?dataset=nothing").status_code == 404
+    assert clients["client"].get("/runs?dataset=nothing").status_code == 200
+    assert http.get("/pages/live/runs?sort=name").status_code == 400
+    send(http, run_id, "cancel")
+    assert "0 of 6" not in http.get("/runs?experiment=followed").text
+    assert "progress" not in http.get("/runs?export=csv").text
+
+
+def test_home_shows_what_routes_cost_and_how_long_they_take(world):
+    http = world[0]["admin"]
+    body = {"model": "priced", "messages": [{"role": "user", "content": "One. Two."}]}
+    assert http.post("/v1/chat/completions", json=body).status_code == 200
+    # The record of a request is written a moment after the answer.
+    while 'class="plot-spark"' not in (page := http.get("/").text):
+        pass
+    assert "priced: US dollars in each 10 seconds" in page
+    assert '<a href="/traffic?route=priced">priced</a>' in page
+    assert "Times are of the newest" in page
+    assert "First steps in this browser" not in page
+    assert '<a href="/routes/priced">' in page
+    assert '<a href="/routes/priced">' not in world[0]["client"].get("/").text

@@ -370,6 +370,7 @@ def create_app(services: Services) -> ASGIApp:
             request_page.request_page,
             request_page.request_body,
             request_page.say,
+            request_page.take_back,
             request_page.copy_to_dataset,
             request_page.replay,
             request_page.remove,

@@ -171,6 +171,7 @@ ACCESS: Mapping[str, RoleAccess] = {
     "GET /pages/traffic/{request_id}": OWN_REQUESTS,
     "GET /pages/traffic/{request_id}/bodies/{name}": OWN_REQUESTS,
     "POST /pages/traffic/{request_id}/feedback": OWN_REQUESTS,
+    "POST /pages/traffic/{request_id}/feedback/{feedback_id}/delete": OWN_REQUESTS,
     "POST /pages/traffic/{request_id}/dataset": OWN_RUNS,
     "POST /pages/traffic/{request_id}/replay": ADMINS,
     "POST /pages/traffic/{request_id}/delete": ADMINS,

@@ -34,6 +34,7 @@ from router.loop.feedback_forms import (
 )
 from router.loop.moments import period
 from router.records import stored_name
+from router.services import Services
 from router.store.feedback import FeedbackFilter, FeedbackKind, FeedbackRow
 
 AnyRequest = Request[Any, Any, Any]
@@ -216,6 +217,11 @@ async def delete_feedback(
 
     What a learned route has learned of it goes with it.
     """
+    return await delete_one(services, caller, feedback_id)
+
+
+async def delete_one(services: Services, caller: Caller, feedback_id: str) -> DeletedFeedback:
+    """Delete feedback as `delete_feedback` does. Raises NotFoundError."""
     feedback = await services.store.one_feedback(feedback_id, key_id=caller.only)
     deleted = await services.store.delete_feedback(feedback_id, key_id=caller.only)
     if not deleted:

@@ -29,7 +29,7 @@ from router.api.excerpts import (
     json_text,
     shown_messages,
 )
-from router.api.feedback import giver_of
+from router.api.feedback import delete_one, giver_of
 from router.api.feedback_page import value_text
 from router.api.injection import Injected
 from router.api.page_layout import PAGE_HEADERS, action, done, form_again, page, rendered
@@ -258,6 +258,19 @@ async def say(
     except EvalrouterError as error:
         forms = PageForms("feedback", error.message, fields)
         return form_again(await _page(services, caller, row, forms), error.status)
+    return done(f"/traffic/{row.id}")
+
+
+@action("/pages/traffic/{request_id:str}/feedback/{feedback_id:str}/delete")
+async def take_back(
+    services: Injected,
+    caller: InjectedCaller,
+    request_id: FromPath[str],
+    feedback_id: FromPath[str],
+) -> Response[Any]:
+    """Delete feedback that the page shows."""
+    row = await shown_request(services, caller, request_id, None)
+    await delete_one(services, caller, feedback_id)
     return done(f"/traffic/{row.id}")
 
 

@@ -255,6 +255,7 @@ def test_clients_see_their_own_requests_only(world):
         "GET /pages/traffic/{request_id}",
         "GET /pages/traffic/{request_id}/bodies/{name}",
         "POST /pages/traffic/{request_id}/feedback",
+        "POST /pages/traffic/{request_id}/feedback/{feedback_id}/delete",
     }
     for name in ("client", "other", "reviewer"):
         for owner, request in world.requests.items():

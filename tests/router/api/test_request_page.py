@@ -208,6 +208,13 @@ def test_feedback_is_given_and_shown(world):
         "about-text": ATTACK,
         "about-correction": "One.\nTwo.",
     }
+    by_name = {row["name"]: row["id"] for row in rows["data"]}
+    gone = f"feedback/{by_name['about-text']}/delete"
+    assert send(world, "stream", gone, "other").status_code == 404
+    assert send(world, "stream", gone, "viewer").status_code == 403
+    assert send(world, "stream", gone, "client").status_code == 303
+    assert send(world, "stream", gone, "client").status_code == 404
+    assert "about-text" not in page_of(world, "stream", "client")
     for fields, words in (
         ({"name": "n", "kind": "number", "value": "many"}, "'many' is not a number."),
         ({"name": "n", "kind": "text", "value": " "}, "Say what the value is."),

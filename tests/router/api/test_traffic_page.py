@@ -220,6 +220,23 @@ def test_a_list_that_is_followed_is_sent_again_with_a_new_request_of_its_filter(
     assert clients["admin"].get("/pages/live/traffic?status=9").status_code == 400
 
 
+def test_who_follows_sees_their_own_requests_of_their_own_filter(world):
+    clients, records = world
+    for name, query, places in (
+        ("admin", "", [0, 1, 2, 3]),
+        ("ann", "", [0, 1]),
+        ("admin", "?route=f&until=0s", [1]),
+    ):
+        # All at once, because what is the same is made once.
+        with (
+            clients["admin"].stream("GET", "/pages/live/traffic") as everything,
+            clients[name].stream("GET", f"/pages/live/traffic{query}") as followed,
+        ):
+            assert set(records) <= set(shown(event(everything.iter_lines())))
+            seen = shown(event(followed.iter_lines()))
+        assert {record for record in records if record in seen} == {records[n] for n in places}
+
+
 def event(lines):
     data = []
     for line in lines:

@@ -29,12 +29,12 @@ from router.api.page_layout import page, rendered
 from router.config.documents import Document
 from router.evals.run_document import complete_run
 from router.loop.dataset_rows import add_rows, lines_of
-from router.store.datasets import DatasetRow
+from router.store.datasets import DatasetPage, DatasetRow
 
 MAX_COLUMNS = 8
 # The dataset of answers that were judged.
 JUDGED = "playground-answers"
-_LISTED = 1000
+_LISTED = 500
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
 _FORMATS = (("", "text"), ("json_object", "JSON"), ("json_schema", "JSON of a schema"))
 
@@ -122,7 +122,7 @@ async def playground(  # noqa: PLR0917 - Litestar passes query parameters by nam
     names = names_of(services, caller)[:_LISTED]
     routes = names[:2] if route is None else route[:MAX_COLUMNS]
     may_keep = caller.reach_of("POST /datasets") == "all"
-    datasets = await services.store.datasets() if may_keep else []
+    datasets = await services.store.dataset_page(DatasetPage(limit=_LISTED)) if may_keep else []
     parameters = {
         "temperature": temperature,
         "top_p": top_p,
@@ -145,7 +145,7 @@ async def playground(  # noqa: PLR0917 - Litestar passes query parameters by nam
         efforts=_EFFORTS,
         formats=_FORMATS,
         rubrics=STOCK,
-        datasets=list(dict.fromkeys(row.name for row in datasets))[:_LISTED],
+        datasets=list(dict.fromkeys(row.name for row in datasets)),
         max_bytes=services.config.server.max_body_bytes,
         may_send=caller.reach_of("POST /v1/chat/completions") != "no",
         may_keep=may_keep,

@@ -432,9 +432,12 @@
       for (let tries = 0; id && tries < RECORD_TRIES && this.record === id; tries += 1) {
         await pause(300);
         try {
-          const response = await fetch(`/traffic/${id}`, { headers: { accept: "application/json" } });
-          if (response.status === 404) continue;
-          if (response.ok && this.record === id) this.showFacts(await response.json());
+          // One that is not there yet is an empty list; as an address of its own it would be an error.
+          const response = await fetch(`/traffic?request_id=${id}&limit=1`, { headers: { accept: "application/json" } });
+          if (!response.ok) return;
+          const [record] = (await response.json()).data;
+          if (!record) continue;
+          if (this.record === id) this.showFacts(record);
         } catch { /* The cost is not shown. */ }
         return;
       }
@@ -521,7 +524,7 @@
 
   // The address, and what survives a reload.
 
-  const changed = () => {
+  const save = () => {
     const query = new URLSearchParams();
     for (const column of answers()) if (column.model.value.trim()) query.append("route", column.model.value.trim());
     for (const name of FIELDS) if (fields[name].value) query.set(name, fields[name].value);
@@ -546,6 +549,14 @@
       try { sessionStorage.setItem(STORED, JSON.stringify(typed)); } catch { /* Nothing is stored. */ }
     }
   };
+
+  // Browsers refuse addresses that change with every key, and pictures are much to store.
+  let saving;
+  const changed = () => {
+    clearTimeout(saving);
+    saving = setTimeout(save, 300);
+  };
+  window.addEventListener("pagehide", save);
 
   const restore = () => {
     let typed;

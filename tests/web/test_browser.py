@@ -12,7 +12,17 @@ from playwright.sync_api import expect
 from web_pages import ATTACK, LONG, sign_in
 
 RUN = "/runs/{run}"
-PAGES = ("/", "/routes", "/runs", RUN, "/experiments", "/datasets", "/login", "/nothing")
+PAGES = (
+    "/",
+    "/playground",
+    "/routes",
+    "/runs",
+    RUN,
+    "/experiments",
+    "/datasets",
+    "/login",
+    "/nothing",
+)
 
 
 def test_pages_fit_load_nothing_from_elsewhere_and_nothing_of_them_is_blocked(tab, world):

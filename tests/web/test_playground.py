@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -12,7 +13,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 from servers import gateway
-from web_pages import ATTACK, LONG, RIGHT_TO_LEFT
+from web_pages import ATTACK, LONG, RIGHT_TO_LEFT, sign_in
 
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5E"
@@ -173,8 +174,7 @@ def test_what_was_typed_survives_a_reload_and_a_lost_server(tab, url):
     tab.get_by_role("button", name="Send").click()
     expect(column(tab, 1).locator(".failure")).to_contain_text("What you typed is still here")
     tab.context.set_offline(False)
-    assert "top_p=0.9" in tab.url
-    assert "Why" not in tab.url
+    expect(tab).to_have_url(re.compile(r"[?&]top_p=0\.9$"))
     for again in (tab.reload, lambda: tab.goto(f"{url}/playground")):
         again()
         expect(tab.get_by_label("Text of the system message")).to_have_value("Be brief.")
@@ -285,6 +285,20 @@ def test_the_page_passes_axe_and_fits_with_answers_on_it(chromium, url, kind):
     options = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
     result = Axe().run(tab, options=options)
     assert result.violations_count == 0, result.generate_report()
+    context.close()
+
+
+def test_a_session_sends_with_its_token_and_sees_what_it_cost(chromium, world):
+    url, keys = world
+    context = chromium.new_context()
+    tab = context.new_page()
+    sign_in(tab, url, keys["admin"])
+    open_with(tab, url, "r", prompt="One. Two.")
+    tab.get_by_role("button", name="Send").click()
+    expect(column(tab, 1).locator(".answer")).to_have_text("One. Two.")
+    expect(column(tab, 1).locator(".facts")).to_contain_text("Cost")
+    column(tab, 1).get_by_role("button", name="Show as Markdown").click()
+    expect(column(tab, 1).locator(".markdown p")).to_have_text("One. Two.")
     context.close()
 
 

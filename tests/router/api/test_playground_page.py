@@ -1,11 +1,15 @@
 """The playground: its form, and what becomes of answers."""
 
+import asyncio
 import json
 
 import httpx
 import pytest
 from page_elements import BROWSER, Elements, check_policy
 from servers import gateway
+from stores import sqlite_store
+
+from router.gateway.key_administration import create
 
 CONVERSATION = [{"role": "user", "content": "What is the capital of France?"}]
 LONGER = [{"role": "system", "content": "Be brief."}, *CONVERSATION]
@@ -164,3 +168,33 @@ def test_what_cannot_be_judged_is_refused(http, change):
     answer = http.post("/pages/playground/judge", json=body | change)
     assert 400 <= answer.status_code < 500, answer.text
     assert set(answer.json()) == {"error"}
+
+
+def test_who_may_send_and_keep(tmp_path):
+    secrets = {}
+
+    async def fill():
+        async with sqlite_store(tmp_path / "e.db") as store:
+            for role in ("client", "reviewer", "admin", "viewer"):
+                secrets[role], _ = await create(
+                    store, role, now=1.0, role=role, routes=["s"] if role == "client" else None
+                )
+
+    asyncio.run(fill())
+    config = f"""
+storage: {{database: "sqlite:///{tmp_path}/e.db", artifacts: "{tmp_path}/artifacts"}}
+routes: {{r: {{targets: [{{model: baseline/echo}}]}}, s: {{targets: [{{model: baseline/lead-3}}]}}}}
+"""
+    with gateway(config) as url, httpx.Client(base_url=url, headers=BROWSER) as http:
+        assert http.get("/playground").headers["location"] == "/login?next=%2Fplayground"
+        for role, secret in secrets.items():
+            http.headers["authorization"] = f"Bearer {secret}"
+            elements = form_of(http)
+            ids = {attributes.get("id") for _, attributes in elements}
+            assert ({"judge", "keep"} <= ids) is (role == "admin")
+            [form] = [each for _, each in elements if each.get("id") == "playground"]
+            assert ("data-may-send" in form) is (role != "viewer")
+            names = [each["value"] for tag, each in elements if tag == "option" and "value" in each]
+            assert ("r" in names) is (role != "client")
+            answer = http.post("/pages/playground/sample", json={})
+            assert answer.status_code == (400 if role == "admin" else 403)

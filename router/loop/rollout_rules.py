@@ -785,8 +785,6 @@ class RolloutRules:
     ) -> Decision:
         step, steps = self._state.step, self.plan.steps
         next_step = step + 1 if action in {"step_up", "promote"} else step
-        if action == "promote":
-            next_step = len(steps) - 1
         to_weight = 0.0 if action in {"roll_back", "abort"} else steps[next_step]
         if action == "hold":
             to_weight = self.weight

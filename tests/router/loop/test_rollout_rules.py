@@ -385,6 +385,23 @@ def test_pairs_of_users_who_came_to_the_candidate_before_count():
     assert rules.state().signals["win"].mean.units == 5
 
 
+@pytest.mark.parametrize(("higher_is_better", "harmful"), [(False, True), (True, False)])
+def test_pairs_have_the_unit_and_the_direction_of_their_scores(higher_is_better, harmful):
+    signal = Signal(
+        name="win",
+        kind="paired_score",
+        low=1.0,
+        high=5.0,
+        higher_is_better=higher_is_better,
+        min_values=1,
+    )
+    rules = RolloutRules(plan(signal, imbalance_alpha=1e-300))
+    observed(rules, requests(50, candidate=True, win=2.0), hours=1)
+    [reading] = rules.readings()
+    assert reading.estimate == pytest.approx(2.0)
+    assert (rules.decide().action == "roll_back") == harmful
+
+
 def test_a_goal_without_a_margin_has_to_be_better():
     signal = Signal(name="win", kind="paired_score", role="goal", min_values=1)
     rules = RolloutRules(plan(signal, imbalance_alpha=1e-300))
@@ -530,6 +547,44 @@ def test_whatever_a_step_waits_for_the_time_limit_counts(signals, hours, rule):
         assert decision.rule == expected
 
 
+def test_what_is_shown_in_the_last_second_is_promoted():
+    rules = RolloutRules(plan(max_s=2 * DAY))
+    for step, (candidate, control) in enumerate(((100, 900), (500, 500))):
+        observed(rules, both(candidate, control, step=step, error_rate=0))
+        decision = rules.decide()
+        rules.apply(decision)
+    assert rules.state().total_s == 2 * DAY
+    assert decision.action == "promote"
+
+
+@pytest.mark.parametrize(
+    ("hours", "words"),
+    [
+        (1.99, "7.16e+03 s"),
+        (2, "2 hours"),
+        (47.9, "47.9 hours"),
+        (48, "2 days"),
+        (71, "2.96 days"),
+    ],
+)
+def test_times_are_said_in_days_hours_or_seconds(hours, words):
+    rules = RolloutRules(plan(min_step_s=3600 * hours, cycle_s=0))
+    assert rules.decide().reason == (
+        f"The step lasts {words} more, until a full cycle of traffic is seen."
+    )
+
+
+def test_all_goals_that_are_not_shown_are_listed():
+    other = msgspec.structs.replace(QUALITY, name="style")
+    rules = RolloutRules(plan(QUALITY, other))
+    observed(rules, both(10, 90, quality=0.5, style=0.5))
+    decision = rules.decide()
+    assert decision.signals == ("quality", "style")
+    first, second = decision.reason.removeprefix("Not shown yet: ").split("; ")
+    assert first.startswith("quality is 0.5 in 10 requests")
+    assert second.startswith("style is 0.5 in 10 requests")
+
+
 def test_a_new_step_begins_without_events():
     rules = RolloutRules(plan())
     observed(rules, [*both(100, 900, error_rate=0), *requests(2, candidate=False, error_rate=1)])
@@ -574,6 +629,15 @@ def test_what_people_paused_has_the_weight_of_its_step():
     assert (rules.status, rules.weight) == ("paused", 0.1)
     with pytest.raises(RolloutStateError, match="is paused: it cannot roll back"):
         rules.apply(msgspec.structs.replace(rules.decide(), action="roll_back"))
+
+
+def test_rules_go_on_where_people_have_put_the_rollout():
+    rules = RolloutRules(plan())
+    sample = RolloutSample(candidate=0.5, control=0.25)
+    rules.place("holding", 1, sample)
+    state = rules.state()
+    assert (rules.status, rules.weight) == ("holding", 0.5)
+    assert (state.status, state.step, state.sample) == ("holding", 1, sample)
 
 
 def test_a_decision_of_another_step_is_refused():
@@ -663,6 +727,8 @@ def test_mixed_conversations_are_left_out_of_the_per_protocol_view():
     assert reading.per_protocol == 0
     observed(rules, requests(2, candidate=True, prefix="more", error_rate=1), hours=0.1)
     assert rules.readings()[0].per_protocol == pytest.approx(2 / 11)
+    observed(rules, requests(10, candidate=False, prefix="more", error_rate=1), hours=0.1)
+    assert rules.readings()[0].per_protocol == pytest.approx(2 / 11 - 0.1)
 
 
 @pytest.mark.parametrize(

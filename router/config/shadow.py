@@ -41,7 +41,7 @@ class Shadow(Section, frozen=True, kw_only=True):
 
     Attributes:
         targets: the candidates, as `provider/model`.
-        sample: share of the route's requests, drawn by a hash of their record's id.
+        sample: share of the route's requests, drawn by their records' ids.
         limits: see ShadowLimits.
         metrics: as in a run document; `cost` and `latency` are always among them.
         judge: who decides in both orders which answer is better: a route or `provider/model`, or

@@ -26,21 +26,38 @@ def payment_cards(folded: FoldedText) -> Iterator[Span]:
 
 
 def _cards(text: str, groups: list[re.Match[str]]) -> Iterator[Span]:
+    digits = "".join(group[0] for group in groups)
+    sums = _luhn_sums(digits)
+    start = 0
     for first, group in enumerate(groups):
-        if not _FIRST.match(text, group.start()):
-            continue
-        number = ""
-        for last in groups[first:]:
-            number += last[0]
-            if len(number) > _LENGTHS[-1]:
-                break
-            if len(number) in _LENGTHS and _is_valid(number):
-                yield Span(group.start(), last.end(), number)
+        if _FIRST.match(text, group.start()):
+            end = start
+            for last in groups[first : first + _LENGTHS[-1]]:
+                end += last.end() - last.start()
+                if end - start > _LENGTHS[-1]:
+                    break
+                if end - start in _LENGTHS and _is_valid(digits, sums, start, end):
+                    yield Span(group.start(), last.end(), digits[start:end])
+        start += group.end() - group.start()
 
 
-def _is_valid(number: str) -> bool:
+def _luhn_sums(digits: str) -> tuple[list[int], list[int]]:
+    """Return Luhn's sums of the first digits, of none to all.
+
+    Digits at odd places are doubled in the first list, those at even places in the other. So a
+    number's sum is the difference of two of them, whatever stands before it.
+    """
+    odd, even = [0], [0]
+    for place, digit in enumerate(map(int, digits)):
+        doubled = _DOUBLED[digit]
+        odd.append(odd[-1] + (doubled if place % 2 else digit))
+        even.append(even[-1] + (digit if place % 2 else doubled))
+    return odd, even
+
+
+def _is_valid(digits: str, sums: tuple[list[int], list[int]], start: int, end: int) -> bool:
     """Return whether a number's last digit is the one that Luhn's formula gives."""
-    if len(set(number)) == 1:
-        return False
-    digits = [int(digit) for digit in reversed(number)]
-    return (sum(digits[::2]) + sum(_DOUBLED[digit] for digit in digits[1::2])) % 10 == 0
+    # The last digit is not doubled.
+    those = sums[(end - 1) % 2]
+    is_right = (those[end] - those[start]) % 10 == 0
+    return is_right and digits.count(digits[start], start, end) < end - start

@@ -357,6 +357,7 @@ def create_app(services: Services) -> ASGIApp:
             keys_page.key_page,
             keys_page.key_usage,
             keys_page.revoke_key,
+            keys_page.sign_out_browsers,
             datasets_page.dataset_list,
             datasets_page.preview_file,
             datasets_page.store_file,

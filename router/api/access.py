@@ -159,6 +159,7 @@ ACCESS: Mapping[str, RoleAccess] = {
     "GET /pages/keys/{key_id}": ADMINS,
     "GET /pages/keys/{key_id}/usage": ADMINS,
     "POST /pages/keys/{key_id}/revoke": ADMINS,
+    "POST /pages/keys/{key_id}/sign-out": ADMINS,
     "GET /pages/datasets/{name}": OWN_RUNS,
     "POST /pages/datasets/preview": ADMINS,
     "POST /pages/datasets/upload": ADMINS,

@@ -19,7 +19,7 @@ from router.api.injection import Injected
 from router.api.keys import CreatedKey, NewKey, issue, withdraw
 from router.api.page_layout import action, done, html_response, page, part, rendered, utc
 from router.api.page_tables import Export, TableColumn, TableView, table_response
-from router.api.sign_in import read_fields
+from router.api.sign_in import InjectedSessions, read_fields
 from router.config.documents import Document, convert
 from router.gateway.key_administration import ListedKey, listed
 from router.gateway.limits import period_around
@@ -224,7 +224,9 @@ def _dollars(text: str) -> float:
 
 @page("/pages/keys/{key_id:str}")
 async def key_page(
+    *,
     services: Injected,
+    sessions: InjectedSessions,
     caller: InjectedCaller,
     key_id: FromPath[str],
     usage: FromQuery[Literal["", Period]] = "",
@@ -242,6 +244,7 @@ async def key_page(
         expires=_when(line.expires_at),
         period_ends=_when(line.period_ends),
         is_own=caller.key_id == line.id,
+        browsers=await sessions.count(line.id),
         may_revoke=caller.reach_of("DELETE /keys/{name}") == "all" and line.state != "revoked",
         sees_traffic=caller.reach_of("GET /traffic") == "all",
         period_names={name: words for name, (words, _, _) in _PERIODS.items()},
@@ -266,6 +269,16 @@ async def revoke_key(services: Injected, key_id: FromPath[str]) -> Redirect:
     """Revoke a key, which ends its sessions as well."""
     await withdraw(services, key_id)
     return done("/keys")
+
+
+@action("/pages/keys/{key_id:str}/sign-out")
+async def sign_out_browsers(
+    services: Injected, sessions: InjectedSessions, key_id: FromPath[str]
+) -> Redirect:
+    """Sign out every browser that is signed in with a key, which itself stays."""
+    line = await _find(services, key_id)
+    await sessions.end_all(line.id)
+    return done(f"/keys/{line.id}")
 
 
 async def _find(services: Services, key_id: str) -> KeyLine:

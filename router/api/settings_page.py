@@ -32,7 +32,7 @@ from router.api.sign_in import read_fields
 from router.config.shown import ShownConfig, without_credentials
 from router.config.storage import Storage
 from router.evals.extras import installed_version, missing_packages
-from router.evals.plugins import installed, metrics
+from router.evals.plugins import InstalledPlugin, MetricEntry, installed, metrics
 from router.gateway.prices import list_prices
 from router.records import Target
 from router.services import Services
@@ -92,7 +92,10 @@ async def server_settings(
         services.store.sealed_files(),
         asyncio.to_thread(_database_bytes, services.config.storage),
     )
-    missing = await asyncio.to_thread(missing_packages)
+    versions, missing = await asyncio.gather(
+        asyncio.to_thread(_versions, services.config.storage.is_postgres),
+        asyncio.to_thread(_missing),
+    )
     return await _settings(
         "settings.html",
         caller,
@@ -105,7 +108,8 @@ async def server_settings(
         newest_at=utc(newest[0].at) if newest else "",
         runs=runs,
         sealed=sum(file.requests for file in files),
-        versions=await asyncio.to_thread(_versions, services.config.storage),
+        versions=versions,
+        time=utc(time.time()),
         extras=[extra for extra, packages in missing.items() if not packages],
         absent=[extra for extra, packages in missing.items() if packages],
         providers=_providers(services, examinations),
@@ -224,8 +228,8 @@ def _is_priced(services: Services, target: Target) -> bool:
 async def metric_settings(caller: InjectedCaller) -> Response[str]:
     """Show the metrics and the kinds of judges that runs may name, and what packages add."""
     entries, plugins, judges = await asyncio.gather(
-        asyncio.to_thread(lambda: list(metrics())),
-        asyncio.to_thread(lambda: list(installed())),
+        asyncio.to_thread(_metrics),
+        asyncio.to_thread(_plugins),
         asyncio.to_thread(_judges),
     )
     return await _settings(
@@ -338,8 +342,12 @@ def _database_bytes(storage: Storage) -> int | None:
     return sum(file.stat().st_size for file in files if file.exists())
 
 
-def _versions(storage: Storage) -> Mapping[str, str]:
-    database = {} if storage.is_postgres else {"SQLite": sqlite3.sqlite_version}
+# What is installed stays as it is while a server runs, and takes most of a second to look up.
+
+
+@cache
+def _versions(is_postgres: bool) -> Mapping[str, str]:  # a key of the cache
+    database = {} if is_postgres else {"SQLite": sqlite3.sqlite_version}
     packages = {name: installed_version(name) for name in _PACKAGES}
     return {
         "evalrouter": installed_version("evalrouter"),
@@ -347,8 +355,22 @@ def _versions(storage: Storage) -> Mapping[str, str]:
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         **database,
         **{name: version for name, version in packages.items() if version},
-        "time": f"{utc(time.time())} UTC",
     }
+
+
+@cache
+def _missing() -> Mapping[str, list[str]]:
+    return missing_packages()
+
+
+@cache
+def _metrics() -> list[MetricEntry]:
+    return list(metrics())
+
+
+@cache
+def _plugins() -> list[InstalledPlugin]:
+    return list(installed())
 
 
 @cache

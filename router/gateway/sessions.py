@@ -106,6 +106,14 @@ class Sessions:
         """End a session, in all processes at once."""
         await self._store.delete_session(session.id)
 
+    async def end_all(self, key_id: str) -> None:
+        """End all sessions of a key, in all processes at once; the key itself stays."""
+        await self._store.delete_sessions_of(key_id)
+
+    async def count(self, key_id: str) -> int:
+        """Return how many browsers are signed in with a key."""
+        return await self._store.count_sessions_of(key_id, self._now())
+
 
 def is_csrf_token(session: BrowserSession, presented: object) -> bool:
     """Return whether a request carries its session's token, in a time that tells nothing."""

@@ -54,3 +54,11 @@ class SessionStore(Protocol):
     async def delete_session(self, session_id: str) -> None:
         """Delete a session's tokens; not an error where they are gone."""
         ...
+
+    async def delete_sessions_of(self, key_id: str) -> None:
+        """Delete the tokens of all sessions of a key."""
+        ...
+
+    async def count_sessions_of(self, key_id: str, now: float) -> int:
+        """Return how many sessions of a key have not ended by now."""
+        ...

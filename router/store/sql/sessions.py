@@ -31,6 +31,12 @@ class SqlSessions(SqlPart, SessionStore):
     async def delete_session(self, session_id: str) -> None:
         await self._database.write("delete a session", _delete, session_id)
 
+    async def delete_sessions_of(self, key_id: str) -> None:
+        await self._database.write("delete a key's sessions", _delete_of, key_id)
+
+    async def count_sessions_of(self, key_id: str, now: float) -> int:
+        return await self._database.read("count a key's sessions", _count_of, key_id, now)
+
 
 def _add(db: Connection, session: BrowserSession, digest: bytes, limit: int) -> None:
     db.execute("DELETE FROM browser_sessions WHERE expires_at <= ?", (session.issued_at,))
@@ -71,3 +77,15 @@ def _replace(
 
 def _delete(db: Connection, session_id: str) -> None:
     db.execute("DELETE FROM browser_sessions WHERE id = ?", (session_id,))
+
+
+def _delete_of(db: Connection, key_id: str) -> None:
+    db.execute("DELETE FROM browser_sessions WHERE key_id = ?", (key_id,))
+
+
+def _count_of(db: Connection, key_id: str, now: float) -> int:
+    count: int = db.execute(
+        "SELECT count(DISTINCT id) FROM browser_sessions WHERE key_id = ? AND expires_at > ?",
+        (key_id, now),
+    ).fetchone()[0]
+    return count

@@ -216,6 +216,23 @@ def test_a_key_is_revoked_with_its_sessions(world, browser):
     assert http.get("/keys/key_nothing").status_code == 404
 
 
+def test_all_browsers_of_a_key_are_signed_out_and_the_key_stays(world, browser):
+    http, one, other = (browser(name) for name in ("admin", "reviewer", "reviewer"))
+    address = f"/keys/{world.ids['reviewer']}"
+    page = http.get(address)
+    assert int(re.search(r"(\d+) browsers are signed in with it", page.text)[1]) >= 2
+    form = {"csrf_token": token_of(page.text)}
+    assert http.post(f"/pages{address}/sign-out").status_code == 403
+    assert one.get("/experiments").status_code == 200
+    done = http.post(f"/pages{address}/sign-out", data=form)
+    assert (done.status_code, done.headers["location"]) == (303, address)
+    for signed_out in (one, other):
+        assert signed_out.get("/experiments").headers["location"].startswith("/login")
+    assert "0 browsers are signed in with it" in http.get(address).text
+    assert browser("reviewer").get("/experiments").status_code == 200
+    assert http.post("/pages/keys/key_nothing/sign-out", data=form).status_code == 404
+
+
 def test_usage_of_a_key_is_added_up_by_hours_and_days(world, browser):
     headers = {"authorization": f"Bearer {world.keys['app']}"}
     body = {"messages": [{"role": "user", "content": "hi"}]}

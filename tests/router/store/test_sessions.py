@@ -44,6 +44,7 @@ async def test_a_token_is_replaced_once_and_stays_valid_for_a_moment(store):
     assert await store.session(b"1", 51.0) is None
     assert await store.session(b"2", 99.0) == renewed
     assert await store.session(b"3", 0.0) is None
+    assert await store.count_sessions_of("key_1", 99.0) == 1
     await store.delete_session("ses_1")
     assert [await store.session(token, 0.0) for token in (b"1", b"2")] == [None, None]
 
@@ -57,3 +58,15 @@ async def test_a_key_has_its_newest_sessions_and_expired_tokens_go(store):
     await store.add_session(a_session(6, issued_at=100.0, expires_at=200.0), b"6", limit=3)
     left = [number for number in range(1, 7) if await store.session(b"%d" % number, 0.0)]
     assert left == [6]
+
+
+async def test_all_sessions_of_a_key_are_counted_and_deleted(store):
+    for number in (1, 2, 3):
+        session = a_session(number, key_id="key_2" if number == 3 else "key_1")
+        await store.add_session(session, str(number).encode(), limit=9)
+    assert await store.count_sessions_of("key_1", 50.0) == 2
+    assert await store.count_sessions_of("key_1", 100.0) == 0
+    await store.delete_sessions_of("key_1")
+    assert [await store.session(token, 0.0) for token in (b"1", b"2")] == [None, None]
+    assert await store.session(b"3", 0.0) is not None
+    assert await store.count_sessions_of("key_1", 50.0) == 0

@@ -54,6 +54,8 @@ from router.store.sqlite import SqliteStore
 
 RATE = 200
 TABS = 10
+# Of a turn, while other programs take the machine.
+ATTEMPTS = 5
 MOST_KB, MOST_MS = 100.0, 150.0
 BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8", "accept-encoding": "gzip, br"}
 _FILES = re.compile(r'(?:href|src)="(/static/[^"]+)"')
@@ -305,6 +307,16 @@ def turn(url: str, pid: int, key: str, seconds: float) -> float:
         return (cpu_seconds(pid) - used) / (time.perf_counter() - began)
 
 
+def sustained(url: str, pid: int, key: str, seconds: float) -> float:
+    """Return what `turn` does, of the first turn that the machine has time for."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return turn(url, pid, key, seconds)
+        except NotSustained:
+            time.sleep(5)
+    return turn(url, pid, key, seconds)
+
+
 def delays(http_client: httpx.Client, tabs: list[Tab], key: str, count: int) -> list[float]:
     """Return how late a tab shows a request, in seconds, of some requests."""
     late = []
@@ -330,18 +342,25 @@ def live(http_client: httpx.Client, pid: int, key: str, args: argparse.Namespace
     cookie = f"evalrouter_session={http_client.cookies['evalrouter_session']}"
     shares, cores, rows = [], [], []
     for _ in range(args.rounds):
-        without = turn(url, pid, key, args.seconds)
+        without = sustained(url, pid, key, args.seconds)
         tabs = [Tab(url, cookie) for _ in range(TABS)]
-        with_tabs = turn(url, pid, key, args.seconds)
+        with_tabs = sustained(url, pid, key, args.seconds)
         for tab in tabs:
             tab.close()
         shares.append(1 - without / with_tabs)
         cores.append(with_tabs - without)
         rows.append(f"| {without:.4f} | {with_tabs:.4f} | {shares[-1]:.1%} |")
     tabs = [Tab(url, cookie) for _ in range(TABS)]
-    with under_load(url, key, args.seconds):
-        time.sleep(3)
-        late = delays(http_client, tabs, key, args.probes)
+    late: list[float] = []
+    for attempt in range(ATTEMPTS):
+        try:
+            with under_load(url, key, args.seconds):
+                time.sleep(3)
+                late = delays(http_client, tabs, key, args.probes)
+            break
+        except NotSustained:
+            if attempt == ATTEMPTS - 1:
+                raise
     for tab in tabs:
         tab.close()
     yield f"{RATE} requests a second, CPU seconds of the router a second, in turns:"
@@ -402,7 +421,9 @@ def report(args: argparse.Namespace, folder: Path) -> str:
         httpx.Client(base_url=url, headers=BROWSER, timeout=120) as http_client,
     ):
         sign_in(http_client, key)
-        lines += pages(http_client, add_by_http(http_client, key), args.loads)
+        known = add_by_http(http_client, key)
+        if args.loads:
+            lines += pages(http_client, known, args.loads)
         lines.append("")
         try:
             lines += live(http_client, pid, key, args)
@@ -429,7 +450,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the pages.")
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--runs", type=int, default=1_000)
-    parser.add_argument("--loads", type=int, default=7, help="times that each page is loaded")
+    parser.add_argument("--loads", type=int, default=7, help="of each page; 0 for none")
     parser.add_argument("--rounds", type=int, default=3, help="turns of live requests")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each turn")
     parser.add_argument("--probes", type=int, default=15, help="requests whose delay is measured")

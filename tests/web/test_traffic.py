@@ -56,10 +56,8 @@ def test_pages_fit_pass_axe_and_run_no_text(tab, world, requests, request):
     records, rows, _ = requests
     for path in (
         "/traffic",
-        "/traffic?live=true",
         "/traffic/totals?since=1h&by=route",
         f"/traffic/{records[0]}",
-        f"/traffic/{records[1]}",
         "/feedback",
         "/review?dataset=web&state=all",
         f"/review/{rows[0]}",

@@ -19,7 +19,7 @@ from router.api.page_layout import page, rendered, utc
 from router.api.page_tables import Export, TableColumn, TableView, table_response
 from router.evals.judges.studies import calibration_of, items_of
 from router.evals.judges.study_report import sheets, warnings
-from router.store.runs import RunFilter
+from router.store.runs import Run, RunFilter
 from router.store.studies import Study, StudyKind
 from router.web.plots.figure import Plot
 from router.web.plots.reliability import reliability_diagram
@@ -74,7 +74,7 @@ async def judge_list(
         services.store.runs(RunFilter(key_id=caller.only), limit=_RUNS),
     )
     rows = await asyncio.to_thread(lambda: [_row(study) for study in studies])
-    judged = [run for run in runs if _has_judge(run.document.get("metrics") or ())]
+    judged = [run for run in runs if has_judge(run)]
     return await table_response(
         "judges",
         caller,
@@ -88,9 +88,11 @@ async def judge_list(
     )
 
 
-def _has_judge(metrics: Sequence[Any]) -> bool:
+def has_judge(run: Run) -> bool:
+    """Return whether a metric of a run asks judges."""
     return any(
-        isinstance(metric, dict) and ("judge" in metric or "judges" in metric) for metric in metrics
+        isinstance(metric, dict) and ("judge" in metric or "judges" in metric)
+        for metric in run.document.get("metrics") or ()
     )
 
 

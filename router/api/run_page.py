@@ -27,6 +27,7 @@ from evaluators.text.answers import SHORTFALLS
 from providers.errors import RequestError
 from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
+from router.api.judges_page import has_judge
 from router.api.live import InjectedLiveParts
 from router.api.page_layout import page, part, rendered
 from router.api.run_logs import masked_lines
@@ -188,6 +189,7 @@ async def run_view(
         spread=spread,
         max_read=MAX_READ,
         has_parquet=find_spec("pyarrow") is not None,
+        may_label=has_judge(run) and caller.reach_of("GET /runs/{run_id}/labels") != "no",
         comparisons={(each.route, each.output): each for each in report.comparisons},
         infos={each.name: each for each in report.outputs},
         gates=[(gate, _gate_value(gate, report)) for gate in outcome.gates],

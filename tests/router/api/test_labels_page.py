@@ -226,6 +226,7 @@ def test_long_texts_are_cut_and_lead_to_the_whole(server, ann):
 
 def test_the_overview_says_how_many_labels_are_needed(server, ann):
     _, run, _, _ = server
+    assert f'href="/runs/{run}/labels"' in ann.get(f"/runs/{run}").text
     page = ann.get(f"/runs/{run}/labels")
     check_policy(page)
     assert "still needed" in page.text

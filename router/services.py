@@ -28,6 +28,7 @@ from router.config.environment import ADMIN_KEY
 from router.config.schema import Config
 from router.config.telemetry import Telemetry
 from router.datasets.registry import DatasetRegistry
+from router.evals.comparisons import RunComparisons
 from router.evals.experiments import Experiments
 from router.evals.judges.studies import Studies
 from router.evals.lease import this_owner
@@ -146,6 +147,7 @@ class Services:
         tracker: sends runs to MLflow.
         runs: all runs of the store.
         samples: finds samples of runs.
+        comparisons: compares runs.
         experiments: runs under one name.
         studies: calibrations of judges, comparisons and tournaments.
         telemetry: metrics and traces.
@@ -245,6 +247,7 @@ class Services:
         )
         self.runs = Runs(self.store, requester, self.datasets, config.evaluation, self.jobs)
         self.samples = SampleSearch(self.store)
+        self.comparisons = RunComparisons(self.runs, self.store)
         self.experiments = Experiments(self.store)
         self.studies = Studies(self.store, requester, self.providers, traces=traces)
         self.shadows = Shadows(

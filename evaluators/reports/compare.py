@@ -218,11 +218,7 @@ def compare(
     left_out = {pair: _left_out(samples, shared.get(pair)) for pair in pairs}
 
     def scores_of(pair: tuple[Side, Side], output: Output) -> _PairScores:
-        ours, theirs = (accumulator.per_sample(side.key, output.name) for side in pair)
-        answers = shared.get(pair)
-        if answers is None or output.name in answers.compared:
-            return _PairScores(ours, theirs, 0)
-        return _measured(ours, theirs, left_out[pair])
+        return _pair_scores(accumulator, pair, output.name, shared.get(pair), left_out[pair])
 
     cells: list[tuple[tuple[Side, Side], Output]] = []
     comparisons: list[Comparison] = []
@@ -288,6 +284,28 @@ def compare(
     )
 
 
+def sample_differences(
+    accumulator: ScoreAccumulator,
+    pair: tuple[Side, Side],
+    output: str,
+    shared: SharedAnswers | None = None,
+) -> Floats:
+    """Return the first side's score less the second's for each of the accumulator's samples.
+
+    It is NaN where one of them has no score, and where `compare` leaves a sample out.
+
+    Args:
+        accumulator: as `compare` takes it.
+        pair: the sides.
+        output: one of the accumulator's outputs.
+        shared: what the pair has of the same answers.
+    """
+    left_out = _left_out(list(accumulator.samples), shared)
+    ours, theirs, _ = _pair_scores(accumulator, pair, output, shared, left_out)
+    both = ours.present & theirs.present
+    return np.where(both, ours.values - theirs.values, np.nan)
+
+
 def _named(pair: tuple[Side, Side]) -> str:
     a, b = pair
     if a.run == b.run:
@@ -327,6 +345,20 @@ class _PairScores(NamedTuple):
     ours: SampleScores
     theirs: SampleScores
     shared: int
+
+
+def _pair_scores(
+    accumulator: ScoreAccumulator,
+    pair: tuple[Side, Side],
+    output: str,
+    shared: SharedAnswers | None,
+    left_out: NDArray[np.bool_],
+) -> _PairScores:
+    """Return the scores of a pair; of shared answers only those that are compared all the same."""
+    ours, theirs = (accumulator.per_sample(side.key, output) for side in pair)
+    if shared is None or output in shared.compared:
+        return _PairScores(ours, theirs, 0)
+    return _measured(ours, theirs, left_out)
 
 
 def _left_out(samples: Sequence[str], shared: SharedAnswers | None) -> NDArray[np.bool_]:

@@ -96,7 +96,7 @@ def _pair(
     drawn.add_column("verdict", min_width=12 if has_margins else 11)
     for contrast in contrasts:
         info = infos[contrast.output]
-        row = _row(contrast)
+        row = comparison_of(contrast)
         means = [_number(info, contrast.mean_a), _number(info, contrast.mean_b)]
         drawn.add_row(
             output_title(info),
@@ -149,7 +149,7 @@ def _verdict(contrast: Contrast, row: Comparison, width: int) -> Text:
     return verdict_of(row, in_full=width >= _ROOM_FOR_WORDS)
 
 
-def _row(contrast: Contrast) -> Comparison:
+def comparison_of(contrast: Contrast) -> Comparison:
     """Return the contrast as the comparison that a report's cells are made of."""
     return Comparison(
         route=contrast.a.route,

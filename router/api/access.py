@@ -96,6 +96,7 @@ ACCESS: Mapping[str, RoleAccess] = {
     "GET /eval/{run_id}/logs": OWN_RUNS,
     "POST /eval/{run_id}/track": ADMINS,
     "GET /runs/{run_id}": OWN_RUNS,
+    "GET /compare": REVIEWERS,
     "GET /runs/{run_id}/samples": OWN_RUNS,
     "GET /runs/{run_id}/samples/{position}": OWN_RUNS,
     "GET /runs/{run_id}/samples/{position}/text": OWN_RUNS,

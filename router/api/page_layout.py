@@ -67,6 +67,7 @@ NAVIGATION = (
     NavigationEntry("Home", "/", "GET /"),
     NavigationEntry("Playground", "/playground", "GET /playground"),
     NavigationEntry("Runs", "/runs", "GET /runs"),
+    NavigationEntry("Compare", "/compare", "GET /compare"),
     NavigationEntry("Experiments", "/experiments", "GET /pages/experiments"),
     NavigationEntry("Datasets", "/datasets", "GET /pages/datasets"),
     NavigationEntry("Judges", "/judges", "GET /judges"),

@@ -190,6 +190,7 @@ async def run_view(
         max_read=MAX_READ,
         has_parquet=find_spec("pyarrow") is not None,
         may_label=has_judge(run) and caller.reach_of("GET /runs/{run_id}/labels") != "no",
+        may_compare=caller.reach_of("GET /compare") != "no",
         comparisons={(each.route, each.output): each for each in report.comparisons},
         infos={each.name: each for each in report.outputs},
         gates=[(gate, _gate_value(gate, report)) for gate in outcome.gates],

@@ -63,6 +63,7 @@ async def run_list(
         live=f"/pages/live/runs{view.query}" + (f"&{urlencode({'after': after})}" if after else ""),
         states=get_args(RunState),
         may_start=caller.reach_of("POST /eval") != "no",
+        may_compare=caller.reach_of("GET /compare") != "no",
     )
 
 

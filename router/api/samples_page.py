@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
 from litestar import Response
 from litestar.params import FromPath, FromQuery
@@ -185,7 +186,7 @@ async def samples_page(
         position = await services.store.position_of(run.id, sample)
         if position is None:
             raise RequestError(f"This run has no sample with the id {sample!r}.", param="sample")
-        return done(f"{path}/{position}")
+        return done(f"{path}/{position}?{urlencode(view.parameters)}".rstrip("?"))
     routes = view.routes[:MAX_ROUTES]
     table = TableView(
         path,

@@ -21,8 +21,16 @@ from evaluators.base import Answer, AnyMetric, EmbeddingMetric, Output, Sample
 from evaluators.document import RunDocument
 from evaluators.judge.graded import raw_name
 from evaluators.reports.accumulator import ScoreAccumulator
-from evaluators.reports.compare import Comparisons, Join, SharedAnswers, Side, compare
+from evaluators.reports.compare import (
+    Comparisons,
+    Join,
+    SharedAnswers,
+    Side,
+    compare,
+    sample_differences,
+)
 from evaluators.reports.report import shortfall_counts
+from evaluators.stats.resampling import Floats
 from evaluators.text.answers import AnswerRules, OnTruncated, reads_text
 from providers.base import AS_IT_CAME
 from providers.errors import ConflictError, RequestError, closest
@@ -38,6 +46,8 @@ from router.store.protocol import Store
 from router.store.results import ResultStore, ScoredAnswer
 from router.store.runs import Run
 
+# Of single samples that a comparison has: some 40 MB.
+MAX_DIFFERENCES = 5_000_000
 _CHUNK = 100  # samples whose digests a thread computes at a time; their texts may be long
 
 
@@ -85,6 +95,30 @@ class ComparedRun(msgspec.Struct, frozen=True):
     metrics: list[AnyMetric]
     labels: RunLabels
     looks: tuple[str, ...]
+
+
+class ComparedSamples(NamedTuple):
+    """A comparison, and the differences of single samples that it is made of.
+
+    Attributes:
+        comparisons: as `compare_runs` returns them.
+        samples: the ids of all samples; of a run that is not the first, those that were paired
+            have the first's.
+        differences: by the contrast's number, from 0: the differences of those samples; NaN where
+            one is not compared. Contrasts behind the first MAX_DIFFERENCES numbers have none.
+    """
+
+    comparisons: Comparisons
+    samples: list[str]
+    differences: Mapping[int, Floats]
+
+
+class _Compared(NamedTuple):
+    """A comparison, and what it was made of."""
+
+    comparisons: Comparisons
+    scores: ScoreAccumulator
+    shared: Mapping[tuple[Side, Side], SharedAnswers]
 
 
 class _SharedMetric(msgspec.Struct, frozen=True):
@@ -157,6 +191,30 @@ async def compare_runs(
         ConflictError: runs on different datasets, or without an output in common.
     """
     members = [await compared_run(runs, store, run_id) for run_id in dict.fromkeys(run_ids)]
+    return (await _compared(store, members, request)).comparisons
+
+
+async def compare_samples(
+    store: Store, members: Sequence[ComparedRun], request: ComparisonRequest
+) -> ComparedSamples:
+    """Compare as `compare_runs` does, and return the differences of single samples as well.
+
+    Args:
+        store: has the rows of the runs.
+        members: one run or two.
+        request: the routes, and how to pair samples.
+
+    Raises:
+        As `compare_runs` does.
+    """
+    comparisons, scores, shared = await _compared(store, members, request)
+    differences = await asyncio.to_thread(_differences, comparisons, scores, shared)
+    return ComparedSamples(comparisons, list(scores.samples), differences)
+
+
+async def _compared(
+    store: Store, members: Sequence[ComparedRun], request: ComparisonRequest
+) -> _Compared:
     if not 1 <= len(members) <= 2:
         raise RequestError("runs: name one run or two", param="runs")
     first, second = members[0], members[-1]
@@ -196,7 +254,7 @@ async def compare_runs(
     for side in sides:
         counted = scores.routes[side.key]
         warnings += shortfall_counts(side.key, counted.shortfalls, counted.answered)
-    return await asyncio.to_thread(
+    comparisons = await asyncio.to_thread(
         compare,
         scores,
         pairs,
@@ -209,6 +267,25 @@ async def compare_runs(
         errors=errors,
         movers=request.movers,
     )
+    return _Compared(comparisons, scores, shared)
+
+
+def _differences(
+    comparisons: Comparisons,
+    scores: ScoreAccumulator,
+    shared: Mapping[tuple[Side, Side], SharedAnswers],
+) -> dict[int, Floats]:
+    """Return the samples' differences by contrast: of as many contrasts as there is room for."""
+    outputs = {output.name for metric in scores.metrics for output in metric.outputs}
+    differences: dict[int, Floats] = {}
+    for index, contrast in enumerate(comparisons.contrasts):
+        if (len(differences) + 1) * len(scores.samples) > MAX_DIFFERENCES:
+            break
+        pair, name = (contrast.a, contrast.b), contrast.output
+        # A share that is corrected by known errors of its judge has no scores of samples.
+        if name in outputs:
+            differences[index] = sample_differences(scores, pair, name, shared.get(pair))
+    return differences
 
 
 async def compared_run(runs: Runs, store: Store, run_id: str) -> ComparedRun:

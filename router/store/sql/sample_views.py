@@ -277,13 +277,15 @@ def _means(
     db: Connection, run_id: str, route: str, output: str, until: int
 ) -> list[tuple[int, float]]:
     return db.execute(
-        "SELECT answers.position, avg(scores.value) FROM samples"
+        "SELECT samples.position, avg(scores.value) FROM samples"
         " CROSS JOIN answers ON answers.run = samples.run"
         " AND answers.position = samples.position"
         " AND answers.route = (SELECT id FROM routes WHERE name = ?)"
         " CROSS JOIN scores ON scores.answer = answers.id AND scores.output = ?"
-        " WHERE samples.run = ? AND samples.position <= ? AND scores.value IS NOT NULL"
-        " GROUP BY answers.position ORDER BY answers.position",
+        # Of a plain column, SQLite would take the bound for the answers of each sample, too, and
+        # read all of them up to it.
+        " WHERE samples.run = ? AND +samples.position <= ? AND scores.value IS NOT NULL"
+        " GROUP BY samples.position ORDER BY samples.position",
         (route, output, run_number(db, run_id), until),
     ).fetchall()
 

@@ -71,7 +71,7 @@ def sorted_differences(
         height = up.at(ends[0]) - up.at(ends[1])
         drawing.box(_LEFT, up.at(ends[1]), _RIGHT - _LEFT, height, "band")
     draw_up(drawing, up, _LEFT, _RIGHT)
-    places = three_digits(float(values[0]), float(values[-1]))
+    places = three_digits(float(values[0]), float(values[-1]), *ends)
     width = (_RIGHT - _LEFT) / len(bars)
     zero = up.at(0.0)
     for n, value in enumerate(bars.tolist()):

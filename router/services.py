@@ -246,8 +246,10 @@ class Services:
             on_end=self.tracker.begin,
         )
         self.runs = Runs(self.store, requester, self.datasets, config.evaluation, self.jobs)
-        self.samples = SampleSearch(self.store)
-        self.comparisons = RunComparisons(self.runs, self.store)
+        self.samples, self.comparisons = (
+            SampleSearch(self.store),
+            RunComparisons(self.runs, self.store),
+        )
         self.experiments = Experiments(self.store)
         self.studies = Studies(self.store, requester, self.providers, traces=traces)
         self.shadows = Shadows(

@@ -111,8 +111,9 @@ async def compare_page(
 ) -> Response[str]:
     """Compare two runs, or routes of one.
 
-    `a` and `b` are the runs' ids; without `b`, routes of `a` are compared. `show` is the number of the contrast whose samples are shown, from
-    0. `calculate` reads the answers of runs that have many.
+    `a` and `b` are the runs' ids; without `b`, routes of `a` are compared. `show` is the
+    number of the contrast whose samples are shown, from 0. `calculate` reads the answers of runs
+    that have many.
     """
     chosen = [name for name in (a, b) if name]
     address = {"route_a": route_a, "route_b": route_b, "join": join}

@@ -12,12 +12,16 @@ from playwright.sync_api import expect
 from web_pages import ATTACK, LONG, sign_in
 
 RUN = "/runs/{run}"
+SAMPLES, SAMPLE, COMPARE = f"{RUN}/samples?sort=-gain", f"{RUN}/samples/2?a=s", "/compare?a={run}"
 PAGES = (
     "/",
     "/playground",
     "/routes",
     "/runs",
     RUN,
+    SAMPLES,
+    SAMPLE,
+    COMPARE,
     "/experiments",
     "/datasets",
     "/login",

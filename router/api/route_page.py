@@ -491,7 +491,7 @@ def _flat(document: Mapping[str, Any]) -> dict[str, str]:
         else:
             yield path_of(place), msgspec.json.encode(value).decode()
 
-    return dict(walk(document, ()))
+    return dict(walk(document, ())) if document else {}
 
 
 def _whole(version: RouteVersion | None) -> dict[str, str]:

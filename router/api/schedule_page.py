@@ -137,8 +137,8 @@ async def change_schedule(
             raise RequestError("Say why, for the record.", param="reason")
         document = Document(data | ({"run": run_id} if act == "accept" else {}), "", {})
         if act == "run":
-            wanted = convert(document, ScheduleRunRequest, error=RequestError)
-            await schedules.begin(name, wanted, actor=actor)
+            begun = convert(document, ScheduleRunRequest, error=RequestError)
+            await schedules.begin(name, begun, actor=actor)
         elif act == "accept":
             accepted = convert(document, ScheduleAcceptance, error=RequestError)
             await schedules.accept(name, accepted, actor=actor)

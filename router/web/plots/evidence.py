@@ -63,9 +63,9 @@ def evidence_plot(
         return empty(title, "Nothing was decided on evidence yet")
     lines = dict(limits)
     # How far beyond what decides says nothing more.
-    most = 10 * max(lines.values(), default=10.0)
+    highest = 10 * max(lines.values(), default=10.0)
     moments = [point.at for each in shown for point in each.points]
-    values = [_within(point, most) for each in shown for point in each.points]
+    values = [_within(point, highest) for each in shown for point in each.points]
     across = time_axis(moments, start=_LEFT, end=_RIGHT)
     up = ratio_axis([_LEAST, *values, *lines.values()], start=_BOTTOM, end=_TOP)
     drawing = Drawing(_BOTTOM + 36 + _LINE * len(shown))
@@ -81,7 +81,7 @@ def evidence_plot(
             drawing.text(_RIGHT, y - 3, words, "label", anchor="end")
     for n, each in enumerate(shown):
         kind = f"series-{n + 1}"
-        places = [(across.at(point.at), up.at(_within(point, most))) for point in each.points]
+        places = [(across.at(point.at), up.at(_within(point, highest))) for point in each.points]
         drawing.path(places, kind)
         for (x, y), point in zip(places, each.points, strict=True):
             hint = f"{label(each.name)}: {e_value_text(point.e_value)} at {_time(point.at)}"
@@ -108,8 +108,8 @@ def evidence_plot(
     )
 
 
-def _within(point: EvidencePoint, most: float) -> float:
-    return min(most, max(_LEAST, point.e_value))
+def _within(point: EvidencePoint, highest: float) -> float:
+    return min(highest, max(_LEAST, point.e_value))
 
 
 def _drawn(points: Sequence[EvidencePoint]) -> list[EvidencePoint]:

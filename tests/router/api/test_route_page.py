@@ -194,6 +194,7 @@ def test_a_document_is_saved_and_dropped_again(browser):
     assert send(browser, do="document save", document=document).status_code == 303
     page = browser.get("/routes/chat")
     assert "Set at run time" in page.text
+    assert "What else is set" not in page.text
     assert "Drop what was set at run time" in page.text
     answer = send(browser, do="undo", version="0" * 16)
     assert answer.status_code == 409

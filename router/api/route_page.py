@@ -40,7 +40,7 @@ from router.store.traffic import TrafficFilter, TrafficRow
 
 HOUR_S = 3600.0
 # Requests of the last hour that the page adds up, the newest.
-MAX_RECENT = 1000
+MAX_RECENT = 500
 # Weights that a form has room for; a route with more targets is edited as a document.
 MAX_WEIGHTS = 40
 MAX_SHOWN_VERSIONS = 20

@@ -73,16 +73,16 @@ def render_markdown(text: str, *, pictures: bool) -> RenderedMarkdown:
         )
     hidden = 0
 
-    def words_or_picture(found: re.Match[str]) -> str:
+    def words_or_picture(match: re.Match[str]) -> str:
         nonlocal hidden
-        source, words = found[1], found[2]
+        source, words = match[1], match[2]
         named = f"picture: {words}" if words else "picture"
         if _CONTAINED.fullmatch(source) is None:
             return f'[<a href="{source}">{named}</a>]'
         if not pictures:
             hidden += 1
             return f"[{named}]"
-        return found[0]
+        return match[0]
 
     made: str = cmarkgfm.github_flavored_markdown_to_html(text)
     if _depth(made) > MAX_DEPTH:

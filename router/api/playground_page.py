@@ -68,7 +68,7 @@ class MarkdownText(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     pictures: bool = False
 
 
-class KeptSample(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class SampleAddition(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A conversation that becomes a row of a dataset.
 
     Attributes:
@@ -164,7 +164,7 @@ async def keep_sample(
     services: Injected, caller: InjectedCaller, request: Request[Any, Any, Any]
 ) -> DatasetRow:
     """Add the conversation to a dataset, with an answer as its reference."""
-    given = await body_as(request, KeptSample)
+    given = await body_as(request, SampleAddition)
     row = _prompt_of(given.messages)
     if given.reference is not None:
         row["reference"] = given.reference

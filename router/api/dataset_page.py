@@ -68,10 +68,10 @@ async def _page(
     unreadable = ""
     try:
         rows = await services.datasets.rows(row, after=after, limit=ROWS, longest=_LONGEST)
-        found = None if newer is None else await services.datasets.differences(older, newer)
+        changes = None if newer is None else await services.datasets.differences(older, newer)
     except EvalrouterError as wrong:
         # Its file is gone, or cannot be read; all else of the version is still known.
-        unreadable, found = wrong.message, None
+        unreadable, changes = wrong.message, None
     runs = await services.store.runs(
         RunFilter(dataset_hash=row.hash, key_id=caller.only), limit=_SHOWN_RUNS
     )
@@ -86,7 +86,7 @@ async def _page(
         after=after,
         unreadable=unreadable,
         versions=[each for each in await _versions(services, row) if each.hash != row.hash],
-        compared=found,
+        compared=changes,
         older=older,
         newer=newer,
         max_compared=MAX_COMPARED,

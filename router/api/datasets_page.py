@@ -108,22 +108,22 @@ async def _versions(
         if not at:
             raise RequestError(f"after: {after!r} is not of the form name@hash.", param="after")
         place = name, content
-    wanted = view.size + 1
-    found: list[DatasetRow] = []
-    while len(found) < wanted:
+    row_limit = view.size + 1
+    versions: list[DatasetRow] = []
+    while len(versions) < row_limit:
         page_of = DatasetPage(
             part=q,
             order="name" if view.sort == "name" else "created",
             descending=view.descending,
             after=place,
-            limit=wanted if caller.only is None else _READ_AT_ONCE,
+            limit=row_limit if caller.only is None else _READ_AT_ONCE,
         )
         rows = await services.store.dataset_page(page_of)
-        found += [row for row in rows if caller.only in {None, key_of(row)}]
+        versions += [row for row in rows if caller.only in {None, key_of(row)}]
         if len(rows) < page_of.limit:
             break
         place = rows[-1].name, rows[-1].hash
-    return found[:wanted]
+    return versions[:row_limit]
 
 
 def _key(row: DatasetRow) -> str:

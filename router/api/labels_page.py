@@ -47,7 +47,7 @@ _FIELDS = {
 }
 
 
-class ShownText(NamedTuple):
+class LabelText(NamedTuple):
     """A text of a sample: who or what says it, its beginning, and whether there is more."""
 
     name: str
@@ -69,7 +69,7 @@ async def labels_page(
     judged = await judged_scores(services.store, run_id)
     labelling: Labelling | None = None
     planned: PlannedLabels | None = None
-    wanted = 0.0
+    target_width = 0.0
     problem = ""
     if judged.outputs:
         labelling = await open_labelling(
@@ -79,9 +79,9 @@ async def labels_page(
             output=output or judged.outputs[0],
         )
         try:
-            wanted = _width(width, labelling)
+            target_width = _width(width, labelling)
             if width or judged.run.cells <= _PLANNED_UNREQUESTED:
-                planned = await _plan(services, labelling, wanted)
+                planned = await _plan(services, labelling, target_width)
         except EvalrouterError as error:
             problem = error.message
     return await rendered(
@@ -94,7 +94,7 @@ async def labels_page(
         routes=judged.routes,
         labelling=labelling,
         planned=planned,
-        width=width or (f"{wanted:g}" if wanted else ""),
+        width=width or (f"{target_width:g}" if target_width else ""),
         problem=problem,
         fewest=FEWEST_LABELS,
         may_label=caller.reach_of("PUT /eval/{run_id}/labels") == "all",
@@ -159,9 +159,9 @@ async def _page(
     error: EvalrouterError | None = None,
 ) -> Response[str]:
     task = await next_task(services.store, labelling, person=caller.key_id, after=after)
-    texts: list[ShownText] = []
-    references: list[ShownText] = []
-    answer: ShownText | None = None
+    texts: list[LabelText] = []
+    references: list[LabelText] = []
+    answer: LabelText | None = None
     if task is not None:
         texts = [
             _shown(str(message.get("role", "")), message.get("content"))
@@ -192,7 +192,7 @@ async def _page(
     )
 
 
-def _shown(name: str, content: Any) -> ShownText:
+def _shown(name: str, content: Any) -> LabelText:
     """Return the text of a message; of parts, their texts and kinds."""
     if isinstance(content, list):
         content = "\n".join(
@@ -201,7 +201,7 @@ def _shown(name: str, content: Any) -> ShownText:
             if isinstance(part, dict)
         )
     text = content if isinstance(content, str) else ""
-    return ShownText(name, text[:MAX_TEXT], len(text) > MAX_TEXT)
+    return LabelText(name, text[:MAX_TEXT], len(text) > MAX_TEXT)
 
 
 def _keys(labelling: Labelling) -> Mapping[float, str]:

@@ -26,6 +26,7 @@ from router.client.types import (
     Comparisons,
     CreatedKey,
     Dataset,
+    DatasetLine,
     DeletedRequests,
     Delivery,
     Estimate,
@@ -642,6 +643,18 @@ class AsyncLogLines(_AsyncPaged[LogLine]):
         return frame([dict(line) async for line in self])
 
 
+class AsyncDatasetLines(_AsyncPaged[DatasetLine]):
+    """The rows of a version of a dataset, read anew by each loop over them."""
+
+    async def to_pandas(self) -> pd.DataFrame:
+        """Return the columns of all rows as a DataFrame.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return frame([row["fields"] async for row in self])
+
+
 class AsyncSamples(_AsyncPaged[SampleRow]):
     """A run's rows, read anew by each loop over them."""
 
@@ -814,6 +827,16 @@ class AsyncDatasets:
         """Return a version, what its columns hold, and its first rows."""
         call = calls.dataset(name, params={"rows": rows})
         return cast("ShownDataset", await self._connection.request(call))
+
+    def rows(self, name: str, *, after: int = 0, page: int = 20) -> AsyncDatasetLines:
+        """Return the rows of a version, read `page` at a time.
+
+        Args:
+            name: `name`, or `name@hash`.
+            after: the number of the row before the first of them.
+            page: the rows that are read at a time.
+        """
+        return AsyncDatasetLines(self._connection, calls.dataset_rows(name, page), after)
 
     async def download(self, name: str, path: str | Path) -> Path:
         """Write a version's file to `path`, byte for byte as it was uploaded."""

@@ -124,6 +124,12 @@ def dataset_content(name: str) -> ApiCall:
     return call._replace(path=f"{call.path}/content")
 
 
+def dataset_rows(name: str, limit: int) -> ApiCall:
+    """Return the request for the rows of a dataset, without where they begin."""
+    call = dataset(name, params={"limit": limit})
+    return call._replace(path=f"{call.path}/rows")
+
+
 def upload(
     source: str | Path, name: str | None, columns: Mapping[str, str] | None, delimiter: str
 ) -> tuple[ApiCall, Path]:

@@ -23,6 +23,7 @@ from router.client.types import (
     Comparisons,
     CreatedKey,
     Dataset,
+    DatasetLine,
     DeletedRequests,
     Delivery,
     Estimate,
@@ -630,6 +631,18 @@ class LogLines(_Paged[LogLine]):
         return frame([dict(line) for line in self])
 
 
+class DatasetLines(_Paged[DatasetLine]):
+    """The rows of a version of a dataset, read anew by each loop over them."""
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the columns of all rows as a DataFrame.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        return frame([row["fields"] for row in self])
+
+
 class Samples(_Paged[SampleRow]):
     """A run's rows, read anew by each loop over them."""
 
@@ -802,6 +815,16 @@ class Datasets:
         """Return a version, what its columns hold, and its first rows."""
         call = calls.dataset(name, params={"rows": rows})
         return cast("ShownDataset", self._connection.request(call))
+
+    def rows(self, name: str, *, after: int = 0, page: int = 20) -> DatasetLines:
+        """Return the rows of a version, read `page` at a time.
+
+        Args:
+            name: `name`, or `name@hash`.
+            after: the number of the row before the first of them.
+            page: the rows that are read at a time.
+        """
+        return DatasetLines(self._connection, calls.dataset_rows(name, page), after)
 
     def download(self, name: str, path: str | Path) -> Path:
         """Write a version's file to `path`, byte for byte as it was uploaded."""

@@ -403,6 +403,13 @@ class LogLine(TypedDict):
     times: int
 
 
+class DatasetLine(TypedDict):
+    """A row of a dataset: its number, from 1, and its columns."""
+
+    number: int
+    fields: dict[str, Any]
+
+
 class RouteView(TypedDict):
     """A route: `source` is `config`, or `override` where it was set at run time.
 

@@ -1,7 +1,7 @@
 """What differs between two versions of a dataset: rows added, removed and changed.
 
-    found = differences(lambda: rows(older), lambda: rows(newer))
-    found.added, found.removed, found.changed, found.examples
+    changes = differences(lambda: rows(older), lambda: rows(newer))
+    changes.added, changes.removed, changes.changed, changes.examples
 
 Rows that have ids are the same row where they have the same one. Rows without ids have only their
 content: one that was changed counts as one removed and one added.
@@ -83,7 +83,7 @@ def differences(
     comparison.take_older(older())
     comparison.take_newer(newer())
     comparison.show_older(older())
-    return comparison.found()
+    return comparison.result()
 
 
 class _Comparison:
@@ -128,18 +128,18 @@ class _Comparison:
     def show_older(self, rows: Iterator[Row]) -> None:
         """Add the examples of rows that the older version has."""
         removed = {key: len(contents) for key, contents in self._left.items() if contents}
-        wanted = MAX_EXAMPLES
+        room = MAX_EXAMPLES
         for row in self._first(rows):
             key = self._key(row)
             if key in self._changed_rows:
                 self._examples.append(_changed(row, self._changed_rows.pop(key)))
-            elif wanted and removed.get(key):
+            elif room and removed.get(key):
                 removed[key] -= 1
-                wanted -= 1
+                room -= 1
                 shown = RowDifference(kind="removed", id=row.id, before=_cut(row.fields))
                 self._examples.append(shown)
 
-    def found(self) -> VersionDifferences:
+    def result(self) -> VersionDifferences:
         return VersionDifferences(
             added=self._counts["added"],
             removed=sum(map(len, self._left.values())),

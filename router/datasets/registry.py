@@ -135,7 +135,7 @@ class UploadPreview(msgspec.Struct, frozen=True, kw_only=True):
         format: the file's.
         rows: how many it has; None where only its beginning was looked at.
         columns: every column of those rows, mapped ones also under their known names.
-        own: the file's own columns, and one level of those within them, as `answers.text`.
+        file_columns: the file's own columns, and one level of those within them, as `answers.text`.
         preview: the first rows (texts cut at 500 characters).
         has_prompt: whether rows have what is sent: `input`, `prompt` or `messages`.
         has_reference: whether rows have what answers are compared with.
@@ -147,7 +147,7 @@ class UploadPreview(msgspec.Struct, frozen=True, kw_only=True):
     format: str
     rows: int | None
     columns: tuple[str, ...]
-    own: tuple[str, ...]
+    file_columns: tuple[str, ...]
     preview: list[dict[str, Any]]
     has_prompt: bool
     has_reference: bool
@@ -280,7 +280,7 @@ class DatasetRegistry:
             format=dataset.format,
             rows=None if is_part else dataset.row_count,
             columns=names,
-            own=tuple(_own_columns(first, names, mapping)),
+            file_columns=tuple(_own_columns(first, names, mapping)),
             preview=[{key: cut(value) for key, value in row.fields.items()} for row in first],
             has_prompt=any(each in names for each in PROMPTS),
             has_reference=any(each in names for each in REFERENCES),
@@ -567,9 +567,9 @@ class DatasetRegistry:
             As `file` does.
         """
         async with self.file(row) as path, self._reading:
-            found = await in_thread(_numbered, path, row, after, limit, longest)
-        last = found[-1].number if found else row.rows
-        return DatasetRows(data=found, next=last if last < row.rows else None)
+            data = await in_thread(_numbered, path, row, after, limit, longest)
+        last = data[-1].number if data else row.rows
+        return DatasetRows(data=data, next=last if last < row.rows else None)
 
     async def differences(self, older: DatasetRow, newer: DatasetRow) -> VersionDifferences:
         """Return what differs between two versions.
@@ -771,18 +771,20 @@ def _own_columns(
 def _numbered(
     path: Path, row: DatasetRow, after: int, limit: int, longest: int | None
 ) -> list[NumberedRow]:
-    found: list[NumberedRow] = []
+    numbered: list[NumberedRow] = []
     left = _MAX_PAGE_BYTES
-    opened = _open_again(path, row)
-    for number, line in enumerate(dataset_process.rows(opened, count=limit, skip=after), after + 1):
+    dataset = _open_again(path, row)
+    for number, line in enumerate(
+        dataset_process.rows(dataset, count=limit, skip=after), after + 1
+    ):
         fields = line.fields
         if longest is not None:
             fields = {name: cut(value, longest) for name, value in fields.items()}
         left -= len(msgspec.json.encode(fields))
-        if found and left < 0:
+        if numbered and left < 0:
             break
-        found.append(NumberedRow(number=number, fields=fields))
-    return found
+        numbered.append(NumberedRow(number=number, fields=fields))
+    return numbered
 
 
 def _preview(path: Path, row: DatasetRow, count: int) -> list[dict[str, Any]]:

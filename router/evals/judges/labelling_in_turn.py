@@ -103,8 +103,8 @@ async def judged_scores(store: Store, run_id: str) -> JudgedScores:
     """Return the scores of a run that judges gave. Raises NotFoundError, RunDocumentError."""
     run = await find_run(store, run_id)
     document = stored_document(run)
-    found = await asyncio.to_thread(_gradeds, document)
-    return JudgedScores(run, tuple(found), tuple(document.routes))
+    gradeds = await asyncio.to_thread(_gradeds, document)
+    return JudgedScores(run, tuple(gradeds), tuple(document.routes))
 
 
 async def open_labelling(
@@ -124,8 +124,8 @@ async def open_labelling(
     """
     run = await find_run(store, run_id)
     document = stored_document(run)
-    found = await asyncio.to_thread(_gradeds, document)
-    metric, written = one_of(found, output, "output")
+    gradeds = await asyncio.to_thread(_gradeds, document)
+    metric, written = one_of(gradeds, output, "output")
     chosen: str = one_of({name: name for name in document.routes}, route, "route")
     declaration = metric.declaration()
     labels = [
@@ -148,12 +148,12 @@ async def open_labelling(
 
 
 def _gradeds(document: RunDocument) -> dict[str, tuple[Graded, Any]]:
-    found = {}
+    gradeds = {}
     for written in document.metrics:
         metric = build(written)
         if isinstance(metric, Graded):
-            found[metric.score_name] = metric, written
-    return found
+            gradeds[metric.score_name] = metric, written
+    return gradeds
 
 
 def _rubric(written: Any, run: Run) -> rubrics.Rubric | rubrics.ColumnRubrics | None:

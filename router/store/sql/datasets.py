@@ -69,12 +69,12 @@ def _page(db: Connection, page: DatasetPage) -> list[DatasetRow]:
     conditions = [f"lower(name) LIKE :part ESCAPE '{_ESCAPE}'"] if page.part else ["TRUE"]
     if page.after is not None:
         name, content = page.after
-        found = db.execute(
+        row = db.execute(
             f"SELECT {columns} FROM datasets WHERE name = ? AND hash = ?", (name, content)
         ).fetchone()
-        if found is None:
+        if row is None:
             raise NotFoundError(f"there is no version {content[:12]} of a dataset {name!r}")
-        place = found
+        place = row
         conditions.append(
             f"({columns}) {'<' if page.descending else '>'} (:first, :second, :third)"
         )

@@ -69,10 +69,10 @@ def _add_score(db: Connection, run_id: str, label: PeopleLabel) -> PeopleLabel:
 
 def _take_back_score(db: Connection, run_id: str, label: PeopleLabel) -> None:
     number = locked_run(db, run_id)
-    found = db.execute(
+    stored = db.execute(
         f"SELECT answer_hash, scores, at FROM people_labels WHERE {_CELL}", _cell(number, label)
     ).fetchone()
-    if found is None or (found[0], _scores(found[1]), found[2]) != (
+    if stored is None or (stored[0], _scores(stored[1]), stored[2]) != (
         label.answer_hash,
         label.scores,
         label.at,

@@ -137,6 +137,7 @@ def uses(folder: Any) -> dict[str, Use]:
         "GET /datasets/{name}": lambda client: client.datasets.show("x/y"),
         "PUT /datasets/{name}": lambda client: client.datasets.upload(file, name="x/y"),
         "DELETE /datasets/{name}": lambda client: client.datasets.delete("x/y"),
+        "GET /datasets/{name}/rows": lambda client: all_of(client.datasets.rows("x/y")),
         "GET /datasets/{name}/content": lambda client: client.datasets.download(
             "x/y", folder / "a"
         ),

@@ -58,10 +58,11 @@ Part = Literal["answer", "whole", "thinking", "request", "reference"]
 # The parameters of the list.
 _FLAGS, _TEXTS = ("failed", "short", "noted"), ("output", "a", "b", "column", "value", "q")
 _MAX_PARAMETERS = 30
-NOTE_PATH = "/pages/runs/{run_id:str}/samples/{position:int}/note"
+_MAX_DIGITS = 15
+NOTE_PATH = "/pages/runs/{run_id:str}/samples/{position:str}/note"
 
 
-class ShownText(NamedTuple):
+class CutText(NamedTuple):
     """A text as the page has it.
 
     Attributes:
@@ -75,11 +76,11 @@ class ShownText(NamedTuple):
     link: str
 
 
-class ShownMessage(NamedTuple):
+class SampleMessage(NamedTuple):
     """A message of the request: its role, its text, and what else is in it (images, tools)."""
 
     role: str
-    text: ShownText
+    text: CutText
     others: str
 
 
@@ -113,25 +114,25 @@ class ShownAnswer(NamedTuple):
     route: str
     state: str
     answer: Answer | None
-    text: ShownText | None
+    text: CutText | None
     pieces: Sequence[DiffPiece]
     shortfall: str
-    thinking: ShownText | None
+    thinking: CutText | None
     facts: Sequence[tuple[str, str]]
     changed: Sequence[tuple[str, str]]
     dropped: Sequence[tuple[str, str]]
     attempts: Plot | None
-    judgements: Sequence[tuple[ExportedJudgement, ShownText | None]]
+    judgements: Sequence[tuple[ExportedJudgement, CutText | None]]
     labels: Sequence[PeopleLabel]
 
 
-@page("/runs/{run_id:str}/samples/{position:int}")
+@page("/runs/{run_id:str}/samples/{position:str}")
 async def sample_page(
     *,
     services: Injected,
     caller: InjectedCaller,
     run_id: FromPath[str],
-    position: FromPath[int],
+    position: FromPath[str],
     output: FromQuery[str] = "",
     a: FromQuery[str] = "",
     b: FromQuery[str] = "",
@@ -169,7 +170,7 @@ async def sample_page(
         },
     )
     return await _sample_page(
-        services, caller, view, position, against=against, repeat=repeat, first=first
+        services, caller, view, _number(position), against=against, repeat=repeat, first=first
     )
 
 
@@ -268,14 +269,20 @@ async def _sample_page(
         here_query=_query({**here, **({"repeat": str(repeat)} if repeat else {})}).removeprefix(
             "?"
         ),
-        may_note=caller.reach_of(f"POST {NOTE_PATH.replace(':str', '').replace(':int', '')}")
-        != "no",
+        may_note=caller.reach_of(f"POST {NOTE_PATH.replace(':str', '')}") != "no",
         max_label=MAX_LABEL,
         max_note=MAX_NOTE,
     )
     if error:
         response.status_code = HTTPStatus.BAD_REQUEST
     return response
+
+
+def _number(position: str) -> int:
+    """Return the position that a path names. Raises NotFoundError."""
+    if not position.isascii() or not position.isdecimal() or len(position) > _MAX_DIGITS:
+        raise NotFoundError("A sample is named by its place in the run: a number from 1.")
+    return int(position)
 
 
 class _Links(NamedTuple):
@@ -319,9 +326,9 @@ def _base_route(view: SampleView, against: str) -> str:
     return route
 
 
-def _cut(text: str, link: str, limit: int = MAX_TEXT) -> ShownText:
+def _cut(text: str, link: str, limit: int = MAX_TEXT) -> CutText:
     is_cut = len(text) > limit
-    return ShownText(text[:limit] if is_cut else text, len(text), link if is_cut else "")
+    return CutText(text[:limit] if is_cut else text, len(text), link if is_cut else "")
 
 
 def _shown(  # noqa: PLR0917 - what a page has of each answer
@@ -365,7 +372,7 @@ def _answer(  # noqa: PLR0917 - what a page has of one answer
     route: str,
     result: ScoredAnswer | None,
     compared: str | None,
-    judgements: Sequence[tuple[ExportedJudgement, ShownText | None]],
+    judgements: Sequence[tuple[ExportedJudgement, CutText | None]],
     labels: Sequence[PeopleLabel],
     link: _Links,
 ) -> ShownAnswer:
@@ -452,11 +459,11 @@ def _facts(answer: Answer, result: ScoredAnswer) -> Iterable[tuple[str, str]]:
         yield "Cut off by a crash", f"{result.interrupted:,} times, and sent again"
 
 
-def _messages(sample: Sample, link: _Links) -> list[ShownMessage]:
+def _messages(sample: Sample, link: _Links) -> list[SampleMessage]:
     return [_message(message, link) for message in sample.messages[:MAX_PARTS]]
 
 
-def _message(message: Mapping[str, Any], link: _Links) -> ShownMessage:
+def _message(message: Mapping[str, Any], link: _Links) -> SampleMessage:
     content = message.get("content")
     texts: list[str] = [content] if isinstance(content, str) else []
     others = [name for name in message if name not in {"role", "content"}]
@@ -466,7 +473,7 @@ def _message(message: Mapping[str, Any], link: _Links) -> ShownMessage:
             texts.append(text)
         else:
             others.append(str(part.get("type", "part")) if isinstance(part, dict) else "part")
-    return ShownMessage(
+    return SampleMessage(
         str(message.get("role", "")),
         _cut("\n".join(texts), link.to("request"), MAX_PART),
         ", ".join(others)[:MAX_PART],
@@ -528,21 +535,22 @@ def _gain(view: SampleView, results: Sequence[ScoredAnswer]) -> str:
     return f"{names[0]} is better than {names[1]} by {by}"
 
 
-@page("/runs/{run_id:str}/samples/{position:int}/text")
+@page("/runs/{run_id:str}/samples/{position:str}/text")
 async def sample_text(
     *,
     services: Injected,
     run_id: FromPath[str],
-    position: FromPath[int],
-    part: FromQuery[Part],
+    position: FromPath[str],
+    part: FromQuery[Part] = "request",
     route: FromQuery[str] = "",
     repeat: FromQuery[int] = 0,
     number: FromQuery[int] = 0,
 ) -> Response[bytes]:
     """Send the whole of a text of which the page has the beginning."""
     run = await services.runs.find(run_id)
-    missing = NotFoundError(f"{run.name} has no such text of sample {position}.")
-    sample = await services.store.sample_at(run.id, position)
+    place = _number(position)
+    missing = NotFoundError(f"{run.name} has no such text of sample {place}.")
+    sample = await services.store.sample_at(run.id, place)
     if sample is None:
         raise missing
     text: str | None = None
@@ -554,7 +562,7 @@ async def sample_text(
         texts = sample.references[number : number + 1] if number >= 0 else ()
         text = texts[0] if texts else None
     else:
-        results = await services.store.results_at(run.id, position, routes=[route], repeat=repeat)
+        results = await services.store.results_at(run.id, place, routes=[route], repeat=repeat)
         for answer in [result.answer for result in results if result.answer is not None]:
             names = {
                 "answer": answer.text,
@@ -577,11 +585,11 @@ async def keep_note(
     caller: InjectedCaller,
     request: Request[Any, Any, Any],
     run_id: FromPath[str],
-    position: FromPath[int],
+    position: FromPath[str],
 ) -> Response[Any]:
     """Store the sender's label and note on a sample; without any text, delete them."""
     fields = await read_fields(request)
-    run = await services.runs.find(run_id)
+    run, place = await services.runs.find(run_id), _number(position)
     label = " ".join(fields.get("label", "").split())
     note = fields.get("note", "").replace("\r\n", "\n").strip()
     query = dict(parse_qsl(fields.get("query", ""), max_num_fields=_MAX_PARAMETERS))
@@ -596,10 +604,10 @@ async def keep_note(
         sort = query.get("sort", POSITION)
         view = await sample_view(services, run.id, {**texts, **flags, "sort": sort})
         typed = {"label": label, "note": note}
-        return await _sample_page(services, caller, view, position, typed=typed, error=error)
+        return await _sample_page(services, caller, view, place, typed=typed, error=error)
     name = caller.key.name if caller.key is not None else ""
     written = SampleNote(
-        position=position, key_id=caller.key_id, author=name, label=label, note=note, at=time.time()
+        position=place, key_id=caller.key_id, author=name, label=label, note=note, at=time.time()
     )
     await services.store.keep_note(run.id, written)
-    return done(f"/runs/{run.id}/samples/{position}{_query(query)}#notes")
+    return done(f"/runs/{run.id}/samples/{place}{_query(query)}#notes")

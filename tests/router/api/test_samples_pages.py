@@ -241,11 +241,16 @@ def test_what_an_address_cannot_show_is_said(world):
         ("after=" + "9" * 16, "the position of a sample"),
     ):
         assert words in text_of(get(world, f"/runs/run_all/samples?{query}", 400).text)
-    for path in ("/runs/none/samples", "/runs/run_all/samples/0", "/runs/run_all/samples/131"):
+    for path in (
+        "/runs/none/samples",
+        "/runs/run_all/samples/0",
+        "/runs/run_all/samples/131",
+        "/runs/run_all/samples/x",
+    ):
         get(world, path, 404)
     for query in ("repeat=2", "repeat=-1", "first=2", "against=x", "against=route:x", "sort=x"):
         get(world, f"/runs/run_all/samples/1?{query}", 400)
-    for query in ("part=x", ""):
+    for query in ("part=x", "repeat=x"):
         get(world, f"/runs/run_all/samples/1/text?{query}", 400)
     for query in (
         "part=thinking&route=b/second",

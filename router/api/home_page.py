@@ -18,8 +18,8 @@ from router.api.recent_totals import (
     RECENT_S,
     STRETCH_S,
     InjectedRecentTotals,
-    RecentRequests,
     RecentTotals,
+    RequestsByRoute,
 )
 from router.api.runs_page import runs_under_way
 from router.services import Services
@@ -116,7 +116,7 @@ async def _zero() -> int:
     return 0
 
 
-def _sparks(requests: RecentRequests) -> dict[str, Markup]:
+def _sparks(requests: RequestsByRoute) -> dict[str, Markup]:
     """Draw what routes cost over the time, and under "" what all did."""
     title = f"US dollars in each {STRETCH_S:g} seconds"
     routes = [str(total.group["route"]) for total in requests.totals[:_DRAWN_ROUTES]]

@@ -58,7 +58,7 @@ class DatasetChoice(NamedTuple):
     title: str
 
 
-class Choices(NamedTuple):
+class FormChoices(NamedTuple):
     """What the form lists.
 
     Attributes:
@@ -198,7 +198,7 @@ async def _form(
     )
 
 
-def _ticked(form: RunForm, choices: Choices) -> RunForm:
+def _ticked(form: RunForm, choices: FormChoices) -> RunForm:
     """Return the form with what it lists ticked or chosen instead of typed."""
     listed = {*choices.routes, *(model for models in choices.models.values() for model in models)}
     typed = form.models.splitlines()
@@ -223,7 +223,7 @@ def _ticked(form: RunForm, choices: Choices) -> RunForm:
     )
 
 
-async def _choices(services: Services) -> Choices:
+async def _choices(services: Services) -> FormChoices:
     versions, listings, entries, tasks = await asyncio.gather(
         services.store.datasets(None),
         services.model_lists.of(services.providers),
@@ -239,7 +239,7 @@ async def _choices(services: Services) -> Choices:
     ]
     shipped = [DatasetChoice(name, f"{name} (comes with evalrouter)") for name in SHIPPED]
     names = list(services.routes.table.names)
-    return Choices(
+    return FormChoices(
         datasets=[*datasets, *shipped],
         registered=bool(versions),
         routes=names[:_LISTED_ROUTES],

@@ -36,7 +36,7 @@ TIMED_EVERY_S = 5.0
 _MAX_VIEWS = 100
 
 
-class RouteTimes(NamedTuple):
+class AnswerTimes(NamedTuple):
     """Seconds to the last byte of a route's newest answers: their number, median and 95% quantile.
 
     Failures say nothing of how fast a model is, nor do answers from the cache.
@@ -47,7 +47,7 @@ class RouteTimes(NamedTuple):
     p95_s: float
 
 
-class RecentRequests(NamedTuple):
+class RequestsByRoute(NamedTuple):
     """The requests of the last five minutes.
 
     Attributes:
@@ -58,7 +58,7 @@ class RecentRequests(NamedTuple):
 
     totals: list[TrafficTotal]
     costs: Mapping[str, Sequence[float]]
-    times: Mapping[str, RouteTimes]
+    times: Mapping[str, AnswerTimes]
 
 
 class _Stretch(NamedTuple):
@@ -75,7 +75,7 @@ class _View:
         self.deletions = deletions
         self.stretches: dict[float, _Stretch] = {}
         self.timed_at = 0.0
-        self.times: Mapping[str, RouteTimes] = {}
+        self.times: Mapping[str, AnswerTimes] = {}
 
 
 class RecentTotals:
@@ -104,7 +104,7 @@ class RecentTotals:
         """Return what the requests of a key took, by route, the most used first; None for all."""
         return (await self.requests(key_id)).totals
 
-    async def requests(self, key_id: str | None) -> RecentRequests:
+    async def requests(self, key_id: str | None) -> RequestsByRoute:
         """Return the requests of a key; None for all."""
         async with self._reading:
             deletions, now = await self._store.traffic_deletions(), self._now()
@@ -124,7 +124,7 @@ class RecentTotals:
             if now - view.timed_at >= TIMED_EVERY_S:
                 view.timed_at, view.times = now, await self._times(key_id, now)
             stretches = list(view.stretches.values())
-            return RecentRequests(_sums(stretches), _costs(stretches), view.times)
+            return RequestsByRoute(_sums(stretches), _costs(stretches), view.times)
 
     async def _read(
         self, stretch: _Stretch | None, begin: float, key_id: str | None, now: float
@@ -138,14 +138,14 @@ class RecentTotals:
         matching = TrafficFilter(key_id=key_id, since=begin, until=end)
         return _Stretch(now, await self._recorded.totals(matching, ("route",), limit=MAX_ROUTES))
 
-    async def _times(self, key_id: str | None, now: float) -> Mapping[str, RouteTimes]:
+    async def _times(self, key_id: str | None, now: float) -> Mapping[str, AnswerTimes]:
         matching = TrafficFilter(key_id=key_id, since=now - RECENT_S)
         seconds: dict[str, list[float]] = {}
         for row in await self._recorded.page(matching, limit=TIMED):
             if row.status < 400 and not row.cached:
                 seconds.setdefault(row.route, []).append(row.total_s)
         return {
-            route: RouteTimes(len(some), *np.quantile(some, [0.5, 0.95]).tolist())
+            route: AnswerTimes(len(some), *np.quantile(some, [0.5, 0.95]).tolist())
             for route, some in seconds.items()
         }
 

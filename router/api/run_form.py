@@ -283,7 +283,7 @@ def _metrics_of(rest: dict[str, Any]) -> dict[str, Any]:
             others.remove(spec)
             break
     return fields | {
-        "other_metrics": "\n".join(msgspec.json.encode(one).decode() for one in others)
+        "other_metrics": "\n".join(msgspec.json.encode(spec).decode() for spec in others)
     }
 
 
@@ -321,7 +321,7 @@ def _draw_of(rest: dict[str, Any]) -> dict[str, Any]:
 def _is_texts(value: object) -> bool:
     """Return whether a value is a list of texts that each fit a line."""
     return isinstance(value, list | tuple) and all(
-        isinstance(one, str) and one.strip() and "\n" not in one for one in value
+        isinstance(text, str) and text.strip() and "\n" not in text for text in value
     )
 
 
@@ -346,11 +346,11 @@ def errors_by_field(error_problems: Mapping[str, str], form: RunForm) -> dict[st
         error_problems: the path in the document to what is wrong there.
         form: the form.
     """
-    found: dict[str, str] = {}
+    by_field: dict[str, str] = {}
     for path, message in error_problems.items():
         field = "rest" if form.whole else _field_of(path, form)
-        found[field] = f"{found[field]}; {message}" if field in found else message
-    return found
+        by_field[field] = f"{by_field[field]}; {message}" if field in by_field else message
+    return by_field
 
 
 def _field_of(path: str, form: RunForm) -> str:

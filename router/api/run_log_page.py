@@ -54,13 +54,13 @@ async def run_log_part(
     run_id: FromPath[str],
 ) -> ServerSentEvent:
     """Send the newest lines of a run's log whenever there are others."""
-    found = await services.runs.find(run_id)
+    followed = await services.runs.find(run_id)
 
     async def make() -> str:
-        run = await services.runs.find(found.id)
+        run = await services.runs.find(followed.id)
         return await part("run_log_part.html", **await _values(services, run, None))
 
-    return parts.stream(("run log", caller.audience, found.id), make)
+    return parts.stream(("run log", caller.audience, followed.id), make)
 
 
 async def _values(services: Services, run: Run, after: int | None) -> dict[str, Any]:

@@ -233,14 +233,14 @@ async def run_part(
     run_id: FromPath[str],
 ) -> ServerSentEvent:
     """Send how far a run is, and the end of its log, whenever that changes."""
-    found = await services.runs.find(run_id)
+    followed = await services.runs.find(run_id)
 
     async def make() -> str:
-        run = await services.runs.find(found.id)
+        run = await services.runs.find(followed.id)
         values = await progress_values(services, caller, run)
         return await part("run_part.html", **values, is_live=True)
 
-    return parts.stream(("run", caller.audience, found.id), make)
+    return parts.stream(("run", caller.audience, followed.id), make)
 
 
 def _chosen(outcome: Outcome, name: str) -> OutputInfo | None:

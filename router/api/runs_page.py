@@ -117,7 +117,7 @@ async def _progress(services: Services, runs: Sequence[Run]) -> dict[str, Progre
     """Return how far the first runs are that are under way."""
     counted = [run for run in runs if run.state not in STOPPED][:_COUNTED]
     progress = await asyncio.gather(*(services.store.progress(run.id) for run in counted))
-    return {run.id: one for run, one in zip(counted, progress, strict=True)}
+    return {run.id: count for run, count in zip(counted, progress, strict=True)}
 
 
 async def _rows(
@@ -131,13 +131,13 @@ async def _rows(
         key_id=caller.only,
         dataset_hash=await dataset_hash(services, caller, filters["dataset"]),
     )
-    found = await services.store.runs(
+    listed = await services.store.runs(
         matching,
         limit=view.size + 1,
         before=after or None,
         oldest_first=not view.descending,
     )
-    runs = view.page(found, lambda run: run.id)
+    runs = view.page(listed, lambda run: run.id)
     progress = {} if view.is_export else await _progress(services, runs)
     return [_cells(run) | {"progress": progress.get(run.id)} for run in runs]
 

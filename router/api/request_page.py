@@ -55,7 +55,7 @@ _decode = msgspec.json.Decoder().decode
 AnyRequest = Request[Any, Any, Any]
 
 
-class Exchange(NamedTuple):
+class RecordedTexts(NamedTuple):
     """What the stored bodies of a request say.
 
     Attributes:
@@ -130,16 +130,16 @@ async def _page(
     )
 
 
-def _drawn(row: ShownRequest) -> tuple[Exchange, Any]:
+def _drawn(row: ShownRequest) -> tuple[RecordedTexts, Any]:
     plot = attempts_waterfall(row.attempts, first_byte_s=row.first_byte_s, total_s=row.total_s)
-    return exchange_of(row), plot
+    return texts_of(row), plot
 
 
-def exchange_of(row: ShownRequest) -> Exchange:
+def texts_of(row: ShownRequest) -> RecordedTexts:
     """Return what the bodies of a request say; a body that cannot be read is shown as it is."""
     sent, parameters = _sent(row)
     answers, note = _answers(row)
-    return Exchange(sent, parameters, answers, note)
+    return RecordedTexts(sent, parameters, answers, note)
 
 
 def _sent(row: ShownRequest) -> tuple[ShownMessages | None, tuple[tuple[str, Excerpt], ...]]:

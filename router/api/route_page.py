@@ -70,7 +70,7 @@ class TargetHealth(NamedTuple):
     first_byte_s: float | None
 
 
-class RecentRequests(NamedTuple):
+class TargetRequests(NamedTuple):
     """Requests of the last hour that one target answered, or was the last to fail.
 
     Attributes:
@@ -92,7 +92,7 @@ class RecentRequests(NamedTuple):
 class Recent(NamedTuple):
     """The requests of the last hour by target; `is_part` where they are only the newest."""
 
-    rows: tuple[RecentRequests, ...]
+    rows: tuple[TargetRequests, ...]
     requests: int
     since: float
     is_part: bool
@@ -358,10 +358,10 @@ def _added_up(rows: Sequence[TrafficRow], since: float) -> Recent:
     )
 
 
-def _of_target(target: str, rows: Sequence[TrafficRow]) -> RecentRequests:
+def _of_target(target: str, rows: Sequence[TrafficRow]) -> TargetRequests:
     times = sorted(row.total_s for row in rows if row.status < 400 and not row.cached)
     costs = [row.cost_usd for row in rows if row.cost_usd is not None]
-    return RecentRequests(
+    return TargetRequests(
         target=target,
         requests=len(rows),
         failures=sum(row.status >= 400 for row in rows),

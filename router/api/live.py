@@ -6,7 +6,7 @@
 
     <div hx-sse:connect="/pages/live/home" hx-swap="innerMorph">{% include "home_part.html" %}</div>
 
-However many browsers show a part, it is made once for all who see the same, about once a second,
+However many browsers show a part, it is made once for all who see the same, twice a second at most,
 and only while one of them is open. A browser whose connection ends connects again by itself.
 """
 
@@ -23,7 +23,7 @@ from router.api.feeds import Feeds
 from router.api.page_layout import PAGE_HEADERS
 
 # Less than a second behind, with what making and sending a part takes.
-POLL_S = 0.7
+POLL_S = 0.5
 # A browser then connects again, with the session and the rights that it has by then.
 STREAM_S = 300.0
 

@@ -130,7 +130,8 @@ async def compare_page(
         request = ComparisonRequest(
             route_a=route_a or None, route_b=route_b or None, join=join or None, movers=0
         )
-        if ids and (
+        # Of one run with one route there is nothing to compare before another is chosen.
+        if (len(ids) > 1 or any(_has_several_routes(each) for each in members)) and (
             calculate
             or answers <= READ_UNREQUESTED
             or await services.comparisons.is_cached(ids, request)
@@ -169,6 +170,10 @@ async def compare_page(
     )
     response.status_code = status
     return response
+
+
+def _has_several_routes(run: Run) -> bool:
+    return len(run.document.get("routes") or ()) > 1
 
 
 def _shown(

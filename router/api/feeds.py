@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
-from providers.errors import EvalrouterError, RateLimitError
+from providers.errors import RateLimitError
 
 _T = TypeVar("_T")
 # Of one process and kind; each holds a connection.
@@ -47,7 +47,7 @@ class _Feed(Generic[_T]):
         self._differs = differs
         # The number says which one it is: an equal value is no news.
         self._newest: tuple[int, _T] | None = None
-        self._error: EvalrouterError | None = None
+        self._error: Exception | None = None
         self._changed = asyncio.Condition()
         self.followers = 0
         self.polling = asyncio.create_task(self._poll(), name=name)
@@ -56,7 +56,7 @@ class _Feed(Generic[_T]):
         """Yield the newest value, and another one whenever there is one, up to the last.
 
         Raises:
-            EvalrouterError: it cannot be read, or is gone.
+            Exception: whatever the reading has raised.
         """
         seen = -1
         while True:
@@ -77,7 +77,7 @@ class _Feed(Generic[_T]):
         while True:
             try:
                 value = await self._read()
-            except EvalrouterError as error:
+            except Exception as error:  # noqa: BLE001  # whatever it is, nobody may wait for ever
                 async with self._changed:
                     self._error = error
                     self._changed.notify_all()

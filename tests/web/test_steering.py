@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import httpx
 import pytest
@@ -173,3 +174,15 @@ def test_of_two_tabs_the_second_is_told_and_loses_nothing(steered, open_tab):
     expect(second.get_by_role("alert")).to_be_hidden()
     first.goto(f"{steered[0]}/routes/two")
     expect(first.get_by_label("baseline/echo")).to_have_value("50")
+
+
+def test_a_decision_in_one_tab_is_seen_in_another(steered, open_tab):
+    url, rollout, _ = steered
+    watching, deciding = open_tab(), open_tab()
+    for tab in (watching, deciding):
+        tab.goto(f"{url}/rollouts/{rollout}")
+    expect(watching.locator(".cards strong").first).to_have_text(re.compile("running|holding"))
+    deciding.get_by_label("Why").fill("lunch")
+    deciding.get_by_role("button", name="Pause").click()
+    expect(deciding.get_by_role("button", name="Resume")).to_be_visible()
+    expect(watching.locator(".cards strong").first).to_have_text("paused", timeout=60_000)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Literal, NamedTuple
@@ -50,10 +51,12 @@ MAX_TEXT = 6_000
 # Of each of several texts, such as a conversation's messages.
 MAX_PART = 2_000
 MAX_PARTS = 20
-# The share of the shorter text that both have, from which on differences are marked.
-_ALIKE = 0.2
+# The share of two texts that they have in common, from which on differences are marked unasked.
+_ALIKE = 0.6
 MAX_LABEL, MAX_NOTE = 60, 4_000
 REFERENCE, NOTHING = "reference", "nothing"
+# Compare with the reference, and mark only answers that are much like it.
+WHERE_ALIKE = ""
 Part = Literal["answer", "whole", "thinking", "request", "reference"]
 # The parameters of the list.
 _FLAGS, _TEXTS = ("failed", "short", "noted"), ("output", "a", "b", "column", "value", "q")
@@ -143,13 +146,14 @@ async def sample_page(
     value: FromQuery[str] = "",
     q: FromQuery[str] = "",
     sort: FromQuery[str] = POSITION,
-    against: FromQuery[str] = REFERENCE,
+    against: FromQuery[str] = WHERE_ALIKE,
     repeat: FromQuery[int] = 0,
     first: FromQuery[int] = 0,
 ) -> Response[str]:
     """Show one sample, with the parameters of the list and some of its own.
 
-    `against` is what answers are compared with: `reference`, `nothing` or `route:NAME`.
+    `against` is what differences are marked from: `reference`, `nothing` or `route:NAME`; empty
+    for the reference where an answer is much like it.
     `repeat` is the number of the answers, from 0. `first` is the number of the first route that is
     shown.
     """
@@ -180,7 +184,7 @@ async def _sample_page(
     view: SampleView,
     position: int,
     *,
-    against: str = REFERENCE,
+    against: str = WHERE_ALIKE,
     repeat: int = 0,
     first: int = 0,
     typed: Mapping[str, str] | None = None,
@@ -209,7 +213,7 @@ async def _sample_page(
     written = next((note for note in notes if note.key_id == caller.key_id), None)
     path = f"/runs/{run.id}/samples"
     here = {**view.parameters}
-    if against != REFERENCE:
+    if against != WHERE_ALIKE:
         here["against"] = against
     link = _Links(f"{path}/{position}", repeat)
     shown = await asyncio.to_thread(
@@ -316,7 +320,7 @@ def _typed(note: SampleNote | None) -> Mapping[str, str]:
 def _base_route(view: SampleView, against: str) -> str:
     """Return the route that answers are compared with; "" for none. Raises RequestError."""
     kind, _, route = against.partition(":")
-    if against in {REFERENCE, NOTHING}:
+    if against in {WHERE_ALIKE, REFERENCE, NOTHING}:
         return ""
     if kind != "route" or route not in view.document.routes:
         raise RequestError(
@@ -350,13 +354,14 @@ def _shown(  # noqa: PLR0917 - what a page has of each answer
     if base:
         answer = by_route[base].answer if base in by_route else None
         compared = None if answer is None else answer.text
-    elif against == REFERENCE and sample.references:
+    elif against != NOTHING and sample.references:
         compared = sample.references[0]
     return [
         _answer(
             route,
             by_route.get(route),
             None if route == base or compared is None else compared[:MAX_TEXT],
+            against == WHERE_ALIKE,
             [
                 (each, None if each.feedback is None else _cut(each.feedback, "", MAX_PART))
                 for each in judged.get(route, ())[:MAX_PARTS]
@@ -372,6 +377,7 @@ def _answer(  # noqa: PLR0917 - what a page has of one answer
     route: str,
     result: ScoredAnswer | None,
     compared: str | None,
+    is_unasked: bool,
     judgements: Sequence[tuple[ExportedJudgement, CutText | None]],
     labels: Sequence[PeopleLabel],
     link: _Links,
@@ -381,7 +387,10 @@ def _answer(  # noqa: PLR0917 - what a page has of one answer
     pieces: Sequence[DiffPiece] = ()
     if answer is not None and answer.text is not None:
         text = _cut(answer.text, link.to("answer", route))
-        pieces = [] if compared is None else _differences(compared, text.text)
+        if compared is not None:
+            pieces = word_diff(compared, text.text)
+            if is_unasked and not _alike(pieces):
+                pieces = ()
     if answer is not None and answer.thinking:
         thinking = _cut(answer.thinking, link.to("thinking", route), MAX_PART)
     state = "not yet" if result is None else "in flight" if answer is None else ""
@@ -409,11 +418,13 @@ def _answer(  # noqa: PLR0917 - what a page has of one answer
     )
 
 
-def _differences(before: str, after: str) -> Sequence[DiffPiece]:
-    """Return the differences of two texts; nothing where they have hardly a word in common."""
-    pieces = word_diff(before, after)
-    same = sum(len(piece.text) for piece in pieces if piece.kind == "same")
-    return pieces if same >= _ALIKE * min(len(before), len(after)) else []
+def _alike(pieces: Iterable[DiffPiece]) -> bool:
+    """Return whether two texts have so much in common that one can be read with its differences."""
+    lengths = Counter[str]()
+    for piece in pieces:
+        lengths[piece.kind] += len(piece.text)
+    compared = lengths["same"] + (lengths["added"] + lengths["removed"]) / 2
+    return compared > 0 and lengths["same"] >= _ALIKE * compared
 
 
 def _attempts(result: ScoredAnswer | None) -> Plot | None:

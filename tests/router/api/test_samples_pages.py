@@ -294,6 +294,11 @@ def test_a_sample_has_all_answers_with_what_differs(world):
     same = get(world, f"/runs/run_all/samples/2?against=route:{B}").text
     assert "<del>" not in same.partition('<div class="answers">')[2]
     assert "<ins>" not in get(world, "/runs/run_all/samples/2?against=nothing").text
+    # Most of this answer is not in the reference: it is marked on request only.
+    assert 'dir="auto">It is a good answer here. x' in get(world, "/runs/run_all/samples/4").text
+    asked = get(world, "/runs/run_all/samples/4?against=reference").text
+    assert 'dir="auto">It is a good answer here. <ins>x' in asked
+    assert "against=reference" in link(asked, "Next")
     second = text_of(get(world, "/runs/run_all/samples/2?repeat=1").text)
     assert second.count("No request was sent yet.") == 2
 

@@ -21,8 +21,14 @@ from router.api.injection import Injected
 from router.api.page_layout import action, done, page, rendered
 from router.api.sign_in import read_fields
 from router.config.documents import Document, convert
-from router.loop.traffic_dataset import MAX_ROWS, STRATA, TrafficSelection
+from router.loop.conditions import FIELDS, feedback_field
+from router.loop.traffic_dataset import MAX_ROWS, STRATA, Funnel, TrafficSelection
+from router.services import Services
+from router.store.feedback import FeedbackFilter, FeedbackRow
 
+# Of the newest feedback, whose names are offered in conditions.
+_FEEDBACK_READ = 200
+_EXAMPLES = ("feedback.thumb == false", "turns > 2", "length > 2000", "prompt contains 'refund'")
 _EMPTY = {
     "name": "",
     "route": "",
@@ -50,12 +56,21 @@ async def traffic_form(
 ) -> Response[str]:
     """Show the form; the query fills in what another page knows."""
     given = {"name": name, "route": route, "since": since, "until": until, "where": where}
-    return await _page(services.routes.table.names, caller, _EMPTY | {"mask": "1"} | given)
+    return await _page(services, caller, _EMPTY | {"mask": "1"} | given)
 
 
 async def _page(
-    routes: Any, caller: Caller, typed: Mapping[str, str], error: EvalrouterError | None = None
+    services: Services,
+    caller: Caller,
+    typed: Mapping[str, str],
+    *,
+    error: EvalrouterError | None = None,
+    counted: Funnel | None = None,
 ) -> Response[str]:
+    feedback = await services.store.feedback(
+        FeedbackFilter(key_id=caller.only), limit=_FEEDBACK_READ
+    )
+    of_feedback = list({row.name: _condition(row) for row in reversed(feedback)}.values())
     return await rendered(
         "from_traffic.html",
         caller,
@@ -65,27 +80,48 @@ async def _page(
         may_unmask=may_unmask(caller),
         may_review=caller.reach_of("POST /datasets/from-traffic") == "all",
         # Which routes there are is not for clients to know.
-        routes=list(routes) if caller.only is None else [],
+        routes=list(services.routes.table.names) if caller.only is None else [],
+        conditions=list(dict.fromkeys((*of_feedback, *_EXAMPLES))),
+        of_feedback=of_feedback,
+        fields=FIELDS,
         strata=STRATA,
         max_rows=MAX_ROWS,
         typed=typed,
         error=error,
+        counted=counted,
     )
+
+
+def _condition(row: FeedbackRow) -> str:
+    """Return a condition that feedback like this one meets; thumbs down where it is a thumb."""
+    name = feedback_field(row.name)
+    if row.kind == "bool":
+        return f"{name} == false"
+    return f"{name} <= {row.value!r}" if row.kind == "number" else f"has {name}"
 
 
 @action("/pages/from-traffic")
 async def make_dataset(
     services: Injected, caller: InjectedCaller, request: Request[Any, Any, Any]
 ) -> Response[Any]:
-    """Make the dataset, and lead to its page, or to the queue where its rows wait for a review."""
-    fields = {**_EMPTY, **await read_fields(request)}
+    """Make the dataset, and lead to its page, or to the queue where its rows wait for a review.
+
+    With a field `count`, say how many requests can be rows, and make nothing.
+    """
+    fields = {**_EMPTY, "count": "", **await read_fields(request)}
     try:
+        if fields["count"]:
+            # They can be counted before the dataset has a name.
+            selected = selection_of({**fields, "name": fields["name"].strip() or "requests"})
+            plan = traffic_plan(selected, caller, now=time.time())
+            counted = await services.traffic_datasets.count(plan, only=caller.only)
+            return await _page(services, caller, fields, counted=counted)
         plan = traffic_plan(selection_of(fields), caller, now=time.time())
         made = await services.traffic_datasets.create(
             plan, only=caller.only, progress=lambda _: None
         )
     except EvalrouterError as error:
-        response = await _page(services.routes.table.names, caller, fields, error)
+        response = await _page(services, caller, fields, error=error)
         response.status_code = error.status
         return response
     return done("/review" if made.dataset is None else version_path(made.dataset))

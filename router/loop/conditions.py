@@ -156,6 +156,7 @@ _TOKEN = re.compile(
     )""",
     re.VERBOSE | re.DOTALL,
 )
+_PLAIN_NAME = re.compile(r"[A-Za-z_][\w-]*")
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 
 _ORDER: Mapping[str, Callable[[Any, Any], bool]] = {
@@ -222,6 +223,14 @@ def parse_condition(source: str) -> Condition:
             param="where",
         )
     return _Parser(source).condition()
+
+
+def feedback_field(name: str) -> str:
+    """Return how a condition names feedback: `feedback.thumb`, `feedback."time to answer"`."""
+    if _PLAIN_NAME.fullmatch(name):
+        return f"{_FEEDBACK}.{name}"
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{_FEEDBACK}."{escaped}"'
 
 
 class _Parser:

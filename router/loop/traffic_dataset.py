@@ -1,6 +1,6 @@
 """Makes a dataset of recorded requests: `dataset from-traffic`, `POST /datasets/from-traffic`.
 
-    plan = prepare(TrafficSelection(name="hard", route="chat", where="status >= 500"), now=now)
+    plan = prepare(TrafficSelection(name="hard", route="chat", where="turns > 3"), now=now)
     made = await traffic_datasets.create(plan, only=None, progress=print)
 
 A row is a conversation as it was sent, with the parameters of its request, the answer that the
@@ -351,6 +351,30 @@ class TrafficDatasets:
             return await self._create(plan, only, progress)
         finally:
             self._under_way -= 1
+
+    async def count(self, plan: TrafficDatasetPlan, *, only: str | None = None) -> Funnel:
+        """Return how many requests can be rows, before any is drawn, and why others cannot.
+
+        Bodies are read only where the plan needs them, so some of these may still be left out.
+        Arguments as in `create`.
+
+        Raises:
+            ConflictError: no record can be a row: says why, and what to set.
+            StoreError: the records cannot be read.
+            RateLimitError: datasets are being made.
+        """
+        self.check_room()
+        self._under_way += 1
+        try:
+            counts: Counter[str] = Counter()
+            feedback = _Feedback(self._store, only)
+            job = _Job(plan, self._recorded, feedback, counts, lambda _: None)
+            candidates = await _Search(job).run()
+        finally:
+            self._under_way -= 1
+        if not len(candidates.numbers):
+            raise _nothing(plan, counts)
+        return _funnel(counts, len(candidates.numbers))
 
     async def _create(
         self, plan: TrafficDatasetPlan, only: str | None, progress: Report

@@ -75,6 +75,10 @@
 
   document.addEventListener("submit", (event) => {
     if (event.target.id !== "from-traffic") return;
+    if (event.submitter?.name === "count") {
+      within("from-traffic-status").textContent = "Counting requests…";
+      return;
+    }
     event.preventDefault();
     make(event.target);
   });

@@ -248,6 +248,26 @@ def test_a_dataset_of_requests_is_made_without_the_script(url):
     refused = url.post("/pages/from-traffic", data={"name": "live", "route": "r", "where": "x ="})
     assert refused.status_code == 400
     assert 'value="x ="' in refused.text
+    assert "feedback.thumbs" not in form.text
+    record = url.get("/traffic", headers={"accept": "*/*"}).json()["data"][0]["id"]
+    for name, value in (("thumb", False), ('time "to" answer', 2.5), ("note", "slow")):
+        body = {"request_id": record, "name": name, "value": value}
+        assert url.post("/feedback", json=body).status_code == 201
+    offered = [
+        attributes["value"]
+        for tag, attributes in Elements(url.get("/from-traffic").text).elements
+        if tag == "option" and "feedback" in attributes["value"]
+    ]
+    assert len(offered) == 3
+    for where in offered:
+        data = {"route": "r", "where": where, "count": "1"}
+        counted = url.post("/pages/from-traffic", data=data)
+        assert counted.status_code == 200, counted.text
+        assert "1 of 1 request can be rows" in " ".join(Elements(counted.text).text.split())
+    none = url.post("/pages/from-traffic", data={"route": "r", "where": "turns > 2", "count": "1"})
+    assert none.status_code == 409
+    assert "requests that do not meet the condition" in none.text
+    assert url.get("/datasets/live", headers={"accept": "*/*"}).status_code == 404
     made = url.post("/pages/from-traffic", data={"name": "live", "route": "r", "mask": "1"})
     assert made.status_code == 303, made.text
     assert "One. Two." in url.get(made.headers["location"]).text

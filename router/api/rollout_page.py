@@ -41,6 +41,8 @@ MAX_LISTED = 1000
 MAX_DECISIONS = 200
 # Of a rollout with more signals, the first ones are plotted.
 MAX_PLOTS = 6
+# Who stops a candidate in a hurry need not type why.
+DEFAULT_REASON = "decided by hand"
 
 _COLUMNS = (
     TableColumn("id", "Rollout"),
@@ -138,7 +140,7 @@ def _signal_row(reading: SignalReading, settings: RolloutSettings) -> SignalRow:
     if reading.harm >= limit:
         words, kind = "shown to be worse", "worse"
     elif reading.missing:
-        words = f"needs {reading.missing:,} more requests of one arm"
+        words = f"needs {reading.missing:,} more requests of {_lacking(reading)}"
     elif reading.role == "goal":
         words, kind = ("shown", "better") if reading.passed else ("not shown yet", "")
     estimate = ABSENT
@@ -165,6 +167,14 @@ def _signal_row(reading: SignalReading, settings: RolloutSettings) -> SignalRow:
         words=words,
         kind=kind,
     )
+
+
+def _lacking(reading: SignalReading) -> str:
+    """Return which arm has too few requests with a signal, in words."""
+    candidate, control = reading.candidate.requests, reading.control.requests
+    if candidate == control:
+        return "each arm"
+    return "the candidate" if candidate < control else "the control"
 
 
 class RolloutStage(NamedTuple):
@@ -266,7 +276,7 @@ async def change_rollout(
         if error.status >= 500:
             raise
         rollout = await _stored(services, rollout_id)
-        return await _page(services, caller, rollout, error=error, reason=reason)
+        return await _page(services, caller, rollout, error=error, act=act, reason=reason)
     return done(f"/rollouts/{rollout.id}")
 
 
@@ -276,6 +286,7 @@ async def _page(
     rollout: Rollout,
     *,
     error: EvalrouterError | None = None,
+    act: Action | None = None,
     reason: str = "",
 ) -> Response[str]:
     report, standing, newest = await asyncio.gather(
@@ -308,7 +319,9 @@ async def _page(
         else [],
         sees_route=caller.reach_of("GET /pages/routes/{name}") == "all",
         error="" if error is None else error.message,
+        act=act,
         reason=reason,
+        default_reason=DEFAULT_REASON,
         **standing,
     )
     response.status_code = 200 if error is None else error.status

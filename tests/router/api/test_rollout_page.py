@@ -127,7 +127,7 @@ def test_people_decide_with_a_reason_about_what_they_have_seen(browser, rollout)
     answer = decision(browser, rollout, "promote", "as good", revision="1")
     assert answer.status_code == 409
     assert "look at it again" in text_of(answer)
-    assert 'value="as good"' in answer.text
+    assert reasons(answer.text) == {"reason-stop": "decided by hand", "reason-go": "as good"}
     assert decision(browser, rollout, "resume", "fine").status_code == 303
     assert decision(browser, rollout, "resume", "fine").status_code == 409
     assert decision(browser, rollout, "promote", "as good").status_code == 303
@@ -139,6 +139,22 @@ def test_people_decide_with_a_reason_about_what_they_have_seen(browser, rollout)
     assert decision(browser, rollout, "rollback", "bad").status_code == 303
     assert state_of(browser) == "rolled_back"
     assert "Decide" not in browser.get(rollout).text
+
+
+def reasons(page):
+    """Return what a rollout's page has in its fields for reasons, all of them required."""
+    fields = [each for tag, each in Elements(page).elements if each.get("name") == "reason"]
+    assert all("required" in each for each in fields)
+    return {each["id"]: each.get("value") for each in fields}
+
+
+def test_a_candidate_is_stopped_with_the_reason_that_is_filled_in(browser, rollout):
+    page = browser.get(rollout).text
+    assert page.count("(required;") == 2
+    filled = reasons(page)
+    assert filled["reason-go"] == ""
+    assert decision(browser, rollout, "rollback", filled["reason-stop"]).status_code == 303
+    assert state_of(browser) == "rolled_back"
 
 
 def test_only_the_newest_rollout_is_decided_about(browser, rollout):

@@ -39,6 +39,8 @@ READ_UNREQUESTED = 4_000
 # Of each kind: samples that gained, and that lost.
 MOVERS = 10
 _LISTED_RUNS = 100
+# Verdicts on the shown score between other sides, in words.
+_ALIKE = 20
 # Characters of a value of a document.
 _MAX_VALUE = 4_000
 
@@ -172,6 +174,11 @@ async def compare_page(
     return response
 
 
+def _letters(members: Sequence[Run]) -> dict[str, str]:
+    """Return the letter that a page of two runs has for each: their names may be the same."""
+    return dict(zip((member.id for member in members), "AB", strict=False))
+
+
 def _has_several_routes(run: Run) -> bool:
     return len(run.document.get("routes") or ()) > 1
 
@@ -185,20 +192,40 @@ def _shown(
     """Return what the page has of a comparison."""
     comparisons = compared.comparisons
     infos = {info.name: info for info in comparisons.outputs}
+    letters = _letters(members)
     contrasts = [
-        _contrast(contrast, infos[contrast.output], f"/compare?{urlencode({**address, 'show': n})}")
+        _contrast(
+            contrast,
+            infos[contrast.output],
+            letters,
+            f"/compare?{urlencode({**address, 'show': n})}",
+        )
         for n, contrast in enumerate(comparisons.contrasts)
     ]
     chosen = _deciding(comparisons, members[0]) if show is None else show
     if not 0 <= chosen < len(contrasts):
         raise RequestError(f"show: from 0 to {len(contrasts) - 1}.", param="show")
     shown = contrasts[chosen]
-    values = {"contrasts": contrasts, "shown": shown, "chosen": chosen, "gained": [], "lost": []}
+    alike = [
+        each
+        for each in contrasts
+        if each.contrast.output == shown.contrast.output and each is not shown
+    ]
+    values = {
+        "contrasts": contrasts,
+        "shown": shown,
+        "alike": alike[:_ALIKE],
+        "chosen": chosen,
+        "gained": [],
+        "lost": [],
+    }
     differences = compared.differences.get(chosen)
     if differences is None or not shown.contrast.joined:
         return values
     info = infos[shown.contrast.output]
-    gained, lost = _movers(compared.samples, differences, info, shown.contrast, comparisons)
+    gained, lost = _movers(
+        compared.samples, differences, info, shown.contrast, comparisons, letters
+    )
     sorted_link = _sorted_link(shown.contrast)
     plot = _plot(differences, info, shown)
     values |= {"plot": plot, "gained": gained, "lost": lost, "sorted_link": sorted_link}
@@ -209,6 +236,7 @@ def _shown(
 _NOTHING: Mapping[str, Any] = {
     "contrasts": [],
     "shown": None,
+    "alike": [],
     "chosen": None,
     "plot": None,
     "gained": [],
@@ -234,16 +262,16 @@ def _deciding(comparisons: Comparisons, first: Run) -> int:
     return next(iter((*of_output, *headlines)), 0)
 
 
-def _side_names(a: Side, b: Side) -> tuple[str, str]:
+def _side_names(a: Side, b: Side, letters: Mapping[str, str]) -> tuple[str, str]:
     if a.run == b.run:
         return a.route, b.route
-    if a.name == b.name:
-        return f"{a.route} of {a.run}", f"{b.route} of {b.run}"
-    return f"{a.route} of {a.name}", f"{b.route} of {b.name}"
+    return f"{a.route} of {letters[a.run]}", f"{b.route} of {letters[b.run]}"
 
 
-def _contrast(contrast: Contrast, info: OutputInfo, link: str) -> ShownContrast:
-    first, second = _side_names(contrast.a, contrast.b)
+def _contrast(
+    contrast: Contrast, info: OutputInfo, letters: Mapping[str, str], link: str
+) -> ShownContrast:
+    first, second = _side_names(contrast.a, contrast.b, letters)
     row = comparison_of(contrast)
     words = "not measured" if contrast.shared and not contrast.n else verdict(row)
     sentence = {
@@ -296,12 +324,13 @@ def _plot(differences: Floats, info: OutputInfo, shown: ShownContrast) -> Plot:
     )
 
 
-def _movers(
+def _movers(  # noqa: PLR0917 - what samples and their links need
     samples: Sequence[str],
     differences: Floats,
     info: OutputInfo,
     contrast: Contrast,
     comparisons: Comparisons,
+    letters: Mapping[str, str],
 ) -> tuple[list[MovedSample], list[MovedSample]]:
     """Return the samples on which the first side is better than the second, and worse, by most."""
     gains = -differences if info.higher_is_better is False else differences
@@ -312,21 +341,21 @@ def _movers(
 
     def moved(n: int) -> MovedSample:
         value = float(differences[n])
-        links = _sample_links(samples[n], contrast, comparisons)
+        links = _sample_links(samples[n], contrast, comparisons, letters)
         return MovedSample(samples[n], signed(value, decimals(info, value)), links)
 
     return [moved(n) for n in best], [moved(n) for n in worst]
 
 
 def _sample_links(
-    sample_id: str, contrast: Contrast, comparisons: Comparisons
+    sample_id: str, contrast: Contrast, comparisons: Comparisons, letters: Mapping[str, str]
 ) -> list[tuple[str, str]]:
     a, b = contrast.a, contrast.b
     query = {"sample": sample_id, "output": contrast.output}
     if a.run == b.run:
         compared = urlencode({**query, "a": a.route, "b": b.route})
         return [("answers", f"/runs/{a.run}/samples?{compared}")]
-    sides = [("first", a), ("second", b)]
+    sides = [(f"answer of {letters[side.run]}", side) for side in (a, b)]
     # Paired by position, a sample may have another id in the second run.
     shown = sides if comparisons.joined_by == "id" else sides[:1]
     return [

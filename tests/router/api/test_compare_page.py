@@ -151,7 +151,11 @@ def test_samples_that_moved_most_lead_to_their_pages(world):
 def test_two_runs_show_what_changed_between_their_documents(world):
     page = get(world, "?a=run_one&b=run_two")
     text = text_of(page)
-    assert f"{A} of first is better than {A} of {ATTACK} in f1. +0.237 [" in text
+    assert f"{A} of A is better than {A} of B in f1. +0.237 [" in text
+    # A verdict for each route, and which run is which: their names may be the same.
+    assert f"{B} of A is not shown to differ from {B} of B in f1" in text
+    assert f"Afirst, 1970-01-01 00:00 UTC, run_one B{ATTACK}, 1970-01-01" in text
+    assert "Changedprompt, parameters.temperature, metric f1" in text
     assert "The prompts differ: the difference is of prompt and route together." in text
     assert "parameters.temperature 0.5 0.9" in text
     assert "parameters.top_p - 0.5" in text
@@ -160,7 +164,7 @@ def test_two_runs_show_what_changed_between_their_documents(world):
     assert "sha256 of the dataset" not in text
     # Routes of different runs; samples are on the pages of both.
     crossed = get(world, f"?a=run_one&b=run_two&route_a={B}&route_b={B}")
-    assert f"{B} of first is not shown to differ from {B} of {ATTACK} in f1" in text_of(crossed)
+    assert f"{B} of A is not shown to differ from {B} of B in f1" in text_of(crossed)
     assert page.count("sample=s%2F18") == 2
 
 
@@ -170,7 +174,8 @@ def test_runs_on_other_datasets_are_paired_as_one_says(world):
     assert "Pair samples by" in refused
     page = get(world, "?a=run_one&b=run_else&join=position")
     text = text_of(page)
-    assert f"{A} of run_one is not shown to differ from {A} of run_else" in text
+    assert f"{A} of A is not shown to differ from {A} of B in f1" in text
+    assert text.count("run_one") < 4
     assert "sha256 of the dataset abab" in text
 
 

@@ -6,7 +6,6 @@ import hmac
 import re
 import secrets
 from collections.abc import Mapping
-from http.cookies import CookieError, SimpleCookie
 from typing import Annotated, Any, Literal
 from urllib.parse import parse_qsl, quote
 
@@ -44,14 +43,16 @@ _LOCAL = re.compile(r"/(?![/\\])[\x21-\x5b\x5d-\x7e]{0,2000}")
 
 
 def cookie_of(headers: Mapping[bytes, bytes], name: str) -> str:
-    """Return the value of a cookie; "" without it."""
-    jar: SimpleCookie = SimpleCookie()
-    try:
-        jar.load(headers.get(b"cookie", b"").decode("latin-1"))
-    except CookieError:
-        return ""
-    morsel = jar.get(name)
-    return "" if morsel is None else morsel.value
+    """Return the value of a cookie, the first of this name; "" without it.
+
+    Other programs on the same host may have set cookies that no standard allows: they are passed
+    over one by one.
+    """
+    for pair in headers.get(b"cookie", b"").decode("latin-1").split(";"):
+        found, _, value = pair.partition("=")
+        if found.strip() == name:
+            return value.strip().removeprefix('"').removesuffix('"')
+    return ""
 
 
 def session_cookie(

@@ -375,15 +375,52 @@ def test_no_next_leads_to_another_site(target, path, world):
         assert sign_in(http, world.keys["viewer"], target).headers["location"] == path
 
 
-def test_cookies_that_are_none():
+STRANGE_COOKIES = (
+    'prefs={"a":1}',
+    "a[b]=1",
+    "a=b c",
+    "\xe9=1",
+    "a;",
+    "k@x=1",
+    "a=1;;b=2",
+    "expires=1",
+    "path",
+    'a="',
+    "=",
+    "evalrouter_session_old=y",
+)
+
+
+def test_a_cookie_is_found_whatever_the_others_are():
     for value, found in (
         (b"a=1; evalrouter_session=x", "x"),
         (b'evalrouter_session="x"', "x"),
+        (b" evalrouter_session = x ;", "x"),
+        (b"evalrouter_session=x=y", "x=y"),
+        (b"evalrouter_session=x; evalrouter_session=y", "x"),
+        (b"evalrouter_session", ""),
         (b"", ""),
         (b"\xff=\xff; ;;=", ""),
         (b"other=1", ""),
     ):
         assert cookie_of({b"cookie": value}, "evalrouter_session") == found
+    for other in STRANGE_COOKIES:
+        for value in (f"{other}; evalrouter_session=x", f"evalrouter_session=x; {other}"):
+            assert cookie_of({b"cookie": value.encode("latin-1")}, "evalrouter_session") == "x"
+
+
+def test_cookies_of_other_programs_on_the_host_do_not_keep_a_user_out(world):
+    others = "; ".join(STRANGE_COOKIES).encode("latin-1")
+    with browser(world.url) as http:
+        form = http.get("/login", headers={"cookie": others})
+        cookie = others + b"; evalrouter_login=" + form.cookies["evalrouter_login"].encode()
+        data = {"key": world.keys["viewer"], "csrf_token": csrf_token(form.text)}
+        http.cookies.clear()
+        answer = http.post("/login", data=data, headers={"cookie": cookie})
+        assert answer.status_code == 303
+        cookie = others + b"; evalrouter_session=" + answer.cookies["evalrouter_session"].encode()
+        http.cookies.clear()
+        assert http.get("/", headers={"cookie": cookie}).status_code == 200
 
 
 def test_an_upload_of_a_session_needs_the_token_in_the_header(world):

@@ -9,10 +9,11 @@ from typing import Annotated, Any
 from litestar import Request, Response
 from litestar.params import FromPath, FromQuery, QueryParameter
 
+from evaluators.data.rows import PROMPTS, REFERENCES
 from providers.errors import EvalrouterError, RunDocumentError
 from router.api.access import Caller, InjectedCaller
 from router.api.datasets import find_version
-from router.api.datasets_page import MAX_COLUMNS, version_path
+from router.api.datasets_page import MAX_COLUMNS, column_titles, version_path
 from router.api.injection import Injected
 from router.api.page_layout import action, done, page, rendered
 from router.api.paging import MAX_OFFSET
@@ -26,9 +27,17 @@ from router.store.datasets import DatasetRow
 from router.store.runs import ENDED, Run, RunFilter
 
 ROWS = 20
-_LONGEST = 300  # characters of a text
+_LONGEST = 160  # characters of a text
 _SHOWN_VERSIONS = 50
 _SHOWN_RUNS = 20
+# What rows are read for comes first; of other columns, those beyond so many are folded.
+_FIRST = ("id", *PROMPTS, *REFERENCES, "answer", "feedback")
+_SHOWN_COLUMNS = 8
+# A dataset with all of these is one of recorded requests: how each came about is folded.
+_OF_REQUESTS = {"at", "target", "total_s", "turns"}
+_FEW_OF_REQUESTS = frozenset(_FIRST) - {"id"}
+# Numbers in columns of such names are moments where they are of this century.
+_MOMENTS = (978307200.0, 4102444800.0)
 _NO_LABEL = {"route": "", "prompt": "", "limit": "", "overwrite": ""}
 
 
@@ -75,6 +84,8 @@ async def _page(
     runs = await services.store.runs(
         RunFilter(dataset_hash=row.hash, key_id=caller.only), limit=_SHOWN_RUNS
     )
+    titles = column_titles(row.columns, row.mapping)
+    shown, folded = _arranged(list(titles))
     return await rendered(
         "dataset.html",
         caller,
@@ -92,6 +103,10 @@ async def _page(
         max_compared=MAX_COMPARED,
         max_examples=MAX_EXAMPLES,
         max_columns=MAX_COLUMNS,
+        titles=titles,
+        shown_columns=shown,
+        folded_columns=folded,
+        moments=_moments(row),
         longest=_LONGEST,
         runs=[(run, _labels(run)) for run in runs],
         shown_runs=_SHOWN_RUNS,
@@ -100,6 +115,29 @@ async def _page(
         typed=typed,
         error=error,
     )
+
+
+def _arranged(names: list[str]) -> tuple[list[str], list[str]]:
+    """Return the columns that a table of rows has, and those that each row has folded."""
+    first = [name for name in _FIRST if name in names]
+    if set(names) >= _OF_REQUESTS:
+        shown = [name for name in first if name in _FEW_OF_REQUESTS]
+    else:
+        shown = [*first, *(name for name in names if name not in first)][:_SHOWN_COLUMNS]
+    return shown, [name for name in names if name not in shown][: MAX_COLUMNS - len(shown)]
+
+
+def _moments(row: DatasetRow) -> set[str]:
+    """Return the columns whose numbers are moments, in seconds since the epoch."""
+    earliest, latest = _MOMENTS
+    return {
+        column.name
+        for column in row.statistics
+        if (column.name in {"at", "timestamp"} or column.name.endswith("_at"))
+        and column.lowest is not None
+        and column.highest is not None
+        and earliest <= column.lowest <= column.highest < latest
+    }
 
 
 async def _versions(services: Services, row: DatasetRow) -> list[DatasetRow]:

@@ -7,7 +7,7 @@ between, and whatever was chosen stays in the form where a file is refused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 from litestar import Request, Response
@@ -167,6 +167,7 @@ async def preview_file(
         meanings=MEANINGS,
         chosen=upload.columns,
         known=KNOWN,
+        titles=column_titles(preview.columns, upload.columns),
         max_columns=MAX_COLUMNS,
     )
     return html_response(text)
@@ -205,6 +206,31 @@ async def register_address(
         response.status_code = error.status
         return response
     return done(version_path(row))
+
+
+def column_titles(columns: Sequence[str], mapping: Mapping[str, str]) -> dict[str, str]:
+    """Return the heading of each column, in their order.
+
+    A column that is read under a known name is there once, as `text → input`, and not under its own
+    name as well.
+
+    Args:
+        columns: all columns, mapped ones also under their known names.
+        mapping: the file's own column names to known ones.
+    """
+    own_names: dict[str, list[str]] = {}
+    for own, known in mapping.items():
+        own_names.setdefault(known, []).append(own)
+    read_as = {
+        known: names[0]
+        for known, names in own_names.items()
+        if len(names) == 1 and names[0] != known and known in columns
+    }
+    return {
+        name: f"{read_as[name]} → {name}" if name in read_as else name
+        for name in columns
+        if name not in read_as.values() or name in mapping.values()
+    }
 
 
 def version_path(row: DatasetRow) -> str:

@@ -46,7 +46,7 @@ from providers.errors import (
 from providers.names import MAX_ADDRESS_BYTES, check_name
 from router.config.schema import Config
 from router.datasets.artifacts import Artifacts, file_chunks, open_artifacts, temporary_folder
-from router.datasets.cells import cut
+from router.datasets.cells import cut, cut_cell
 from router.datasets.differences import VersionDifferences, differences
 from router.datasets.shipped import SHIPPED
 from router.datasets.sources import Source, collect, fetched, is_address, to_jsonl
@@ -561,7 +561,7 @@ class DatasetRegistry:
             row: the version.
             after: the number of the row before the first of them.
             limit: how many, at most.
-            longest: where texts are cut, in characters; None for whole ones.
+            longest: where texts are cut, in characters, as `cut_cell` does; None for whole ones.
 
         Raises:
             As `file` does.
@@ -779,7 +779,7 @@ def _numbered(
     ):
         fields = line.fields
         if longest is not None:
-            fields = {name: cut(value, longest) for name, value in fields.items()}
+            fields = {name: cut_cell(value, longest) for name, value in fields.items()}
         left -= len(msgspec.json.encode(fields))
         if numbered and left < 0:
             break

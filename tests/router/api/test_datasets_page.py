@@ -1,6 +1,7 @@
 """The pages of datasets: upload with a preview, rows of versions, their differences and labels."""
 
 import json
+import time
 
 import httpx
 import pytest
@@ -81,6 +82,20 @@ def test_a_chosen_column_is_what_is_sent(url):
     assert "reference" in page
     again = preview(url, content, name="mapped", column=["q=input", "in.deep=reference"])
     assert "It is a version of" in again.text
+
+
+def test_a_column_that_is_read_as_another_is_shown_once(url):
+    content = lines([{"text": "What is it?", "gold": "A cat", "b": {"deep": "x"}, "n": 1}])
+    columns = ["text=input", "gold=reference", "b.deep=id"]
+    for page in (
+        preview(url, content, name="once", column=columns).text.partition("<table>")[2],
+        url.get(stored(url, content, "once", column=columns)).text,
+    ):
+        headings = [" ".join(each.split()) for each in page.split("<bdi>") if "</bdi></th>" in each]
+        titles = [each.partition("<")[0] for each in headings]
+        assert {"text → input", "gold → reference", "b.deep → id", "b", "n"} == set(titles)
+        rows = page.partition("<tbody>")[2].partition("</tbody>")[0]
+        assert rows.count("What is it?") == 1
 
 
 @pytest.mark.parametrize(
@@ -270,6 +285,14 @@ def test_a_dataset_of_requests_is_made_without_the_script(url):
     assert url.get("/datasets/live", headers={"accept": "*/*"}).status_code == 404
     made = url.post("/pages/from-traffic", data={"name": "live", "route": "r", "mask": "1"})
     assert made.status_code == 303, made.text
-    assert "One. Two." in url.get(made.headers["location"]).text
+    page = url.get(made.headers["location"]).text
+    first, _, folded = page.partition("<tbody>")[2].partition("</tbody>")[0].partition("<details>")
+    assert "One. Two." in first
+    assert '{"role"' not in first
+    assert record not in first
+    assert record in folded
+    # Moments are dates, in rows and among what columns hold.
+    assert page.count(time.strftime("%Y-%m-%d", time.gmtime())) >= 3
+    assert "e+09" not in page
     unmasked = url.get("/from-traffic?where=x").text
     assert 'name="mask" value="1" checked' in unmasked

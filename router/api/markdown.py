@@ -20,6 +20,9 @@ from providers.errors import RequestError
 MAX_CHARACTERS = 100_000
 # nh3 takes a time that grows with the square of it: a hundredth of a second for this many.
 MAX_DEPTH = 200
+# What follows cmark takes microseconds for each; cmark fills up the short rows of tables, so that
+# a text of 6,000 characters may have a million.
+MAX_TAGS = 60_000
 
 _TAGS = frozenset(
     {"a", "blockquote", "br", "code", "del", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "img"}
@@ -60,7 +63,7 @@ def render_markdown(text: str, *, pictures: bool) -> RenderedMarkdown:
         pictures: whether to show the pictures that the text contains.
 
     Raises:
-        RequestError: it is too long, or nested too deep.
+        RequestError: it is too long, has too many tags, or is nested too deep.
     """
     # Only this needs them, and a server starts sooner without.
     import cmarkgfm  # noqa: PLC0415
@@ -85,6 +88,13 @@ def render_markdown(text: str, *, pictures: bool) -> RenderedMarkdown:
         return match[0]
 
     made: str = cmarkgfm.github_flavored_markdown_to_html(text)
+    # Elsewhere cmark escapes it.
+    if made.count("<") > MAX_TAGS:
+        raise RequestError(
+            f"A text that has more than {MAX_TAGS:,} tags as HTML, of a table's cells for example, "
+            "is not shown as Markdown.",
+            param="text",
+        )
     if _depth(made) > MAX_DEPTH:
         raise RequestError(
             f"A text that is nested more than {MAX_DEPTH} deep is not shown as Markdown.",

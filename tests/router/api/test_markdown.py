@@ -77,6 +77,18 @@ def test_pictures_are_shown_on_request_and_never_those_of_other_hosts():
     assert pictures == [{"src": PIXEL, "alt": "mine"}]
 
 
+def test_a_short_text_that_becomes_a_large_page_is_refused():
+    """Rows of a table that are short get all cells: of 6 kB, these became 5 MB."""
+
+    def table(columns, rows):
+        return "|a" * columns + "|\n" + "|-" * columns + "|\n" + "|a|\n" * rows
+
+    for text in (table(500, 1000), table(100, 400), ">" * MAX_CHARACTERS):
+        with pytest.raises(RequestError, match="60,000 tags"):
+            render_markdown(text, pictures=False)
+    assert render_markdown(table(20, 1000), pictures=False).html.count("<td>") == 20_000
+
+
 def test_texts_that_would_take_long_are_refused():
     """In a parser written in Python, the first of these took 45 seconds."""
     for text in (
@@ -85,7 +97,7 @@ def test_texts_that_would_take_long_are_refused():
         "**a*" * (MAX_CHARACTERS // 4),
     ):
         render_markdown(text, pictures=True)
-    for text in (">" * MAX_CHARACTERS, "> " * 300 + "a", "*a " * 300 + "b* " * 300):
+    for text in (">" * 20_000, "> " * 300 + "a", "*a " * 300 + "b* " * 300):
         with pytest.raises(RequestError, match="200 deep"):
             render_markdown(text, pictures=False)
     with pytest.raises(RequestError, match="100,000 characters"):

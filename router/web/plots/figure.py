@@ -36,7 +36,7 @@ MAX_SENTENCES = 12
 
 # Nothing that is measured is larger or nearer to 0; with such numbers sums and quotients overflow.
 _LARGEST, _SMALLEST = 1e300, 1e-290
-_NARROW, _BROAD = frozenset("iljtfrI.,:;|!'()[] "), frozenset("mwMW%@—…")
+_NARROW, _BROAD = frozenset("iljtfrI.,:;|!'()[] "), frozenset("mwMW%@—…+=\u2212")
 
 Shape = Literal["circle", "square", "diamond", "up", "down", "cross"]
 Anchor = Literal["start", "middle", "end"]
@@ -292,7 +292,7 @@ def _character_width(char: str) -> float:
         return 0.0
     if unicodedata.east_asian_width(char) in {"W", "F"}:
         return 1.05
-    return 0.72 if char.isupper() else 0.6
+    return 0.72 if char.isupper() else 0.64
 
 
 def _coordinate(value: float) -> str:

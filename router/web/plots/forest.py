@@ -35,6 +35,8 @@ from router.web.plots.figure import (
 
 MAX_ROWS = 40
 _TOP, _ROW, _SIDE = 4.0, 32.0, 10.0
+# So much of a row its texts have, with what is below their baseline.
+_TEXT = 15.0
 _SHAPES: dict[str | None, tuple[Shape, str]] = {
     "better": ("up", "better"),
     "worse": ("down", "worse"),
@@ -153,8 +155,6 @@ def forest(
         left, right = axis.at(-margin), axis.at(margin)
         drawing.box(left, _TOP, right - left, bottom - _TOP, "band")
     draw_across(drawing, axis, _TOP, bottom, fitted(axis_title, WIDTH - 2 * _SIDE))
-    if zero:
-        drawing.line(axis.at(0.0), _TOP, axis.at(0.0), bottom, "zero")
     for n, row in enumerate(shown):
         top = _TOP + _ROW * n
         numbers_text = _numbers(row, digits, sign=zero)
@@ -162,6 +162,9 @@ def forest(
         room = WIDTH - 2 * _SIDE - text_width(numbers_text) - 8
         drawing.text(_SIDE, top + 11, fitted(row.name, room), "label")
         y = top + 21
+        if zero:
+            # Not through the texts above and below.
+            drawing.line(axis.at(0.0), top + _TEXT, axis.at(0.0), top + _ROW, "zero")
         estimate, low, high = known(row.estimate), known(row.low), known(row.high)
         if estimate is None:
             continue

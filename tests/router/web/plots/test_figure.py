@@ -447,11 +447,12 @@ def test_sentences_and_rows_have_a_limit_that_is_exact(more):
     [
         ("i", 0.36),
         ("W", 0.95),
-        ("a", 0.6),
+        ("a", 0.64),
         ("A", 0.72),
         ("\u8981", 1.05),
         ("\u0301", 0.0),
-        ("5", 0.6),
+        ("5", 0.64),
+        ("+", 0.95),
     ],
 )
 def test_widths_of_characters_are_rather_too_large(char, width):

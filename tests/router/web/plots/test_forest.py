@@ -110,9 +110,16 @@ def test_scores_are_in_words_and_in_the_table():
 def test_differences_have_a_zero_a_margin_and_a_shape_for_each_verdict():
     plot = difference_forest(REPORT, "rougeL")
     read = ReadPlot(plot)
-    [zero] = read.lines("zero")
-    assert zero[0] == zero[2]
-    assert (zero[1], zero[3], read.height) == (4, 4 + 32 * 6 + 2, 4 + 32 * 6 + 36)
+    zeros = read.lines("zero")
+    zero = zeros[0]
+    assert {x for line in zeros for x in (line[0], line[2])} == {zero[0]}
+    # The line is beside the intervals, not through the names and numbers above them.
+    assert [(top, bottom) for _, top, _, bottom in zeros] == [
+        (4 + 32 * n + 15, 4 + 32 * (n + 1)) for n in range(6)
+    ]
+    baselines = {y for kind, _, _, y in read.texts if kind in {"label", "number"}}
+    assert baselines == {4 + 32 * n + 11 for n in range(6)}
+    assert read.height == 4 + 32 * 6 + 36
     assert "+0.05" in [text for kind, text, _, _ in read.texts if kind == "tick"]
     assert [title.text for title in read.root.iter("title")][1:3] == [
         "new: +0.040 [+0.010, +0.070]",
@@ -121,7 +128,7 @@ def test_differences_have_a_zero_a_margin_and_a_shape_for_each_verdict():
     assert read.across(zero[0]) == pytest.approx(0, abs=1e-4)
     [(x, y, width, height)] = read.boxes("band")
     assert (read.across(x), read.across(x + width)) == pytest.approx((-0.02, 0.02), abs=1e-4)
-    assert (y, y + height) == (zero[1], zero[3])
+    assert (y, y + height) == (4, 4 + 32 * 6 + 2)
     assert [shape for shape, _, _ in read.marks] == [
         "up",
         "down",

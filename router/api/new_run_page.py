@@ -104,7 +104,8 @@ class EstimateView(NamedTuple):
         sources: where their numbers are from, each with the names of the rows.
         promise: what the differences are.
         differences: by output: the smallest difference, and what it is computed from.
-        smallest: the smallest difference of the primary or first output; "" without one.
+        smallest: the smallest difference of the primary or first output; "" without one, or where
+            the run tests none.
     """
 
     estimate: Estimate
@@ -280,9 +281,9 @@ def _view(estimate: Estimate) -> EstimateView:
         estimate_text.time(estimate.seconds),
         rows,
         estimate_text.sources(estimate.targets),
-        estimate_text.promise(effects) if effects else "",
+        estimate_text.promise(estimate) if effects else "",
         [(effect.output, estimate_text.size(effect), effect.sd_from) for effect in effects],
-        estimate_text.size(_first(effects)) if effects else "",
+        estimate_text.size(_first(effects)) if effects and estimate.baseline else "",
     )
 
 

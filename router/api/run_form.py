@@ -31,6 +31,7 @@ _REQUIRED = {
 _TEXTS = ("dataset", "task", "baseline", "prompt", "name", "experiment", "notes")
 _NUMBERS = ("repeats",)
 _LINES = ("gates",)
+_TICKS = ("no_baseline", "whole")
 # Part of a key in the document to its field.
 _PARTS = {
     ("parameters", "temperature"): "temperature",
@@ -57,6 +58,7 @@ class RunForm(msgspec.Struct, frozen=True, kw_only=True):
         tags: words, with spaces between them.
         gates: one a line.
         rest: the other keys of the document, as YAML or JSON.
+        no_baseline: whether the run has no baseline; otherwise an empty one is the first route's.
         whole: whether `rest` is the whole document, and the other fields count for nothing.
 
     The others are as in RunDocument, `temperature` and `max_tokens` as in its `parameters`, and
@@ -87,6 +89,7 @@ class RunForm(msgspec.Struct, frozen=True, kw_only=True):
     tags: str = ""
     notes: str = ""
     rest: str = ""
+    no_baseline: bool = False
     whole: bool = False
 
 
@@ -96,10 +99,11 @@ def read_form(fields: Mapping[str, Sequence[str]]) -> RunForm:
     texts: dict[str, Any] = {
         name: fields[name][0].replace("\r\n", "\n")
         for name in RunForm.__struct_fields__
-        if name in fields and name not in {*lists, "draw", "whole"}
+        if name in fields and name not in {*lists, "draw", *_TICKS}
     }
     draw: Draw = "random" if fields.get("draw", [""])[0] == "random" else "first"
-    return RunForm(**lists, **texts, draw=draw, whole="whole" in fields)
+    ticks: dict[str, Any] = {name: name in fields for name in _TICKS}
+    return RunForm(**lists, **texts, **ticks, draw=draw)
 
 
 # A form into its document
@@ -116,7 +120,7 @@ def document_of_form(form: RunForm) -> Document:
     if form.whole:
         return rest
     fields = _of_fields(form)
-    document = Document(_merged(fields, rest.data), "", {})
+    document = Document(_with_baseline(_merged(fields, rest.data), form), "", {})
     problems = [
         Problem((key,), 0, message)
         for key, message in _REQUIRED.items()
@@ -220,6 +224,26 @@ def _merged(fields: dict[str, Any], rest: Mapping[str, Any]) -> dict[str, Any]:
     return {key: merged[key] for key in dict.fromkeys([*known_keys, *merged])}
 
 
+def _with_baseline(written: dict[str, Any], form: RunForm) -> dict[str, Any]:
+    """Return a document whose baseline is the first of its routes where it names none.
+
+    A task names one itself.
+    """
+    if form.no_baseline and written.get("baseline"):
+        raise RunDocumentError(
+            "baseline: a route is named, and the run is to have none; leave one of them out",
+            param="baseline",
+        )
+    if "baseline" in written:
+        return written
+    if "task" in written:
+        return {**written, "baseline": None} if form.no_baseline else written
+    routes = written.get("routes") or []
+    if form.no_baseline or not _is_texts(routes) or len(routes) < 2:
+        return written
+    return {**written, "baseline": routes[0]}
+
+
 def _check_apart(fields: Mapping[str, Any], keys: Iterable[str], before: str = "") -> None:
     for key in keys:
         if key in fields:
@@ -257,8 +281,20 @@ def form_of(document: Mapping[str, Any]) -> RunForm:
     for key in ("limit", *_NUMBERS):
         if _is_number(rest.get(key)):
             fields[key] = str(rest.pop(key))
+    fields["no_baseline"] = _has_no_baseline(document)
     fields |= _routes_of(rest) | _metrics_of(rest) | _parts_of(rest) | _draw_of(rest)
     return RunForm(**fields, rest=as_yaml(rest) if rest else "")
+
+
+def _has_no_baseline(document: Mapping[str, Any]) -> bool:
+    """Return whether a document's form has to say that there is no baseline."""
+    if document.get("baseline") is not None:
+        return False
+    if document.get("task") is not None:
+        # A task names one where the document leaves it out.
+        return "baseline" in document
+    routes = document.get("routes")
+    return isinstance(routes, list | tuple) and len(routes) > 1 and _is_texts(routes)
 
 
 def _routes_of(rest: dict[str, Any]) -> dict[str, Any]:

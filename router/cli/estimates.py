@@ -34,7 +34,7 @@ def print_estimate(estimate: Estimate) -> None:
     for source, names in estimate_text.sources(estimate.targets).items():
         out.print(f"  {escape(', '.join(names))}: {escape(source)}", highlight=False)
     if estimate.detectable:
-        out.print(estimate_text.promise(estimate.detectable), highlight=False)
+        out.print(estimate_text.promise(estimate), highlight=False)
         table = _table("output", "smallest difference")
         table.add_column("from", overflow="fold")
         for effect in estimate.detectable:

@@ -355,6 +355,7 @@ class Estimate(TypedDict):
     completion_tokens: int | None
     cost_usd: float | None
     seconds: float | None
+    baseline: str | None
     detectable: list[dict[str, Any]]
     notes: list[str]
 

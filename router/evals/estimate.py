@@ -150,6 +150,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
         cost_usd: US dollars; None where one target's are unknown.
         at_most: whether the money is an upper bound.
         seconds: until the last answer; None where one target's speed is unknown.
+        baseline: the route that differences are taken against; without one, the run tests none.
         detectable: one for each output of the metrics; none with fewer than two routes.
         judges: what the metrics' judges will take; their money is part of `cost_usd` where all of
             it is known.
@@ -169,6 +170,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd: float | None
     at_most: bool
     seconds: float | None
+    baseline: str | None
     detectable: list[Detectable]
     judges: list[JudgeEstimate]
     notes: list[str]
@@ -252,6 +254,7 @@ async def estimate(
         cost_usd=_sum([*answers_usd, *judges_usd]),
         at_most=any(target.at_most for target in targets) or any(judge.at_most for judge in judges),
         seconds=seconds,
+        baseline=document.baseline,
         detectable=detectable,
         judges=judges,
         notes=[],

@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from evaluators.reports.report import dollars
-from router.evals.estimate import Detectable, TargetEstimate
+from router.evals.estimate import Detectable, Estimate, TargetEstimate
 
 UNKNOWN = "unknown"
 
 
-def promise(effects: Sequence[Detectable]) -> str:
+def promise(estimate: Estimate) -> str:
     """Return what the smallest differences of a run are, as a heading."""
+    effects = estimate.detectable
     comparisons = max(effect.comparisons for effect in effects)
     corrected = f", corrected for {comparisons:,} comparisons" if comparisons > 1 else ""
     if any(effect.after_primary for effect in effects):
         corrected += " (all but the primary output: if that one shows a difference)"
+    if estimate.baseline is None:
+        return (
+            "No baseline is named, so the run tests no differences. With one, it would show these "
+            f"with 80% probability{corrected}:"
+        )
     return f"What the run's verdicts would show with 80% probability{corrected}:"
 
 

@@ -155,6 +155,13 @@ def test_the_estimate_is_that_of_the_api(world):
     assert "baseline/lead-1" in text
     assert "What the run's verdicts would show with 80% probability" in text
     assert http.get("/eval", params={"tag": "a"}).json()["data"] == []
+    # Without a baseline, the first route is one; a run that is to have none promises nothing.
+    answer = http.post(FORM, data=good(dataset, do="estimate", baseline=""))
+    assert "What the run's verdicts would show" in Elements(answer.text).text
+    none = good(dataset, do="estimate", baseline="", no_baseline="on")
+    text = Elements(http.post(FORM, data=none).text).text
+    assert "No baseline is named, so the run tests no differences" in text
+    assert "smallest difference that it would show" not in text
 
 
 def test_a_run_begins_and_its_form_comes_again(world):

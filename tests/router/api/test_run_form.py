@@ -53,6 +53,8 @@ def test_a_document_is_the_same_after_it_was_a_form():
     "document",
     [
         {"dataset": "d", "routes": ["a"], "metrics": []},
+        {"dataset": "d", "routes": ["a", "b"], "metrics": ["f1"]},
+        {"dataset": "d", "routes": ["a", "b"], "task": "summarization", "baseline": None},
         {"dataset": "d", "routes": ["a"], "metrics": ["f1"], "limit": 5},
         {"dataset": "d", "routes": ["a"], "metrics": ["f1"], "sample": {"n": 5, "by": "topic"}},
         {"dataset": "d", "routes": ["a"], "task": {"name": "classification", "labels": ["x"]}},
@@ -95,6 +97,23 @@ def test_fields_and_the_rest_are_put_together():
     assert data["routes"] == ["a", "b", "c", "d"]
     assert data["parameters"] == {"temperature": 0, "top_p": 0.5}
     assert data["margins"] == {"f1": 0.1}
+
+
+def test_without_a_baseline_it_is_the_first_route():
+    form = RunForm(dataset="d", routes=("b", "a"), metrics=("f1",))
+    assert document_of_form(form).data["baseline"] == "b"
+    none = msgspec.structs.replace(form, no_baseline=True)
+    assert "baseline" not in document_of_form(none).data
+    alone = msgspec.structs.replace(form, routes=("a",))
+    assert "baseline" not in document_of_form(alone).data
+    # A task names its own, unless there is to be none.
+    task = msgspec.structs.replace(form, task="summarization")
+    assert "baseline" not in document_of_form(task).data
+    none = msgspec.structs.replace(task, no_baseline=True)
+    assert document_of_form(none).data["baseline"] is None
+    both = msgspec.structs.replace(form, baseline="a", no_baseline=True)
+    with pytest.raises(RunDocumentError, match="the run is to have none"):
+        document_of_form(both)
 
 
 @pytest.mark.parametrize(

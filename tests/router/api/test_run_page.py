@@ -177,7 +177,13 @@ def test_failures_are_counted_by_kind_with_an_interval(world):
 
 
 def test_without_a_baseline_or_scores_the_page_says_so(world):
-    assert "No baseline is named" in text_of(page_of(world, "no baseline"))
+    page = page_of(world, "no baseline")
+    assert "The run has no baseline" in text_of(page)
+    assert "<option>baseline/lead-1</option>" in page
+    http, ids = world
+    chosen = {"a": ids["no baseline"], "route_b": "baseline/lead-1"}
+    compared = http.get("/compare", params=chosen, headers=BROWSER)
+    assert "baseline/echo is worse than baseline/lead-1" in text_of(compared.text)
     one = page_of(world, "one")
     assert "One route was scored" in text_of(one)
     assert "A single sample has no interval" in text_of(one)

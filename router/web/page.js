@@ -11,6 +11,35 @@
     }
   }, true);
 
+  // A form that was sent is not sent again before its answer: a second click would do it twice.
+  const sent = new Set();
+  const buttons = (form) => [...form.elements].filter((control) => control.type === "submit");
+  const free = (form) => {
+    if (!sent.delete(form)) return;
+    form.removeAttribute("aria-busy");
+    for (const button of buttons(form)) button.removeAttribute("aria-disabled");
+  };
+  document.addEventListener("submit", (event) => {
+    if (!sent.has(event.target)) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+  }, true);
+  // After all others: what a script sends itself, it guards itself.
+  window.addEventListener("submit", (event) => {
+    const form = event.target;
+    const isBoosted = form.hasAttribute("hx-boost");
+    if (form.getAttribute("method") !== "post" || (event.defaultPrevented && !isBoosted)) return;
+    sent.add(form);
+    form.setAttribute("aria-busy", "true");
+    // Not `disabled`, which would take the keyboard's focus away, and the button's own value.
+    for (const button of buttons(form)) button.setAttribute("aria-disabled", "true");
+    // Nothing tells that the loading of a page was stopped; htmx gives up after as long.
+    if (!isBoosted) window.setTimeout(free, 60_000, form);
+  });
+  document.addEventListener("htmx:finally:request", (event) => free(event.detail.ctx.request.form));
+  // Come back to by the browser's Back button, a page is as it was left.
+  window.addEventListener("pageshow", () => { for (const form of sent) free(form); });
+
   // A link or button with data-key="n" is what this key does, outside of fields.
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;

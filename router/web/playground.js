@@ -584,8 +584,24 @@
     place.textContent = error.message;
   };
 
-  const judge = async (event) => {
-    event.preventDefault();
+  // A second click before the first is answered would do it twice.
+  const once = (work) => {
+    let isUnderWay = false;
+    return async (event) => {
+      event.preventDefault();
+      if (isUnderWay) return;
+      isUnderWay = true;
+      event.submitter?.setAttribute("aria-disabled", "true");
+      try {
+        await work(event);
+      } finally {
+        isUnderWay = false;
+        event.submitter?.removeAttribute("aria-disabled");
+      }
+    };
+  };
+
+  const judge = once(async (event) => {
     const place = document.getElementById("judging-state");
     const judged = complete();
     if (!judged.length) { place.textContent = "No answer is complete yet. Send first."; return; }
@@ -623,10 +639,9 @@
     } catch (error) {
       reason(error, place);
     }
-  };
+  });
 
-  const keep = async (event) => {
-    event.preventDefault();
+  const keep = once(async (event) => {
     const place = document.getElementById("keeping-state");
     const { dataset, reference } = event.target.elements;
     const chosen = reference.value === "" ? null : answers()[Number(reference.value)].text;
@@ -639,7 +654,7 @@
     } catch (error) {
       reason(error, place);
     }
-  };
+  });
 
   // The page.
 

@@ -30,7 +30,7 @@ from router.config.rollouts import DEFAULT_SIGNALS, RolloutSettings, RouteRollou
 from router.loop.rollout_plan import settings_of
 from router.loop.rollout_rules import SignalReading
 from router.loop.rollout_statistics import statistics_of
-from router.loop.rollouts import POSSIBLE, Action, RolloutAction
+from router.loop.rollouts import HOW_TO_FORCE, POSSIBLE, Action, RolloutAction
 from router.services import Services
 from router.store.rollouts import Rollout, RolloutDecision
 from router.web.plots.evidence import EvidencePoint, EvidenceSeries, e_value_text, evidence_plot
@@ -43,6 +43,8 @@ MAX_DECISIONS = 200
 MAX_PLOTS = 6
 # Who stops a candidate in a hurry need not type why.
 DEFAULT_REASON = "decided by hand"
+# What a box of the form that starts a rollout says.
+FORCE = "Start it although its goals cannot be shown with the route's traffic"
 
 _COLUMNS = (
     TableColumn("id", "Rollout"),
@@ -446,7 +448,9 @@ async def start_rollout(
     except EvalrouterError as error:
         if error.status >= 500:
             raise
-        return await _start_page(services, caller, name, form, error=error)
+        in_words = f" To start it all the same, tick “{FORCE}” below."
+        message = error.message.replace(HOW_TO_FORCE, in_words)
+        return await _start_page(services, caller, name, form, error=error, message=message)
     return done(f"/rollouts/{rollout.id}")
 
 
@@ -521,6 +525,7 @@ async def _start_page(
     form: StartForm,
     *,
     error: EvalrouterError | None = None,
+    message: str = "",
 ) -> Response[str]:
     view = services.routes.find(name)
     rollouts = await services.store.rollouts(route=name, limit=20)
@@ -548,7 +553,8 @@ async def _start_page(
         else [],
         may_start=caller.reach_of("POST /routes/{name}/rollout") == "all",
         sees_route=sees_targets,
-        error="" if error is None else error.message,
+        force=FORCE,
+        error=message,
         wrong="" if error is None else _wrong(error.param or ""),
     )
     response.status_code = 200 if error is None else error.status

@@ -82,6 +82,8 @@ POSSIBLE: Mapping[Action, tuple[RolloutState, ...]] = {
 BASELINE_S = 7 * 86400.0
 # The config's candidate is looked for among so many of its route's last rollouts.
 MAX_EARLIER = 1000
+# Ends the message about a rollout whose goals cannot be shown; a page names its box instead.
+HOW_TO_FORCE = ' To start it all the same, use force (`--force`; over HTTP `"force": true`).'
 
 
 class RolloutAction(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -232,11 +234,7 @@ class Rollouts:
         forecast = await self._forecast(name, settings, now)
         sample = forecast.steps[0].sample
         if not request.force and not forecast.possible:
-            raise ConflictError(
-                f"{forecast.reason} To start it all the same, use force (`--force`; "
-                'over HTTP `"force": true`).',
-                code="not_decidable",
-            )
+            raise ConflictError(forecast.reason + HOW_TO_FORCE, code="not_decidable")
         overrides = await self._store.route_overrides()
         override = overrides.get(name)
         if override is not None and not isinstance(override, dict):

@@ -201,7 +201,11 @@ def test_the_form_has_the_routes_own_settings_and_says_what_its_traffic_cannot_s
     page = browser.get("/routes/other/rollout")
     assert 'value="5, 20"' in page.text
     answer = browser.post("/pages/routes/other/rollout", data=START | {"force": ""})
-    assert (answer.status_code, "use force" in text_of(answer)) == (409, True)
+    assert answer.status_code == 409
+    # What can be done is said in the words of the form.
+    [box] = re.findall(r'<label for="force">(.+?)</label>', answer.text)
+    assert f"To start it all the same, tick “{html.unescape(box)}” below." in text_of(answer)
+    assert "--force" not in answer.text
     margin = START | {"margin": "3"}
     begun = browser.post("/pages/routes/other/rollout", data=margin).headers["location"]
     shown = text_of(browser.get(begun))

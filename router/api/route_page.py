@@ -275,6 +275,7 @@ async def _page(
         services.store.rollouts(route=name, limit=5),
     )
     document = services.routes.document(name)
+    measures = [] if forms.effect is None else _measures(forms.effect)
     response = await rendered(
         "route.html",
         caller,
@@ -292,7 +293,8 @@ async def _page(
         forms=forms,
         weights=_weights(view, forms),
         document=_as_yaml(document) if forms.document is None else forms.document,
-        measures=[] if forms.effect is None else _measures(forms.effect),
+        measures=measures,
+        refusals=_refusals(measures),
         may_change=caller.reach_of("PUT /routes/{name}") == "all",
         can_undo=view.source == "override",
         periods=PERIODS,
@@ -415,6 +417,7 @@ class MeasureText(NamedTuple):
         expected: what the change would have brought, with its interval.
         difference: how much more that is.
         refused: why that cannot be said; "" where it can.
+        needed: requests like these that would be enough to say it; None where that is not known.
     """
 
     name: str
@@ -422,6 +425,7 @@ class MeasureText(NamedTuple):
     expected: str
     difference: str
     refused: str
+    needed: int | None
 
 
 # What a measure is called, what its numbers are multiplied by, and their decimal places.
@@ -443,15 +447,34 @@ def _measure(measure: WhatIfMeasure) -> MeasureText:
     name, factor, places = _MEASURES[measure.name]
     value = measure.value
     refused = value.refused
-    if refused and value.requests_needed and value.requests_needed > value.requests:
-        refused += f"; about {value.requests_needed:,} requests like these would be enough"
     return MeasureText(
         name=name,
         observed=_interval(value.observed, factor, places),
-        expected="" if refused else _interval(value.doubly_robust, factor, places),
-        difference="" if refused else _interval(value.difference, factor, places, sign=True),
+        expected="-" if refused else _interval(value.doubly_robust, factor, places),
+        difference="-" if refused else _interval(value.difference, factor, places, sign=True),
         refused=refused,
+        needed=value.requests_needed if refused else None,
     )
+
+
+def _refusals(measures: Sequence[MeasureText]) -> list[str]:
+    """Return what cannot be said of measures, a sentence for each reason."""
+    by_reason: dict[str, list[MeasureText]] = defaultdict(list)
+    for measure in measures:
+        if measure.refused:
+            by_reason[measure.refused].append(measure)
+    sentences = []
+    for reason, concerned in by_reason.items():
+        names = "" if len(concerned) == len(measures) else "; ".join(m.name for m in concerned)
+        enough = max((measure.needed or 0 for measure in concerned), default=0)
+        sentences.append(
+            "What to expect cannot be said"
+            + (f" ({names})" if names else "")
+            + f": {reason}"
+            + (f"; about {enough:,} requests like these would be enough" if enough else "")
+            + "."
+        )
+    return sentences
 
 
 def _interval(interval: Interval, factor: float, places: int, *, sign: bool = False) -> str:
@@ -461,6 +484,9 @@ def _interval(interval: Interval, factor: float, places: int, *, sign: bool = Fa
     text = f"{factor * interval.estimate:{plus},.{places}f}"
     if interval.low is not None and interval.high is not None:
         low, high = factor * interval.low, factor * interval.high
+        if low == factor * interval.estimate == 0:
+            # Nothing was seen, which many values would bring.
+            return f"{text} (at most {high:,.{places}f})"
         text += f" [{low:{plus},.{places}f}, {high:{plus},.{places}f}]"
     return text
 

@@ -283,7 +283,7 @@ def _contrast(
         "not tested": f"{first} was not tested against {second} in {info.name}: the primary score "
         "shows no difference",
         "no samples in common": f"{first} has no samples in common with {second} in {info.name}",
-        "no direction": f"{first} differs from {second} in {info.name}, a score without a better "
+        "not judged": f"{first} differs from {second} in {info.name}, a score without a better "
         "direction",
         "too few labels": f"{first} has too few labels to be compared with {second} in {info.name}",
         "raw": f"{first} and {second}: {info.name} has a corrected score beside it, which decides",

@@ -46,6 +46,8 @@ READ_UNREQUESTED = 2_000
 MAX_READ = 20_000
 # Of the log, the newest.
 _LINES = 8
+# Routes after the best that are named with their scores.
+_RANKED = 5
 
 
 class VerdictCount(NamedTuple):
@@ -78,6 +80,26 @@ class ComparisonText(NamedTuple):
     interval: str
 
 
+class Ranking(NamedTuple):
+    """Which route is best in a score, in words.
+
+    Attributes:
+        best: the routes with the best estimate; several where they are equal.
+        sentence: their estimate, and those of the next routes.
+        cost, seconds: of the best route: what its answers cost, and their median time; "" of
+            several.
+        shown: what the tests show of it.
+        untested: the best route, where it was not tested against all others; "" otherwise.
+    """
+
+    best: list[str]
+    sentence: str
+    cost: str
+    seconds: str
+    shown: str
+    untested: str
+
+
 class Distribution(NamedTuple):
     """Scores of samples by route.
 
@@ -102,7 +124,7 @@ _MEANINGS = {
     "not tested": "the primary score of the route shows no difference, so its others are not "
     "tested",
     "no samples in common": "no sample has a score of both routes",
-    "no direction": "neither more nor less of it is better",
+    "not judged": "higher is neither better nor worse",
     "too few labels": "the judge's score could not be corrected by people's labels",
     "raw": "the judge's own score; the one that people's labels correct decides",
 }
@@ -184,10 +206,12 @@ async def run_view(
         repeats=run.document.get("repeats", 1),
         cost=_cost(report.routes),
         verdicts=_verdict_counts(report),
+        ranking=None if info is None else _ranking(info, report),
         findings=[] if info is None else [_finding(info, each, report) for each in compared],
         plots=plots,
         spread=spread,
         max_read=MAX_READ,
+        has_cost=any(route.cost.total_usd for route in report.routes),
         has_parquet=find_spec("pyarrow") is not None,
         may_label=has_judge(run) and caller.reach_of("GET /runs/{run_id}/labels") != "no",
         may_compare=caller.reach_of("GET /compare") != "no",
@@ -335,17 +359,82 @@ def verdict(compared: Comparison) -> str:
     if compared.gatekept:
         return "not tested"
     if compared.verdict is None:
-        return "no direction"
+        return "not judged"
     return "not shown" if compared.verdict == "no difference shown" else compared.verdict
 
 
 def _verdict_counts(report: Report) -> list[VerdictCount]:
     words = [verdict(each) for each in report.comparisons]
     return [
-        VerdictCount(name, words.count(name), meaning)
-        for name, meaning in _MEANINGS.items()
+        VerdictCount(name, words.count(name), _meaning(name, report))
+        for name in _MEANINGS
         if name in words
     ]
+
+
+def _meaning(word: str, report: Report) -> str:
+    if word != "not judged":
+        return _MEANINGS[word]
+    outputs = [each.output for each in report.comparisons if verdict(each) == word]
+    return f"for {', '.join(dict.fromkeys(outputs))}, {_MEANINGS[word]}"
+
+
+def _ranking(info: OutputInfo, report: Report) -> Ranking | None:
+    """Return which route is best in an output; None where no two are to be ranked."""
+    estimates = {
+        route.route: score.estimate
+        for route in report.routes
+        for score in route.scores
+        if score.output == info.name and score.estimate is not None
+    }
+    if info.higher_is_better is None or len(estimates) < 2:
+        return None
+    ranked = sorted(estimates, key=lambda name: estimates[name], reverse=info.higher_is_better)
+    top = estimates[ranked[0]]
+    best = [name for name in ranked if estimates[name] == top]
+    rest = ranked[len(best) :]
+    sentence = f"{info.name} {top:,.{decimals(info, top)}f}"
+    if rest:
+        texts = [
+            f"{estimates[name]:,.{decimals(info, estimates[name])}f} ({name})"
+            for name in rest[:_RANKED]
+        ]
+        more = f" and {len(rest) - _RANKED:,} more" if len(rest) > _RANKED else ""
+        sentence += f", then {', '.join(texts)}{more}"
+    if len(best) > 1:
+        return Ranking(best, sentence, "", "", "", "")
+    route = next(each for each in report.routes if each.route == best[0])
+    time = "" if route.times.p50_s is None else f"{_seconds(route.times.p50_s)} s"
+    shown, is_tested = _shown_of_best(info, best[0], rest, report)
+    return Ranking(best, sentence, _cost([route]), time, shown, "" if is_tested else best[0])
+
+
+def _shown_of_best(
+    info: OutputInfo, best: str, rest: list[str], report: Report
+) -> tuple[str, bool]:
+    """Return what the tests show of the best route, and whether it was tested against all."""
+    compared = {each.route: each for each in _compared(report, info.name)}
+    if report.baseline is None:
+        return "No differences were tested.", False
+    if best != report.baseline:
+        if best not in compared:
+            return "", False
+        words = verdict(compared[best])
+        kind = "better" if words == "better" else "not shown to be better"
+        against = "" if len(rest) == 1 else "; it was not tested against the others"
+        return f"It is {kind} than {report.baseline}, the baseline{against}.", len(rest) == 1
+    worse = [name for name in rest if name in compared and verdict(compared[name]) == "worse"]
+    if not worse:
+        return "No other is shown to be worse.", True
+    values = [compared[name].p_holm for name in worse]
+    p = p_value(max((value for value in values if value is not None), default=None))
+    if len(worse) == len(rest):
+        subject = f"All {len(rest):,} others are" if len(rest) > 1 else f"{rest[0]} is"
+    else:
+        verb = "is" if len(worse) == 1 else "are"
+        subject = f"{len(worse):,} of the {len(rest):,} others {verb}"
+    at_most = "" if p.startswith("<") or len(worse) == 1 else "at most "
+    return f"{subject} shown to be worse (p {at_most}{p}).", True
 
 
 def _finding(info: OutputInfo, compared: Comparison, report: Report) -> ComparisonText:
@@ -358,7 +447,7 @@ def _finding(info: OutputInfo, compared: Comparison, report: Report) -> Comparis
         "not shown": f"is not shown to differ from {against}",
         "not tested": f"was not tested against {against}: its primary score shows no difference",
         "no samples in common": f"has no samples in common with {against}",
-        "no direction": f"differs from {against} in a score without a better direction",
+        "not judged": f"differs from {against}, of which higher is neither better nor worse",
         "too few labels": f"has too few labels to be compared with {against}",
         "raw": f"has a corrected score beside this one, which decides against {against}",
     }[words]

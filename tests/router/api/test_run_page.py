@@ -72,6 +72,9 @@ routes:
         "equivalent": two
         | {"routes": MANY[:2], "baseline": MANY[0], "margins": {"exact_match": 0.5, "f1": 0.5}},
         "worse": two | {"baseline": "baseline/lead-1"},
+        "three": two | {"baseline": "baseline/lead-1", "routes": [*two["routes"], "r00"]},
+        "three, another baseline": two | {"routes": [*two["routes"], "r00"]},
+        "counted": two | {"metrics": ["length"]},
         "equal": two | {"routes": [MANY[0], MANY[1]], "baseline": MANY[0]},
         "unscored failures": data | {"routes": ["refuses/x"], "metrics": []},
         "failing": data | {"routes": ["baseline/echo", "refuses/x"]},
@@ -117,6 +120,34 @@ def test_what_is_compared_is_said_in_words_with_its_numbers(world):
     text = text_of(page_of(world, "equal"))
     assert "2 not shown: no difference is shown; that does not show that there is none" in text
     assert "is not shown to differ from r00 in exact_match" in text
+
+
+def test_the_best_route_is_named_first(world):
+    text = text_of(page_of(world, "two"))
+    best = "baseline/lead-1 is best: exact_match 1.000, then 0.000 (baseline/echo)."
+    assert best in text
+    assert "It is better than baseline/echo, the baseline. " in text
+    # Where the baseline is best, of two routes and of three.
+    text = text_of(page_of(world, "worse"))
+    assert best in text
+    assert "baseline/echo is shown to be worse (p <0.001)." in text
+    three = page_of(world, "three")
+    assert "2 others are shown to be worse (p" in text_of(three)
+    page = page_of(world, "three, another baseline")
+    assert "not tested against the others" in text_of(page)
+    link = html.unescape(re.search(r'href="([^"]*)">Compare all with', page)[1])
+    compared = world[0].get(link, headers=BROWSER).text
+    assert "r00 is worse than baseline/lead-1" in text_of(compared)
+    assert "r00, r01 are equally best: exact_match 0.000." in text_of(page_of(world, "equal"))
+    assert "No differences were tested." in text_of(page_of(world, "no baseline"))
+    assert "is best" not in text_of(page_of(world, "one"))
+
+
+def test_what_is_not_judged_is_named(world):
+    text = text_of(page_of(world, "counted"))
+    assert "2 not judged: for words, characters, higher is neither better nor worse" in text or (
+        "2 not judged: for characters, words, higher is neither better nor worse" in text
+    )
 
 
 def test_every_score_and_difference_has_its_interval(world):

@@ -334,7 +334,7 @@ class Services:
             for name, provider in config.providers.items()
             if provider.record
         )
-        self.review = ReviewQueue(self.store, self.datasets, config.review, owner=this_owner())
+        self.review = ReviewQueue(self.store, self.datasets, config.review)
         self.traffic_datasets = TrafficDatasets(
             self.store, self.recorded, self.datasets, config.review, queue=self.review
         )

@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -22,13 +22,24 @@ from evaluators.data import dataset_process
 from evaluators.data.dataset import Dataset
 from evaluators.data.dataset_process import in_thread
 from evaluators.data.rows import Row
+from providers.errors import ConflictError
 from router.datasets.artifacts import temporary_folder
 from router.datasets.registry import DatasetRegistry, Lineage, check_dataset_name
 from router.datasets.sources import Source, collect
 from router.loop.dataset_owners import key_of
 from router.store.datasets import DatasetRow, DatasetStore
+from router.store.leases import Lease, LeaseStore
 
 ROWS_AT_ONCE = 500
+# Seconds. More than it takes to write the largest dataset.
+_ADDING_S = 300.0
+_PATIENCE_S = 30.0
+_BETWEEN_TRIES_S = 0.05
+
+
+class GrowingStore(DatasetStore, LeaseStore, Protocol):
+    """What it takes to add rows to datasets."""
+
 
 _encode = msgspec.json.Encoder().encode
 
@@ -50,13 +61,36 @@ async def rows_of(datasets: DatasetRegistry, version: DatasetRow) -> AsyncGenera
             yield batch
 
 
+@asynccontextmanager
+async def adding_to(store: LeaseStore, name: str) -> AsyncGenerator[None]:
+    """Wait until nobody else adds rows to a dataset, in this process or another, and hold it.
+
+    A version that is made of the newest one would otherwise lack what is added meanwhile.
+
+    Raises:
+        ConflictError: others still add rows after half a minute.
+        StoreError: the database does not work.
+    """
+    lease = Lease(store, f"add rows to {name}", secrets.token_hex(16), _ADDING_S)
+    async with lease.released_at_the_end():
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                while not await lease.claim():  # noqa: ASYNC110  # of other processes, too
+                    await asyncio.sleep(_BETWEEN_TRIES_S)
+        except TimeoutError:
+            raise ConflictError(
+                f"Others add rows to the dataset {name!r} at the moment. Try it again."
+            ) from None
+        yield
+
+
 def lines_of(rows: Sequence[Mapping[str, Any]]) -> bytes:
     """Return rows as JSON lines."""
     return b"".join(_encode(row) + b"\n" for row in rows)
 
 
 async def add_rows(
-    store: DatasetStore,
+    store: GrowingStore,
     datasets: DatasetRegistry,
     name: str,
     rows: Sequence[Mapping[str, Any]],
@@ -77,9 +111,22 @@ async def add_rows(
     Raises:
         RequestError: the name is none.
         DatasetError, ArtifactError, StoreError: it cannot be written.
-        ConflictError: the version was deleted meanwhile.
+        ConflictError: the version was deleted meanwhile, or others add rows for too long.
     """
     check_dataset_name(name)
+    async with adding_to(store, name):
+        return await _add_rows(store, datasets, name, rows, source=source, provenance=provenance)
+
+
+async def _add_rows(
+    store: DatasetStore,
+    datasets: DatasetRegistry,
+    name: str,
+    rows: Sequence[Mapping[str, Any]],
+    *,
+    source: str,
+    provenance: Mapping[str, Any],
+) -> DatasetRow:
     earlier = await newest_version(store, name)
     added = [{"id": f"row-{secrets.token_hex(8)}"} | dict(row) for row in rows]
 

@@ -39,11 +39,11 @@ from router.datasets.sources import collect
 from router.loop.checks import CheckedText, CheckFinding, check, texts_of
 from router.loop.checks.languages import require_language_detector
 from router.loop.checks.near_duplicates import Duplicate, Duplicates, Sketch, sketch
-from router.loop.dataset_rows import ROWS_AT_ONCE, lines_of, newest_version, rows_of
+from router.loop.dataset_rows import ROWS_AT_ONCE, adding_to, lines_of, newest_version, rows_of
 from router.rounds import Rounds
 from router.sealing.deletion import Deletion, DeletionStep, delete_rows
 from router.store.datasets import DatasetRow, DatasetStore
-from router.store.leases import Lease, LeaseStore
+from router.store.leases import LeaseStore
 from router.store.lineage import RowSource
 from router.store.review import (
     NewReviewRow,
@@ -63,7 +63,6 @@ DAY_S = 86400.0
 EXPIRE_EVERY_S = 600.0
 _DELETED_AT_ONCE = 500
 _CHECKED_AT_ONCE = 50
-_PUBLISHING_S = 300.0
 MAX_REASON = 1000
 MAX_MESSAGES = 1000
 MAX_ROWS = 1000  # that arrive in one request
@@ -157,7 +156,6 @@ class ReviewQueue:
         store: where the rows are.
         datasets: what they become rows of.
         config: how they are checked, and how long they wait.
-        owner: a name for this part of the process, which no other has.
         clock: tells the seconds since the epoch.
 
     Raises:
@@ -170,7 +168,6 @@ class ReviewQueue:
         datasets: DatasetRegistry,
         config: Review,
         *,
-        owner: str,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if config.pranks.languages:
@@ -178,7 +175,6 @@ class ReviewQueue:
         self._store = store
         self._datasets = datasets
         self._config = config
-        self._owner = owner
         self._clock = clock
         self._key: bytes | None = None
         self._rounds = Rounds(
@@ -445,14 +441,11 @@ class ReviewQueue:
         and who accepted it when. The columns of earlier rows stay as they are.
 
         Raises:
-            ConflictError: no accepted row waits for it, or another person publishes at the moment.
+            ConflictError: no accepted row waits for it, or others add rows to it for too long.
             DatasetError, ArtifactError, StoreError: it cannot be written; the rows are as before.
         """
         check_dataset_name(name)
-        lease = Lease(self._store, f"publish {name}", self._owner, _PUBLISHING_S)
-        async with lease.held() as is_held:
-            if not is_held:
-                raise ConflictError(f"Reviewed rows of {name!r} are being published. Try it again.")
+        async with adding_to(self._store, name):
             return await self._publish(name, reviewer)
 
     async def _publish(self, name: str, reviewer: str) -> PublishedRows:

@@ -80,7 +80,17 @@ class Lease:
         Raises:
             StoreError: the database does not work.
         """
-        try:
+        async with self.released_at_the_end():
             yield await self.claim()
+
+    @asynccontextmanager
+    async def released_at_the_end(self) -> AsyncGenerator[None]:
+        """Release the lease at the end where it was claimed, even when cancelled.
+
+        Raises:
+            StoreError: the database does not work.
+        """
+        try:
+            yield
         finally:
             await asyncio.shield(self.release())

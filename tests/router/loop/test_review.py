@@ -41,9 +41,7 @@ def clock():
 @pytest.fixture
 def make_queue(services, clock):
     def make(**config):
-        return ReviewQueue(
-            services.store, services.datasets, Review(**config), owner="test", clock=clock
-        )
+        return ReviewQueue(services.store, services.datasets, Review(**config), clock=clock)
 
     return make
 
@@ -308,7 +306,7 @@ async def test_what_cannot_be_written_can_be_published_later(queue, services):
         services.config, datasets=msgspec.structs.replace(services.config.datasets, max_bytes=10)
     )
     small = type(services.datasets)(services.store, full)
-    broken = ReviewQueue(services.store, small, Review(), owner="other")
+    broken = ReviewQueue(services.store, small, Review())
     with pytest.raises((DatasetError, RequestError)):
         await broken.publish("reviewed", "eve")
     assert (await queue.undo(row_id, "eve")).state == "waiting"

@@ -409,7 +409,6 @@ async def test_what_the_review_queue_does_not_take_is_counted(services):
         services.store,
         services.datasets,
         Review(max_rows=5, pranks=Pranks(too_short="drop", min_letters=9)),
-        owner="test",
     )
     many = [{"role": "user", "content": f"{n}"} for n in range(1001)]
     await services.store.keep_traffic(

@@ -36,6 +36,8 @@ _EXPORTED_AT_ONCE = 1000
 # Requests of one period are added up in so many parts of it.
 _PARTS = 30
 _GROUPS_SHOWN = 100
+# They are added up again so often where they are followed.
+_SUMS_EVERY_S = 5.0
 
 Class = Annotated[Literal["", TrafficClass], QueryParameter(name="class")]
 Period = Literal["15m", "1h", "24h", "7d"]
@@ -71,6 +73,15 @@ class TrafficQuery(NamedTuple):
         given = self._asdict()
         given["class"] = given.pop("traffic_class")
         return {name: value for name, value in given.items() if value}
+
+    def totals_parameters(self) -> dict[str, str]:
+        """Return what the address of the requests over time says of it."""
+        given = self._replace(since=self.chart_period() if self.since else "", until="")
+        return given.parameters()
+
+    def chart_period(self) -> Period:
+        """Return the period of the requests over time: since then where it is one of theirs."""
+        return next((name for name in _PERIODS if name == self.since), "15m")
 
     async def key_id(self, services: Services) -> str | None:
         """Return the id of the key that it names. Raises NotFoundError."""
@@ -161,6 +172,7 @@ async def request_list(
         "live": live and not view.is_later,
         "live_rows": LIVE_ROWS,
         "parameters": filters,
+        "totals_parameters": query.totals_parameters(),
         "routes": [each.name for each in services.routes.view()],
         "sees_keys": caller.only is None,
         "statuses": ("error", "2xx", "4xx", "5xx", "429", "499"),
@@ -181,6 +193,8 @@ async def request_list(
         return answer
     if view.is_export:
         return await table_response("traffic", caller, view, map(_exported_cells, rows))
+    if shown["live"]:
+        shown |= await _over_time(services, matching, query.chart_period())
     on_page = rows[:size] if shown["live"] else view.page(rows, lambda row: str(row.number))
     return await table_response(
         "traffic", caller, view, (_cells(services, row) for row in on_page), **shown
@@ -218,7 +232,7 @@ async def live_requests(
     since: FromQuery[str] = "",
     until: FromQuery[str] = "",
 ) -> ServerSentEvent:
-    """Send the newest requests of a filter whenever there are others."""
+    """Send the newest requests of a filter and how many there were over time, as they change."""
     query = TrafficQuery(
         route, target, key, user, conversation, status, traffic_class, since, until
     )
@@ -227,11 +241,18 @@ async def live_requests(
     query.matching(caller, key_id)
     view = TableView("/traffic", _COLUMNS, sort="", filters=query.parameters())
 
+    over_time: dict[str, Any] = {}
+    due = 0.0
+
     async def make() -> str:
+        nonlocal over_time, due
         matching = query.matching(caller, key_id)
         rows = await _rows(services, caller, matching, LIVE_ROWS, None)
         cells = [_cells(services, row) for row in rows]
-        return await part("traffic_part.html", view=view, rows=cells)
+        if time.monotonic() >= due:
+            over_time = await _over_time(services, matching, query.chart_period())
+            due = time.monotonic() + _SUMS_EVERY_S
+        return await part("traffic_live_part.html", view=view, rows=cells, **over_time)
 
     return parts.stream(("traffic", caller.audience, query), make)
 
@@ -335,16 +356,12 @@ async def request_totals(
 ) -> Response[Any]:
     """Show requests over time, and added up in groups; all of the period are read."""
     query = TrafficQuery(route, target, key, user, conversation, status, traffic_class)
-    seconds = length_of_time(since, param="since")
-    step = seconds / _PARTS
-    end = math.ceil(time.time() / step) * step
     matching = query.matching(caller, await query.key_id(services))
-    over_time = [
-        await _total(services, matching, end - seconds + n * step, step) for n in range(_PARTS)
-    ]
+    shown = await _over_time(services, matching, since)
     groups: list[TrafficTotal] = []
     if by:
-        whole = _of_time(matching, end - seconds, end)
+        end = shown["over_time"][-1].at + shown["step"]
+        whole = _of_time(matching, shown["over_time"][0].at, end)
         groups = await services.recorded.totals(whole, (by,), limit=_GROUPS_SHOWN)
     return await rendered(
         "traffic_totals.html",
@@ -358,13 +375,26 @@ async def request_totals(
         max_groups=_GROUPS_SHOWN,
         group_names=get_args(TotalsBy),
         key_name=services.keys.name_of,
-        since=since,
-        periods=_PERIODS,
-        step=step,
-        over_time=over_time,
-        requests=sum(each.total.requests for each in over_time if each.total),
-        cost=cost,
+        **shown,
     )
+
+
+async def _over_time(services: Services, matching: TrafficFilter, since: Period) -> dict[str, Any]:
+    """Return what `over_time_part.html` shows: the requests of each part of a period up to now."""
+    seconds = length_of_time(since, param="since")
+    step = seconds / _PARTS
+    end = math.ceil(time.time() / step) * step
+    over_time = [
+        await _total(services, matching, end - seconds + n * step, step) for n in range(_PARTS)
+    ]
+    return {
+        "since": since,
+        "periods": _PERIODS,
+        "step": step,
+        "over_time": over_time,
+        "requests": sum(each.total.requests for each in over_time if each.total),
+        "cost": cost,
+    }
 
 
 async def _total(services: Services, matching: TrafficFilter, at: float, step: float) -> PeriodPart:

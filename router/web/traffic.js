@@ -4,38 +4,55 @@
 
   const drawn = new Map();
 
+  // The lowest of 2, 4, 6, 8, 10, 20, … that no bar is above: it has a tick, and so has the half.
+  function top(highest) {
+    let unit = 1;
+    while (unit * 10 < highest) unit *= 10;
+    return unit * [2, 4, 6, 8, 10].find((each) => unit * each >= highest);
+  }
+
+  const numbersOf = (box) => document.getElementById(box.dataset.chart);
+  // What a chart shows; a table that is followed has others later.
+  const shownBy = (table) => [...table.tBodies[0].rows].map((row) => `${row.dataset.at} ${row.dataset.requests} ${row.dataset.failures}`).join();
+
   function draw(box) {
-    const table = document.getElementById(box.dataset.chart);
+    const table = numbersOf(box);
     if (!table || !window.uPlot) return;
     const rows = [...table.tBodies[0].rows];
     const numbers = (name) => rows.map((row) => Number(row.dataset[name]));
     const style = getComputedStyle(document.documentElement);
     const colour = (name) => style.getPropertyValue(name).trim();
-    const step = Number(box.dataset.step);
+    const step = Number(table.dataset.step);
     const time = (seconds) => new Date(seconds * 1000).toISOString().slice(step > 3600 ? 5 : 11, 16).replace("T", " ");
     const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--line") }, ticks: { stroke: colour("--line") } };
     const bars = uPlot.paths.bars({ size: [0.8, 60], align: 1 });
-    const series = (label, name) => ({ label, stroke: colour(name), fill: colour(name), width: 0, paths: bars, points: { show: false } });
-    drawn.get(box)?.destroy();
-    box.replaceChildren();
     const sum = (values) => values.reduce((total, value) => total + value, 0);
     const requests = numbers("requests");
     const failures = numbers("failures");
+    const highest = top(Math.max(...requests, ...failures));
+    // Where no bar is pointed at, the legend has the sums.
+    const series = (label, name, values) => ({ label, value: (_, value) => (value ?? sum(values)).toLocaleString("en"), stroke: colour(name), fill: colour(name), width: 0, paths: bars, points: { show: false } });
+    drawn.get(box)?.plot.destroy();
+    box.replaceChildren();
     box.setAttribute("role", "img");
     box.setAttribute("aria-label", `${sum(requests)} requests over time, ${sum(failures)} failed; the table below has the numbers`);
-    drawn.set(box, new uPlot({
+    const plot = new uPlot({
       width: box.clientWidth,
       height: 160,
       tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "UTC"),
-      scales: { x: { range: (_, low, high) => [low, high + step] }, y: { range: (_, low, high) => [0, Math.max(1, high)] } },
-      axes: [{ ...axis, values: (_, seconds) => seconds.map(time) }, { ...axis, size: 56, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1e3, 2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 1e6, 1e7, 1e8] }],
-      series: [{ label: "From (UTC)", value: (_, seconds) => (seconds === null ? "-" : time(seconds)) }, series("Requests", "--link"), series("Failed", "--bad")],
-    }, [numbers("at"), requests, failures], box));
+      scales: { x: { range: (_, low, high) => [low, high + step] }, y: { range: [0, highest] } },
+      axes: [{ ...axis, values: (_, seconds) => seconds.map(time) }, { ...axis, size: 64, splits: [0, highest / 2, highest] }],
+      series: [{ label: "From (UTC)", value: (_, seconds) => time(seconds ?? Number(rows[0].dataset.at)) }, series("Requests", "--link", requests), series("Failed", "--bad", failures)],
+    }, [numbers("at"), requests, failures], box);
+    drawn.set(box, { plot, shown: shownBy(table) });
   }
 
   function drawAll() {
-    for (const box of drawn.keys()) if (!box.isConnected) { drawn.get(box).destroy(); drawn.delete(box); }
-    for (const box of document.querySelectorAll("[data-chart]")) if (!drawn.has(box)) draw(box);
+    for (const box of drawn.keys()) if (!box.isConnected) { drawn.get(box).plot.destroy(); drawn.delete(box); }
+    for (const box of document.querySelectorAll("[data-chart]")) {
+      const table = numbersOf(box);
+      if (table && drawn.get(box)?.shown !== shownBy(table)) draw(box);
+    }
   }
 
   document.addEventListener("htmx:after:swap", drawAll);

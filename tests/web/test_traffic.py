@@ -86,6 +86,23 @@ def test_requests_over_time_are_drawn_from_the_numbers_of_their_table(reviewer, 
     )
     reviewer.locator("summary", has_text="numbers").click()
     expect(reviewer.locator("#over-time-numbers tbody tr")).to_have_count(30)
+    # The legend has sums where no bar is pointed at.
+    expect(chart.locator(".u-legend")).to_contain_text(re.compile(r"Requests:?\s*\d"))
+    expect(chart.locator(".u-legend")).not_to_contain_text("--")
+    expect(reviewer).to_have_title(re.compile("^Traffic"))
+
+
+def test_filters_are_folded_where_there_is_little_room(reviewer, world, requests):
+    url, _ = world
+    reviewer.goto(f"{url}/traffic")
+    expect(reviewer.get_by_label("Route or model")).to_be_visible()
+    reviewer.set_viewport_size({"width": 360, "height": 800})
+    expect(reviewer.get_by_label("Route or model")).to_be_hidden()
+    reviewer.locator("summary", has_text="Filter").press("Enter")
+    reviewer.get_by_label("Route or model").fill("r")
+    reviewer.get_by_role("button", name="Filter").press("Enter")
+    expect(reviewer).to_have_url(re.compile("route=r"))
+    expect(reviewer.get_by_label("Route or model")).to_be_visible()
 
 
 def test_requests_are_followed_and_wait_while_someone_reads_further_down(reviewer, world, requests):
@@ -94,16 +111,24 @@ def test_requests_are_followed_and_wait_while_someone_reads_further_down(reviewe
     reviewer.goto(f"{url}/traffic?route=r")
     reviewer.keyboard.press("l")
     expect(reviewer).to_have_url(re.compile("live=true"))
+    listed = reviewer.get_by_role("region", name="Requests", exact=True).locator("tbody tr")
     record = ask(http, "Followed.")
-    expect(reviewer.locator("#tail tbody tr").first).to_have_attribute("id", record)
+    expect(listed.first).to_have_attribute("id", record)
+    reviewer.locator("summary", has_text="numbers").click()
+    drawn = reviewer.locator("[data-chart]").get_attribute("aria-label")
+    record = ask(http, "Counted.")
+    chart = reviewer.locator("[data-chart]")
+    expect(chart).not_to_have_attribute("aria-label", drawn, timeout=15000)
+    expect(listed.first).to_have_attribute("id", record)
+    expect(reviewer.locator("#over-time-numbers")).to_be_visible()
     # The page has to be long enough for reading further down.
     reviewer.set_viewport_size({"width": 360, "height": 200})
     reviewer.evaluate("window.scrollTo(0, 400)")
     later = ask(http, "Not yet.")
     expect(reviewer.locator("#tail-state")).to_contain_text("Paused while you read")
-    expect(reviewer.locator("#tail tbody tr").first).to_have_attribute("id", record)
+    expect(listed.first).to_have_attribute("id", record)
     reviewer.evaluate("window.scrollTo(0, 0)")
-    expect(reviewer.locator("#tail tbody tr").first).to_have_attribute("id", later)
+    expect(listed.first).to_have_attribute("id", later)
     expect(reviewer.locator("#tail-state")).to_contain_text("as they come")
 
 

@@ -203,7 +203,7 @@ def test_totals_over_time_are_a_table_and_add_up_to_the_requests(world):
     starts = [float(each) for each in re.findall(r'data-at="([\d.]+)"', page)]
     assert {late - early for early, late in pairwise(starts)} == {120.0}
     assert starts[-1] <= time.time() < starts[-1] + 121
-    assert "1 requests" in text_of(page_of(world, "/traffic/totals?route=f"))
+    assert "1 request in" in text_of(page_of(world, "/traffic/totals?route=f"))
     assert "bob" in text_of(page_of(world, "/traffic/totals?by=key"))
 
 
@@ -218,6 +218,21 @@ def test_a_list_that_is_followed_is_sent_again_with_a_new_request_of_its_filter(
         record = send(clients["bob"], "r", "of the filter", user="live")
         assert shown(event(lines)) == [record]
     assert clients["admin"].get("/pages/live/traffic?status=9").status_code == 400
+
+
+def test_requests_over_time_go_on_with_a_list_that_is_followed(world):
+    clients, _ = world
+    with clients["admin"].stream("GET", "/pages/live/traffic?user=charted&since=7d") as answer:
+        lines = answer.iter_lines()
+        assert "0 requests in the last 7 days" in text_of(event(lines))
+        send(clients["bob"], "r", "one more", user="charted")
+        while "1 request in the last 7 days" not in text_of(event(lines)):
+            pass
+    # What no chart begins with is left to the list.
+    page = page_of(world, "/traffic?since=3h&until=1m&user=charted")
+    [path] = re.findall(r'hx-get="([^"]*)"', page)
+    assert page_of(world, path.replace("&amp;", "&"))
+    assert "since=3h" not in path
 
 
 def test_who_follows_sees_their_own_requests_of_their_own_filter(world):

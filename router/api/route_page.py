@@ -520,12 +520,13 @@ def _flat(document: Mapping[str, Any]) -> dict[str, str]:
     return dict(walk(document, ())) if document else {}
 
 
-def _whole(version: RouteVersion | None) -> dict[str, str]:
-    """Return all settings of a version, defaults included; targets by their models."""
+def _whole(version: RouteVersion | None, *, defaults: bool) -> dict[str, str]:
+    """Return the settings of a version, with `defaults` those too; targets by their models."""
     if version is None or version.route is None:
         return {}
     try:
-        document = as_stored(msgspec.convert(version.route, Route))
+        route = msgspec.convert(version.route, Route)
+        document = as_stored(route) if defaults else stated(route)
     except msgspec.ValidationError:
         # Of an earlier release.
         document = dict(version.route)
@@ -542,8 +543,12 @@ def _whole(version: RouteVersion | None) -> dict[str, str]:
 
 
 def differences(before: RouteVersion | None, after: RouteVersion) -> list[ChangedSetting]:
-    """Return the settings that two versions of a route have different values of."""
-    old, new = _whole(before), _whole(after)
+    """Return the settings that two versions of a route have different values of.
+
+    Where one of them has no route, these are the other's beyond the defaults.
+    """
+    both = before is not None and before.route is not None and after.route is not None
+    old, new = _whole(before, defaults=both), _whole(after, defaults=both)
     return [
         ChangedSetting(name, old.get(name, ""), new.get(name, ""))
         for name in dict.fromkeys([*new, *old])
@@ -561,8 +566,14 @@ async def route_versions(
     against: VersionNumber = None,
     before: VersionNumber = None,
 ) -> Response[str]:
-    """Show what a route was, and how one version differs from another (the one before it)."""
-    rows = await services.routes.versions(name, limit=MAX_SHOWN_VERSIONS + 1, before=before)
+    """Show what a route was, and how one version differs from another (the one before it).
+
+    Of a version that is not the newest, the page shows what going back to it would change.
+    """
+    rows, newest = await asyncio.gather(
+        services.routes.versions(name, limit=MAX_SHOWN_VERSIONS + 1, before=before),
+        services.routes.versions(name, limit=1),
+    )
     chosen = earlier = None
     if version is not None:
         chosen = await _version(services, name, version)
@@ -573,6 +584,7 @@ async def route_versions(
             earlier = await _version(services, name, against)
     views = {view.name: view for view in services.routes.view()}
     present = views.get(name)
+    is_past = chosen is not None and chosen.number != newest[0].number
     return await rendered(
         "route_versions.html",
         caller,
@@ -586,6 +598,9 @@ async def route_versions(
         chosen=chosen,
         earlier=earlier,
         differences=[] if chosen is None else differences(earlier, chosen),
+        newest=newest[0] if newest else None,
+        is_past=is_past,
+        back=differences(newest[0], chosen) if is_past and chosen is not None else [],
         version="" if present is None else present.version,
         is_known=present is not None,
         may_change=caller.reach_of("PUT /routes/{name}") == "all",

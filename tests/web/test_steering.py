@@ -150,6 +150,7 @@ def test_weights_are_changed_with_the_keyboard_alone(steered, open_tab):
     tab.keyboard.press("Enter")
     # The first button of the form shows the effect; nothing is saved.
     expect(tab.get_by_text("What this would bring")).to_be_visible()
+    expect(tab).to_have_url(f"{steered[0]}/routes/two")
     expect(tab.get_by_label("baseline/echo")).to_have_value("20")
     while tab.evaluate("document.activeElement.value") != "weights save":
         tab.keyboard.press("Tab")

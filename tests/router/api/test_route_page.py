@@ -130,9 +130,15 @@ def test_saved_weights_are_a_version_with_its_reason_that_can_be_gone_back_to(br
     assert "target baseline/echo.weight 70 10" in text_of(page)
     assert "What version" in text_of(page)
     page = browser.get(f"/routes/chat/versions?version={before['number']}")
+    change = "target baseline/echo.weight 10 70"
+    assert f"Now (version {newest['number']}) Version {before['number']} {change}" in text_of(page)
+    assert " null" not in text_of(page)
+    # The list leads back, too, but not to what is now.
+    assert page.text.count(f'aria-label="Go back to version {before["number"]}"') == 1
+    assert f'aria-label="Go back to version {newest["number"]}"' not in page.text
     fields = {
         each["name"]: each.get("value", "")
-        for tag, each in Elements(page.text).elements
+        for tag, each in reversed(Elements(page.text).elements)
         if tag == "input" and each.get("name")
     }
     answer = browser.post("/pages/routes/chat/versions", data=fields)

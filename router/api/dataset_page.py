@@ -49,14 +49,17 @@ async def dataset_page(
     name: FromPath[str],
     after: Annotated[int, QueryParameter(ge=0, le=MAX_OFFSET)] = 0,
     compare: FromQuery[str] = "",
+    published: Annotated[int, QueryParameter(ge=0, le=MAX_OFFSET)] = 0,
 ) -> Response[str]:
     """Show a version (`name`, or `name@hash`).
 
     Its rows begin after the number `after`; `compare` is the hash of the version that it is
-    compared with.
+    compared with; `published` is how many rows a review has just added.
     """
     row = await find_version(services, caller, name)
-    return await _page(services, caller, row, after=after, compare=compare)
+    return await _page(
+        services, caller, row, after=after, compare=compare, published=min(published, row.rows)
+    )
 
 
 async def _page(
@@ -66,6 +69,7 @@ async def _page(
     *,
     after: int = 0,
     compare: str = "",
+    published: int = 0,
     typed: Mapping[str, str] = _NO_LABEL,
     error: EvalrouterError | None = None,
 ) -> Response[str]:
@@ -97,6 +101,7 @@ async def _page(
         after=after,
         unreadable=unreadable,
         versions=[each for each in await _versions(services, row) if each.hash != row.hash],
+        published=published,
         compared=changes,
         older=older,
         newer=newer,

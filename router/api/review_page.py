@@ -17,6 +17,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 
 from providers.errors import ConflictError, EvalrouterError, RequestError
 from router.api.access import Caller, InjectedCaller
+from router.api.datasets_page import version_path
 from router.api.excerpts import (
     Excerpt,
     Mark,
@@ -421,15 +422,15 @@ async def decide(
 
 @action("/pages/review/publish")
 async def publish(services: Injected, caller: InjectedCaller, request: AnyRequest) -> Response[Any]:
-    """Make a version of a dataset of the rows that were accepted for it."""
+    """Make a version of a dataset of the rows that were accepted for it, and lead to it."""
     fields = await read_fields(request)
     name = fields.get("dataset", "").strip() or services.config.review.dataset
     try:
         publication = convert(Document({"dataset": name}, "", {}), Publication, error=RequestError)
-        await services.review.publish(publication.dataset, caller.actor)
+        made = await services.review.publish(publication.dataset, caller.actor)
     except EvalrouterError as error:
         query = ReviewQuery.of(fields)
         return form_again(
             await _list(services, caller, query, error=error, typed=name), error.status
         )
-    return done(f"/datasets?{urlencode({'q': name})}")
+    return done(f"{version_path(made.dataset)}?published={made.published}")

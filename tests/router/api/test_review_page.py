@@ -236,7 +236,9 @@ def test_accepted_rows_are_published_from_the_list(clients):
     assert "1 accepted row waits for published." in text_of(page)
     send = clients["reviewer"].post
     answer = send("/pages/review/publish", data={"dataset": "published"}, headers=BROWSER)
-    assert answer.headers["location"] == "/datasets?q=published"
+    assert answer.headers["location"].startswith("/datasets/published@")
+    page = page_of(clients, answer.headers["location"])
+    assert "Published: this version has 1 accepted row more." in text_of(page)
     assert clients["admin"].get("/datasets/published").json()["dataset"]["rows"] == 1
     page = page_of(clients, f"/review/{one}")
     assert "It is in the version" in text_of(page)

@@ -219,8 +219,8 @@ def column_titles(columns: Sequence[str], mapping: Mapping[str, str]) -> dict[st
         mapping: the file's own column names to known ones.
     """
     own_names: dict[str, list[str]] = {}
-    for own, known in mapping.items():
-        own_names.setdefault(known, []).append(own)
+    for column, known in mapping.items():
+        own_names.setdefault(known, []).append(column)
     read_as = {
         known: names[0]
         for known, names in own_names.items()

@@ -80,7 +80,7 @@ class ComparisonText(NamedTuple):
     interval: str
 
 
-class Ranking(NamedTuple):
+class BestRoute(NamedTuple):
     """Which route is best in a score, in words.
 
     Attributes:
@@ -379,7 +379,7 @@ def _meaning(word: str, report: Report) -> str:
     return f"for {', '.join(dict.fromkeys(outputs))}, {_MEANINGS[word]}"
 
 
-def _ranking(info: OutputInfo, report: Report) -> Ranking | None:
+def _ranking(info: OutputInfo, report: Report) -> BestRoute | None:
     """Return which route is best in an output; None where no two are to be ranked."""
     estimates = {
         route.route: score.estimate
@@ -402,11 +402,11 @@ def _ranking(info: OutputInfo, report: Report) -> Ranking | None:
         more = f" and {len(rest) - _RANKED:,} more" if len(rest) > _RANKED else ""
         sentence += f", then {', '.join(texts)}{more}"
     if len(best) > 1:
-        return Ranking(best, sentence, "", "", "", "")
+        return BestRoute(best, sentence, "", "", "", "")
     route = next(each for each in report.routes if each.route == best[0])
     time = "" if route.times.p50_s is None else f"{_seconds(route.times.p50_s)} s"
     shown, is_tested = _shown_of_best(info, best[0], rest, report)
-    return Ranking(best, sentence, _cost([route]), time, shown, "" if is_tested else best[0])
+    return BestRoute(best, sentence, _cost([route]), time, shown, "" if is_tested else best[0])
 
 
 def _shown_of_best(

@@ -49,8 +49,8 @@ def cookie_of(headers: Mapping[bytes, bytes], name: str) -> str:
     over one by one.
     """
     for pair in headers.get(b"cookie", b"").decode("latin-1").split(";"):
-        found, _, value = pair.partition("=")
-        if found.strip() == name:
+        set_name, _, value = pair.partition("=")
+        if set_name.strip() == name:
             return value.strip().removeprefix('"').removesuffix('"')
     return ""
 

@@ -23,7 +23,7 @@ from litestar.response import Redirect
 from evaluators.judge.kinds import BUILT_IN, JudgeKind, load_kind
 from providers.conformance.suite import ConformanceReport
 from providers.errors import EvalrouterError, NotFoundError, closest
-from router.api.access import ACCESS, Caller, InjectedCaller
+from router.api.access import ACCESS, Caller, InjectedCaller, Reach, reach_of
 from router.api.injection import Injected
 from router.api.page_layout import action, done, page, rendered, utc
 from router.api.page_tables import Export, TableColumn, TableView, csv_response
@@ -36,6 +36,7 @@ from router.evals.plugins import InstalledPlugin, MetricEntry, installed, metric
 from router.gateway.prices import list_prices
 from router.records import Target
 from router.services import Services
+from router.store.keys import Role
 from router.store.traffic import TrafficFilter
 
 InjectedShownConfig = NamedDependency[ShownConfig]
@@ -49,6 +50,59 @@ _TABS = (
     ("Metrics, judges, plugins", "/settings/metrics"),
     ("Roles", "/settings/roles"),
 )
+
+
+# What a key may do, in words, with the operations that this is.
+ACTIVITIES: Mapping[str, tuple[str, ...]] = {
+    "Send requests to models": ("POST /v1/chat/completions",),
+    "Read recorded requests, and feedback": ("GET /traffic", "GET /feedback"),
+    "Give feedback": ("POST /feedback",),
+    "Delete recorded requests": ("DELETE /traffic", "DELETE /traffic/{request_id}"),
+    "Read runs and their samples": ("GET /eval", "GET /eval/{run_id}/samples"),
+    "Compare runs": ("GET /eval/compare",),
+    "Label samples": ("PUT /eval/{run_id}/labels",),
+    "Start, pause, cancel, rescore and delete runs": (
+        "POST /eval",
+        "POST /eval/{run_id}/pause",
+        "POST /eval/{run_id}/cancel",
+        "POST /eval/{run_id}/rescore",
+        "DELETE /eval/{run_id}",
+    ),
+    "Read datasets": ("GET /datasets", "GET /datasets/{name}/rows"),
+    "Make a dataset of recorded requests": ("POST /datasets/from-traffic",),
+    "Upload, label and delete datasets": (
+        "POST /datasets",
+        "POST /datasets/label",
+        "DELETE /datasets/{name}",
+    ),
+    "See what waits for a review": ("GET /review",),
+    "Review and publish": (
+        "POST /review/{row_id}/accept",
+        "POST /review/{row_id}/reject",
+        "POST /review/publish",
+    ),
+    "See experiments and judges": ("GET /experiments", "GET /eval/judges"),
+    "Change and delete experiments": ("PATCH /experiments/{name}", "DELETE /experiments/{name}"),
+    "See routes and shadows": ("GET /routes", "GET /shadows"),
+    "Change routes": ("PUT /routes/{name}", "DELETE /routes/{name}"),
+    "See rollouts, watches and schedules": ("GET /rollouts", "GET /watches", "GET /schedules"),
+    "Start, promote and roll back rollouts": (
+        "POST /routes/{name}/rollout",
+        "POST /routes/{name}/rollout/promote",
+        "POST /routes/{name}/rollout/rollback",
+    ),
+    "Probe watches, and run schedules": (
+        "POST /watches/{name}/probe",
+        "POST /schedules/{name}/run",
+    ),
+    "See alerts": ("GET /alerts",),
+    "Silence alerts": ("POST /alerts/{alert_id}/silence",),
+    "Read bundles of evidence": ("GET /evidence",),
+    "Make and delete bundles of evidence": ("POST /evidence", "DELETE /evidence/{bundle_id}"),
+    "See settings and keys": ("GET /settings", "GET /keys"),
+    "Make and revoke keys": ("POST /keys", "DELETE /keys/{name}"),
+}
+ROLES: tuple[Role | None, ...] = (None, "client", "viewer", "reviewer", "admin")
 
 
 class ProviderLine(NamedTuple):
@@ -244,13 +298,25 @@ async def metric_settings(caller: InjectedCaller) -> Response[str]:
 
 @page("/settings/roles")
 async def role_settings(caller: InjectedCaller) -> Response[str]:
-    """Show the table of who may call what."""
+    """Show who may do what, in words, and the table of who may call what."""
     operations = {
-        operation: access
-        for operation, access in ACCESS.items()
+        operation: _reaches(operation)
+        for operation in ACCESS
         if " /pages/" not in operation and " /static/" not in operation
     }
-    return await _settings("settings_roles.html", caller, "/settings/roles", operations=operations)
+    return await _settings(
+        "settings_roles.html",
+        caller,
+        "/settings/roles",
+        roles=[role or "no key" for role in ROLES],
+        activities={words: _reaches(concerned[0]) for words, concerned in ACTIVITIES.items()},
+        operations=operations,
+    )
+
+
+def _reaches(operation: str) -> list[Reach]:
+    """Return how far an operation is open to each of the roles."""
+    return [reach_of(operation, role) for role in ROLES]
 
 
 @page("/settings/providers/{name:str}")

@@ -11,6 +11,8 @@ from page_elements import BROWSER, Elements, check_policy
 from servers import gateway, scripted
 
 from evaluators.judge.kinds import BUILT_IN
+from router.api.access import ACCESS, reach_of
+from router.api.settings_page import ACTIVITIES, ROLES
 from router.config.loading import parse
 from router.evals.extras import missing_packages
 from router.gateway.key_administration import create
@@ -124,6 +126,17 @@ def test_metrics_judges_and_roles_are_listed(browser):
     text = http.get("/settings/roles").text
     assert "<code>POST /keys</code>" in text
     assert "/pages/" not in Elements(text).text
+    shown = " ".join(Elements(text).text.split())
+    assert "May it no key client viewer reviewer admin" in shown
+    assert "Read runs and their samples no its own yes yes yes" in shown
+    assert "Start, pause, cancel, rescore and delete runs no no no no yes" in shown
+
+
+def test_what_an_activity_is_said_to_be_is_one_thing_to_each_role():
+    for operations in ACTIVITIES.values():
+        assert set(operations) <= set(ACCESS)
+        for role in ROLES:
+            assert len({reach_of(operation, role) for operation in operations}) == 1, operations
 
 
 def test_a_provider_is_examined_on_demand(browser):

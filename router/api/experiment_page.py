@@ -9,7 +9,6 @@ from urllib.parse import quote
 from litestar import Request, Response
 from litestar.params import FromPath, FromQuery
 
-from evaluators.reports.report import dollars
 from evaluators.reports.scores import OutputInfo, decimals
 from providers.errors import EvalrouterError, RequestError
 from router.api.access import Caller, InjectedCaller
@@ -65,7 +64,6 @@ async def _board(services: Services, name: str, *, has_board: bool) -> dict[str,
         "board": await services.experiments.leaderboard(name) if has_board else None,
         "score": _score,
         "difference": _difference,
-        "cost": _cost,
     }
 
 
@@ -120,10 +118,4 @@ def _with_interval(
     text = f"{estimate:{sign},.{places}f}"
     return (
         text if low is None or high is None else f"{text} [{low:,.{places}f}, {high:,.{places}f}]"
-    )
-
-
-def _cost(entry: LeaderboardEntry) -> str:
-    return (
-        "-" if entry.cost_usd is None else dollars(entry.cost_usd, estimated=entry.cost_estimated)
     )

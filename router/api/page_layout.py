@@ -28,7 +28,7 @@ from litestar import HttpMethod, MediaType, Request, Response, get, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.response import Redirect
 
-from evaluators.reports.cells import verdict_words
+from evaluators.reports.cells import ABSENT, verdict_words
 from evaluators.reports.report import dollars
 from evaluators.stats.comparison import Comparison
 from providers.errors import EvalrouterError
@@ -232,7 +232,7 @@ def _templates() -> Environment:
     )
     templates.filters |= {"as_json": as_json, "bytes": size, "number": number, "utc": utc}
     templates.filters["clock"] = clock
-    templates.filters["dollars"] = dollars
+    templates.filters |= {"dollars": money, "duration": duration}
     templates.globals |= {
         "release": version_of("evalrouter"),
         "static": _static,
@@ -260,6 +260,21 @@ def size(count: int) -> str:
         return f"{count} bytes"
     power = 1 if count < 1024**2 else 2 if count < 1024**3 else 3
     return f"{count / 1024**power:.1f} {('KiB', 'MiB', 'GiB')[power - 1]}"
+
+
+def money(usd: float | None, *, estimated: bool = False) -> str:
+    """Return US dollars as all pages show them: `$12.50`, `$0.0012`; `-` for None."""
+    return ABSENT if usd is None else dollars(usd, estimated=estimated)
+
+
+def duration(seconds: float | None) -> str:
+    """Return a time as all pages show it: `0.09 ms`, `250 ms`, `1.50 s`; `-` for None."""
+    if seconds is None:
+        return ABSENT
+    if seconds < 0.9995:
+        shown = 1000 * seconds
+        return f"{shown:.{0 if shown >= 9.95 else 1 if shown >= 0.995 else 2}f} ms"
+    return f"{seconds:,.{2 if seconds < 9.995 else 1 if seconds < 99.95 else 0}f} s"
 
 
 def as_json(value: Any, indent: int = 0) -> str:

@@ -35,7 +35,7 @@ from router.api.injection import Injected
 from router.api.page_layout import PAGE_HEADERS, action, done, form_again, page, rendered
 from router.api.sign_in import read_fields
 from router.api.traffic import ShownRequest, delete_named, shown_request
-from router.api.traffic_page import cost, is_fallback, tokens
+from router.api.traffic_page import is_fallback, tokens
 from router.config.documents import Document, convert
 from router.evals.run_document import complete_run
 from router.loop.feedback_forms import GivenFeedback
@@ -115,7 +115,6 @@ async def _page(
         absent=_absent(row),
         is_fallback=is_fallback(row),
         tokens=tokens(row),
-        cost=cost(row.cost_usd),
         plot=plot,
         feedback=[(each, excerpt(value_text(each), limit=2000)) for each in row.feedback_rows],
         forms=forms,

@@ -20,7 +20,7 @@ from litestar.response import ServerSentEvent
 from evaluators.reports.cells import ABSENT, difference, outcomes, p_value, plural
 from evaluators.reports.gates import GateResult
 from evaluators.reports.report import CostSummary, Report, RouteReport, cost_text
-from evaluators.reports.scores import OutputInfo, RouteScore, decimals, three_digits
+from evaluators.reports.scores import OutputInfo, RouteScore, decimals
 from evaluators.stats.comparison import Comparison
 from evaluators.stats.intervals import wilson
 from evaluators.text.answers import SHORTFALLS
@@ -29,7 +29,7 @@ from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
 from router.api.judges_page import has_judge
 from router.api.live import InjectedLiveParts
-from router.api.page_layout import page, part, rendered
+from router.api.page_layout import duration, page, part, rendered
 from router.api.run_logs import masked_lines
 from router.evals.results import Outcome
 from router.evals.stored_runs import stored_document
@@ -229,7 +229,6 @@ async def run_view(
         p_value=p_value,
         verdict=verdict,
         cost_of=_cost,
-        seconds=_seconds,
     )
 
 
@@ -404,7 +403,7 @@ def _ranking(info: OutputInfo, report: Report) -> BestRoute | None:
     if len(best) > 1:
         return BestRoute(best, sentence, "", "", "", "")
     route = next(each for each in report.routes if each.route == best[0])
-    time = "" if route.times.p50_s is None else f"{_seconds(route.times.p50_s)} s"
+    time = "" if route.times.p50_s is None else duration(route.times.p50_s)
     shown, is_tested = _shown_of_best(info, best[0], rest, report)
     return BestRoute(best, sentence, _cost([route]), time, shown, "" if is_tested else best[0])
 
@@ -491,10 +490,6 @@ def _between_repeats(routes: Iterable[RouteReport]) -> dict[str, list[str]]:
         for route in routes
     }
     return {route: texts for route, texts in shares.items() if texts}
-
-
-def _seconds(value: float | None) -> str:
-    return ABSENT if value is None else f"{value:,.{three_digits(value)}f}"
 
 
 def _gate_value(gate: GateResult, report: Report) -> str:

@@ -20,13 +20,12 @@ from litestar.params import FromPath, FromQuery
 
 from evaluators.base import Answer, Sample, Score
 from evaluators.reports.cells import ABSENT
-from evaluators.reports.report import dollars
 from evaluators.reports.scores import OutputInfo, three_digits
 from evaluators.text.answers import SHORTFALLS
 from providers.errors import NotFoundError, RequestError
 from router.api.access import InjectedCaller
 from router.api.injection import Injected
-from router.api.page_layout import PAGE_HEADERS, action, done, page, rendered
+from router.api.page_layout import PAGE_HEADERS, action, done, duration, money, page, rendered
 from router.api.samples_page import (
     MAX_ROUTES,
     POSITION,
@@ -458,10 +457,10 @@ def _facts(answer: Answer, result: ScoredAnswer) -> Iterable[tuple[str, str]]:
             f"{' and '.join(counts)}{' (estimated)' if answer.estimated else ''}",
         )
     if answer.cost_usd is not None:
-        yield "Cost", dollars(answer.cost_usd, estimated=answer.estimated)
+        yield "Cost", money(answer.cost_usd, estimated=answer.estimated)
     for name, value in (("First byte", answer.first_byte_s), ("Whole answer", answer.total_s)):
         if value is not None:
-            yield name, f"{value:,.{three_digits(value)}f} s"
+            yield name, duration(value)
     if answer.cached:
         yield "From the run cache", answer.cached_from or "yes"
     elif answer.attempts != 1 or result.interrupted:

@@ -10,7 +10,7 @@ from litestar.params import FromPath, FromQuery
 from providers.errors import RequestError
 from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
-from router.api.page_layout import action, page, rendered
+from router.api.page_layout import action, money, page, rendered
 from router.api.page_tables import Export, TableColumn, TableView, table_response
 from router.api.route_sections import done_or_shown, sections_of
 from router.api.sign_in import read_fields
@@ -59,7 +59,7 @@ def _cells(shadow: ShadowView) -> dict[str, Any]:
         "requests": shadow.funnel.requests,
         "scored": shadow.funnel.scored,
         "waiting": shadow.funnel.waiting,
-        "spent": f"${shadow.spent_today_usd:.4f}",
+        "spent": money(shadow.spent_today_usd),
         "why": shadow.blocked or shadow.reason,
     }
 

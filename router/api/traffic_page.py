@@ -21,7 +21,7 @@ from providers.errors import EvalrouterError
 from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
 from router.api.live import InjectedLiveParts
-from router.api.page_layout import page, part, rendered, utc
+from router.api.page_layout import duration, money, page, part, rendered, utc
 from router.api.page_tables import Export, TableColumn, TableView, row_number, table_response
 from router.api.traffic import traffic_filter, with_feedback
 from router.gateway.key_administration import find_key
@@ -119,7 +119,7 @@ _COLUMNS = (
     TableColumn("status", "Status", number=True),
     TableColumn("tokens", "Tokens in / out", number=True),
     TableColumn("cost", "Cost", number=True),
-    TableColumn("seconds", "Seconds", number=True),
+    TableColumn("seconds", "Time", number=True),
     TableColumn("notes", "Notes"),
     TableColumn("feedback", "Feedback"),
     TableColumn("user", "User"),
@@ -275,8 +275,8 @@ def _cells(services: Services, row: TrafficRow) -> dict[str, Any]:
         "status": row.status,
         "failed": row.status >= 400 or bool(row.error_code),
         "tokens": tokens(row),
-        "cost": cost(row.cost_usd),
-        "seconds": f"{row.total_s:.3f}",
+        "cost": money(row.cost_usd),
+        "seconds": duration(row.total_s),
         "notes": ", ".join(notes),
         "feedback": _feedback(row),
         "user": row.user,
@@ -298,13 +298,6 @@ def tokens(row: TrafficRow) -> str:
         for count in (row.prompt_tokens, row.completion_tokens)
     ]
     return f"{'~' if row.estimated else ''}{' / '.join(counts)}"
-
-
-def cost(usd: float | None) -> str:
-    """Return what a request cost as pages show it."""
-    if usd is None:
-        return ABSENT
-    return "$0" if usd == 0 else f"${usd:.2g}" if usd < 0.01 else f"${usd:.4f}"
 
 
 def _feedback(row: TrafficRow) -> str:
@@ -393,7 +386,6 @@ async def _over_time(services: Services, matching: TrafficFilter, since: Period)
         "step": step,
         "over_time": over_time,
         "requests": sum(each.total.requests for each in over_time if each.total),
-        "cost": cost,
     }
 
 

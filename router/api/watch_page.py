@@ -11,7 +11,7 @@ from litestar.params import FromPath, FromQuery
 from providers.errors import RequestError
 from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
-from router.api.page_layout import action, page, rendered, utc
+from router.api.page_layout import action, money, page, rendered, utc
 from router.api.page_tables import Export, TableColumn, TableView, table_response
 from router.api.route_sections import done_or_shown, sections_of
 from router.api.sign_in import read_fields
@@ -67,7 +67,7 @@ def _cells(watch: WatchView) -> dict[str, Any]:
         "evidence": f"{e_value_text(max(evidence))} of {watch.threshold:,.0f}" if evidence else "",
         "last": utc(max(times)) if times else "",
         "next": "" if watch.next_at is None else utc(watch.next_at),
-        "spent": f"${watch.spent_today_usd:.4f}",
+        "spent": money(watch.spent_today_usd),
         "why": watch.why,
     }
 

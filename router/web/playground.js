@@ -404,12 +404,14 @@
         if (value === undefined || value === null || value === "") return;
         facts.append(element("dt", name), element("dd", value));
       };
-      const seconds = (ms) => `${(ms / 1000).toFixed(2)} s`;
+      const seconds = (ms) => ms < 999.5 ? `${ms.toFixed(0)} ms` : `${(ms / 1000).toFixed(2)} s`;
+      // As all pages show money: to the cent, or to two digits below a dollar.
+      const dollars = (usd) => `$${usd <= 0 || usd >= 1 ? usd.toFixed(2) : usd.toFixed(1 - Math.floor(Math.log10(usd)))}`;
       add("Target", this.headers?.get("x-evalrouter-target"));
       const prompt = record?.prompt_tokens ?? this.usage?.prompt_tokens;
       const completion = record?.completion_tokens ?? this.usage?.completion_tokens;
       if (prompt !== undefined && prompt !== null) add("Tokens", `${prompt.toLocaleString("en")} in, ${(completion ?? 0).toLocaleString("en")} out${record?.estimated ? " (estimated)" : ""}`);
-      if (record) add("Cost", record.cost_usd === null ? "not known" : `$${record.cost_usd.toFixed(6)}`);
+      if (record) add("Cost", record.cost_usd === null ? "not known" : dollars(record.cost_usd));
       if (this.text || this.calls.length || this.reasoning) add("First token", seconds(this.first));
       add("Total", seconds(this.total));
       if (this.finish === "length") add("Ended", "cut off at the number of tokens");

@@ -135,7 +135,7 @@ def test_several_routes_answer_side_by_side_and_one_that_fails_stops_none(tab, u
     facts = column(tab, 4).locator(".facts")
     expect(facts).to_contain_text("3 in, 2 out")
     expect(facts).to_contain_text("First token")
-    expect(column(tab, 1).locator(".facts")).to_contain_text("Cost$0.000000")
+    expect(column(tab, 1).locator(".facts")).to_contain_text("Cost$0.00")
     [sent] = host.requests
     assert (sent["temperature"], sent["seed"], sent["stream"]) == (0.5, 7, True)
     assert sent["messages"] == [{"role": "user", "content": "One. Two. Three."}]

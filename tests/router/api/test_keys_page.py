@@ -94,7 +94,7 @@ def test_a_program_gets_the_keys_as_json_and_a_browser_the_page(world, browser):
     page = browser("admin").get("/keys")
     check_policy(page)
     text = Elements(page.text).text
-    for shown in ("app", "r, up/down", "600 requests/min", "$5.50 of $25", "expired", "5.5000"):
+    for shown in ("app", "r, up/down", "600 requests/min", "$5.50 of $25.00", "expired"):
         assert shown in text
     assert "2 without a price" in text
     for secret in world.keys.values():

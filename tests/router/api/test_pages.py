@@ -12,7 +12,7 @@ from page_elements import BROWSER, Elements, check_policy
 from servers import gateway
 from stores import a_run
 
-from router.api.page_layout import number
+from router.api.page_layout import duration, money, number
 from router.api.page_tables import MAX_EXPORTED, TableColumn, csv_response
 from router.api.static_files import WEB
 from router.store.sqlite import SqliteStore
@@ -220,3 +220,38 @@ def test_the_templates_have_no_script_and_no_style_of_their_own():
 def test_numbers(value, text, signed):
     assert number(value) == text
     assert number(value, sign=True) == signed
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, "-"),
+        (0.0, "0.00 ms"),
+        (0.0000907, "0.09 ms"),
+        (0.0042, "4.2 ms"),
+        (0.25, "250 ms"),
+        (0.99949, "999 ms"),
+        (0.9996, "1.00 s"),
+        (1.5, "1.50 s"),
+        (42.0, "42.0 s"),
+        (99.96, "100 s"),
+        (3723.0, "3,723 s"),
+    ],
+)
+def test_times_below_a_second_are_in_milliseconds(seconds, text):
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("usd", "text"),
+    [
+        (None, "-"),
+        (0.0, "$0.00"),
+        (0.0000907, "$0.000091"),
+        (0.5, "$0.50"),
+        (12.5, "$12.50"),
+        (1234.5, "$1,234"),
+    ],
+)
+def test_money_has_one_form(usd, text):
+    assert money(usd) == text

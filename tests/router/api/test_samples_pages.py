@@ -309,7 +309,7 @@ def test_an_answer_says_how_it_came_about_and_what_judges_and_people_say(world):
     for words in (
         "1,234 and 5",
         "$0.012",
-        "0.250 s",
+        "250 ms",
         "1.50 s",
         "1 field was not sent, 1 was changed",
         "sent as stops",

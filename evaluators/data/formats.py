@@ -13,6 +13,7 @@ import itertools
 import json
 import math
 import re
+import sys
 from codecs import BOM_UTF8
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -95,11 +96,23 @@ def _constant(text: str) -> NoReturn:
 def _float(text: str) -> float:
     value = float(text)
     if math.isinf(value):
-        raise ValueError(f"the number {text} is too large")
+        raise ValueError(f"the number {text[:40]} is too large")
     return value
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_constant, parse_float=_float)
+def _int(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        limit = sys.get_int_max_str_digits()
+        raise ValueError(
+            f"an integer has {len(text):,} characters; at most {limit:,} are read: write it as text"
+        ) from None
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_pairs, parse_constant=_constant, parse_float=_float, parse_int=_int
+)
 
 
 def _value(text: str, start: int, where: str) -> tuple[Any, int]:

@@ -189,7 +189,9 @@ def _within(value: Any, path: str) -> Any:
 def _within_list(values: list[Any], path: str) -> Any:
     step, _, rest = path.partition(".")
     if step.isascii() and step.isdigit():
-        value = values[int(step)] if int(step) < len(values) else MISSING
+        # No list is so long, and int() does not read thousands of digits.
+        index = int(step) if len(step) < 12 else len(values)
+        value = values[index] if index < len(values) else MISSING
         return _within(value, rest) if rest else value
     collected: list[Any] = []
     for part in values:

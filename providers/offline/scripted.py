@@ -54,6 +54,7 @@ __all__ = ["Rule", "Script", "Scripted", "ScriptedConfig", "ScriptedServer", "lo
 
 Sleep = Callable[[float], Awaitable[None]]
 
+_MAX_DIGITS = 15
 _MAX_BODY = 64 * 2**20
 
 _decode_envelope = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -203,8 +204,10 @@ class ScriptedServer:
 
     async def _show(self, request: web.Request) -> web.Response:
         last = request.query.get("last", str(MAX_REQUESTS))
-        if not last.isdecimal():
-            return _refusal(RequestError(f"last must be a number, not {last!r}", param="last"))
+        if not last.isdecimal() or len(last) > _MAX_DIGITS:
+            return _refusal(
+                RequestError(f"last must be a number, not {last[:100]!r}", param="last")
+            )
         return _json(self.log.as_json(int(last)))
 
     def _handler(self, path: ScriptPath) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

@@ -14,6 +14,7 @@ from providers.errors import EvalrouterError, RunDocumentError
 from router.api.access import Caller, InjectedCaller
 from router.api.datasets import find_version
 from router.api.datasets_page import MAX_COLUMNS, column_titles, version_path
+from router.api.form_numbers import whole_number
 from router.api.injection import Injected
 from router.api.page_layout import action, done, page, rendered
 from router.api.paging import MAX_OFFSET
@@ -185,9 +186,7 @@ async def begin_labels(
         data["prompt"] = fields["prompt"]
     try:
         if limit := fields["limit"].strip():
-            if not limit.isdecimal():
-                raise RunDocumentError("limit: not a number of rows", param="limit")
-            data["limit"] = int(limit)
+            data["limit"] = whole_number(limit, "limit")
         written = convert(Document(data, "", {}), LabelRequest, error=RunDocumentError)
         roots = services.config.evaluation.roots
         run = await begin(services.runs, written, base=Path(), runner="server", within=roots)

@@ -17,6 +17,7 @@ from providers.errors import EvalrouterError, RequestError
 from router.api.access import Caller, InjectedCaller
 from router.api.datasets import may_unmask, traffic_plan
 from router.api.datasets_page import version_path
+from router.api.form_numbers import whole_number
 from router.api.injection import Injected
 from router.api.page_layout import action, done, page, rendered
 from router.api.sign_in import read_fields
@@ -137,9 +138,7 @@ def selection_of(fields: Mapping[str, str]) -> TrafficSelection:
     data |= {"where": fields["where"], "mask": bool(fields["mask"])}
     data |= {name: bool(fields[name]) for name in ("dedupe", "review")}
     if sample := fields["sample"].strip():
-        if not sample.isdecimal():
-            raise RequestError("sample: not a number of rows", param="sample")
-        data["sample"] = int(sample)
+        data["sample"] = whole_number(sample, "sample")
     if stratify := fields["stratify"].replace(",", " ").split():
         data["stratify"] = stratify
     return convert(Document(data, "", {}), TrafficSelection, error=RequestError)

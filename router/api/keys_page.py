@@ -15,6 +15,7 @@ from litestar.response import Redirect
 
 from providers.errors import EvalrouterError, NotFoundError, RequestError
 from router.api.access import Caller, InjectedCaller
+from router.api.form_numbers import whole_number
 from router.api.injection import Injected
 from router.api.keys import CreatedKey, NewKey, issue, withdraw
 from router.api.page_layout import action, done, html_response, page, part, rendered, utc
@@ -198,19 +199,12 @@ def _new_key(typed: Mapping[str, str]) -> NewKey:
         if name == "routes":
             document[name] = text.replace(",", " ").split() or None
         elif text and name in _INTEGERS:
-            document[name] = _whole(name, text)
+            document[name] = whole_number(text, name)
         elif text and name == "budget_usd":
             document[name] = _dollars(text)
         elif text or name == "name":
             document[name] = text
     return convert(Document(document, "", {}), NewKey, error=RequestError)
-
-
-def _whole(name: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise RequestError(f"{name}: {text!r} is not a whole number.", param=name) from None
 
 
 def _dollars(text: str) -> float:

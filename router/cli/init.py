@@ -43,7 +43,8 @@ def _read_ports(ctx: click.Context, option: click.Parameter, value: str) -> dict
         name, _, port = entry.strip().partition("=")
         if name not in USUAL_PORTS:
             raise click.BadParameter(f"{name!r} is none of {', '.join(USUAL_PORTS)}", ctx, option)
-        if not port.isascii() or not port.isdecimal() or not 0 < int(port) < 2**16:
+        is_number = port.isascii() and port.isdecimal() and len(port) <= 5
+        if not is_number or not 0 < int(port) < 2**16:
             raise click.BadParameter(f"{port!r} is no port", ctx, option)
         ports[name] = int(port)
     return ports

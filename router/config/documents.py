@@ -283,6 +283,9 @@ class _Reader:
                 return UNREAD
         try:
             value = self._loader.construct_object(node)
+            if isinstance(value, int):
+                # One that is written in another base may be too long to be shown.
+                str(value)
         except (yaml.YAMLError, *UNREADABLE_VALUE):
             # Without the value, which may be a secret.
             self._refuse(

@@ -198,7 +198,8 @@ def models(config: Config) -> Iterator[Finding]:
     for name, model in config.models.items():
         yield from _model(name, model, gpus)
     dashboard = os.environ.get("RAY_DASHBOARD_PORT", "")
-    if dashboard and not (dashboard.isdecimal() and 0 < int(dashboard) < 2**16):
+    is_number = dashboard.isdecimal() and len(dashboard) <= 5
+    if dashboard and not (is_number and 0 < int(dashboard) < 2**16):
         yield Finding("models", "failure", f"RAY_DASHBOARD_PORT is no port: {dashboard!r}")
 
 

@@ -1,5 +1,6 @@
 """The pages of datasets: upload with a preview, rows of versions, their differences and labels."""
 
+import html
 import json
 import time
 
@@ -250,6 +251,26 @@ def test_versions_are_listed_by_key_in_every_order(url):
     assert "listed" not in url.get("/datasets?q=listed%25").text.partition("<tbody>")[2]
     assert "No dataset is left that matches" in url.get("/datasets?q=a_b").text
     assert url.get("/datasets?sort=rows").status_code == 400
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("9" * 5000, "a number has at most 15 digits; this one has 5,000"),
+        ("²", "'²' is not a whole number"),
+        ("-1", "'-1' is not a whole number"),
+    ],
+)
+def test_what_is_no_number_of_rows_is_said_and_what_was_typed_stays(url, typed, said):
+    name = stored(url, lines([{"input": "One."}]), "to-number").rpartition("/")[2]
+    for path, fields in (
+        (f"/pages/datasets/{name}/label", {"limit": typed, "prompt": "kept: {{ input }}"}),
+        ("/pages/from-traffic", {"sample": typed, "where": "kept: x"}),
+    ):
+        answer = url.post(path, data={"route": "r", **fields})
+        assert answer.status_code == 400
+        assert said in html.unescape(answer.text)
+        assert "kept: " in answer.text
 
 
 def test_a_dataset_of_requests_is_made_without_the_script(url):

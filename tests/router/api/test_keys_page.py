@@ -153,6 +153,12 @@ def test_a_new_key_is_shown_once_and_in_no_address(world, browser):
         ({"name": "app"}, "there is a key 'app' already"),
         ({"name": "x", "rpm": "many"}, "rpm: 'many' is not a whole number"),
         ({"name": "x", "rpm": "0"}, "rpm"),
+        (
+            {"name": "x", "rpm": "9" * 5000},
+            "rpm: a number has at most 15 digits; this one has 5,000",
+        ),
+        ({"name": "x", "rpm": "9" * 15}, "rpm"),
+        ({"name": "x", "rpm": "1_0"}, "rpm: '1_0' is not a whole number"),
         ({"name": "x", "budget_usd": "ten"}, "budget_usd: 'ten' is not a number"),
         ({"name": "x", "budget_usd": "nan"}, "budget"),
         ({"name": "x", "expires": "soon"}, "'soon' is not a time"),

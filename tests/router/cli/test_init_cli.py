@@ -157,6 +157,7 @@ def test_a_link_is_not_followed(tmp_path, there):
         (["--ports", "olama=1"], "'olama' is none of ollama, llamafile"),
         (["--ports", "ollama=99999"], "'99999' is no port"),
         (["--ports", "ollama"], "'' is no port"),
+        (["--ports", "ollama=" + "9" * 5000], "is no port"),
         (["--ports", "", "--host", "no.such.host.invalid"], "does not resolve"),
         (["--ports", "", "--host", "a" * 70 + ".x"], "does not resolve"),
     ],

@@ -96,6 +96,7 @@ def test_a_route_to_a_provider_without_its_key_names_the_variable():
         ("routs: {}", ["c.yaml:1: routs", "unknown key", "'routes'"]),
         ("server:\n  prot: 1", ["c.yaml:2: server.prot", "'port'"]),
         ("server: {port: many}", ["c.yaml:1: server.port", "int"]),
+        ("server: {port: 0x" + "f" * 5000 + "}", ["c.yaml:1: server.port", "put a text in quotes"]),
         ("server: {port: 70000}", ["server.port", "65535"]),
         ("server: {port: 1, port: 2}", ["server.port is written twice"]),
         ("providers: {a: {kind: opnai}}", ["providers.a.kind", "'opnai'", "'openai'"]),

@@ -1,0 +1,27 @@
+"""Reads whole numbers from the fields of forms."""
+
+from __future__ import annotations
+
+from providers.errors import RequestError
+
+# All that databases and browsers tell apart, and few enough for int().
+_MAX_DIGITS = 15
+
+
+def whole_number(text: str, field: str) -> int:
+    """Return the number from 0 on that a field has. Raises RequestError where it has another text.
+
+    Args:
+        text: what was typed.
+        field: its name.
+    """
+    digits = text.strip()
+    if not digits.isascii() or not digits.isdecimal():
+        shown = digits if len(digits) <= 100 else f"{digits[:100]}…"
+        raise RequestError(f"{field}: {shown!r} is not a whole number.", param=field)
+    if len(digits) > _MAX_DIGITS:
+        raise RequestError(
+            f"{field}: a number has at most {_MAX_DIGITS} digits; this one has {len(digits):,}.",
+            param=field,
+        )
+    return int(digits)

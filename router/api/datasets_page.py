@@ -44,9 +44,9 @@ _COLUMNS = (
 )
 # What a column can be, and what that means to a run.
 MEANINGS: Mapping[str, str] = {
-    "input": "what is sent",
-    "prompt": "a whole prompt",
-    "messages": "a chat",
+    "input": "the text to send to the model",
+    "prompt": "a whole prompt to send",
+    "messages": "a chat to send",
     "reference": "the right answer",
     "references": "several right answers",
     "answer": "an answer to be scored",

@@ -119,7 +119,7 @@
     within("upload-store").disabled = false;
     show("upload-progress", false);
     show("upload-cancel", false);
-    say(answer ? "" : "Stopped. Nothing was stored.");
+    say(answer ? "" : "Stopped. Nothing was saved.");
     if (!answer) return;
     if (answer.status === 200 && answer.responseURL.includes("/datasets/")) {
       window.location.assign(answer.responseURL);

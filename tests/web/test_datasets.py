@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
@@ -54,7 +55,7 @@ def test_a_file_is_looked_at_mapped_stored_and_compared(admin, world):
     tab.get_by_label("Choose a file").set_input_files(file)
     expect(tab.get_by_role("alert")).to_contain_text("rows.jsonl:2: not JSON")
     tab.get_by_label("Name", exact=True).fill("browsed")
-    expect(tab.get_by_role("button", name="Store")).to_be_hidden()
+    expect(tab.get_by_role("button", name="Save the dataset")).to_be_hidden()
     for number, rows in enumerate((ROWS, ROWS[1:])):
         tab.goto(f"{url}/datasets")
         name = "browsed" if number else "dropped"
@@ -62,14 +63,14 @@ def test_a_file_is_looked_at_mapped_stored_and_compared(admin, world):
         expect(tab.get_by_role("region", name="First rows")).to_contain_text(ATTACK)
         tab.get_by_label("question", exact=True).select_option("question=input")
         # The keyboard stays where it was, though the rows were looked at once more.
-        expect(tab.get_by_text("No column is known to be what is sent")).to_have_count(0)
+        expect(tab.get_by_text("Choose the column that holds the text")).to_have_count(0)
         tab.get_by_label("right", exact=True).select_option("right=reference")
-        expect(tab.get_by_text("No column is known to be a reference")).to_have_count(0)
+        expect(tab.get_by_text("No column holds the right answer")).to_have_count(0)
         check(tab)
         tab.get_by_label("Name", exact=True).fill(name)
         tab.keyboard.press("Tab")
         expect(tab.locator("#preview strong")).to_have_text(name)
-        tab.get_by_role("button", name="Store").click()
+        tab.get_by_role("button", name="Save the dataset").click()
         expect(tab.get_by_role("heading", name=name, exact=True)).to_be_visible()
     tab.goto(f"{url}/datasets/dropped")
     check(tab)
@@ -97,3 +98,12 @@ def test_what_is_wrong_with_a_dataset_of_requests_is_said_and_what_was_typed_sta
     tab.get_by_label("Only where").fill("")
     tab.keyboard.press("Enter")
     expect(tab.get_by_role("alert")).to_contain_text("No request of 'r'")
+    body = {"model": "r", "messages": [{"role": "user", "content": "To be counted."}]}
+    headers = {"authorization": f"Bearer {world[1]['admin']}"}
+    assert httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers).status_code == 200
+    tab.get_by_label("Name of the dataset").fill("")
+    tab.get_by_label("Since").fill("")
+    tab.get_by_role("button", name="Count the requests").click()
+    expect(tab.locator("#from-traffic-count, [role=alert]").first).to_contain_text("can be")
+    expect(tab.get_by_label("Route, or provider/model")).to_have_value("r")
+    check(tab)

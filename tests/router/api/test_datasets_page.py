@@ -62,14 +62,14 @@ def test_a_file_is_looked_at_and_nothing_of_it_is_stored(url):
     assert "script" not in {tag for tag, _ in found.elements}
     options = [attributes["value"] for tag, attributes in found.elements if tag == "option"]
     assert {"", "q=input", "q=reference", "n=id"} <= set(options)
-    assert "No column is known to be what is sent" in found.text
+    assert "Choose the column that holds the text" in found.text
     assert url.get("/datasets/looked-at", headers={"accept": "*/*"}).status_code == 404
 
 
 def test_a_chosen_column_is_what_is_sent(url):
     content = lines([{"q": "a", "in": {"deep": "x"}}])
     answer = preview(url, content, name="mapped", column=["q=input", "in.deep=reference"])
-    assert "No column is known to be what is sent" not in answer.text
+    assert "Choose the column that holds the text" not in answer.text
     found = Elements(answer.text)
     selected = {
         attributes["value"]

@@ -44,3 +44,15 @@ def check_policy(answer):
         assert not {name for name in attributes if name == "style" or name.startswith("on")}
         for name in ("src", "href", "action"):
             assert not re.match(r"(?i)[a-z]+:|//", attributes.get(name) or "")
+
+
+def csrf_token(text):
+    """Return the token of a page's forms."""
+    return re.search(r'name="csrf_token" value="([\w-]+)"', text)[1]
+
+
+def sign_in(http, key, target="/", **fields):
+    """Sign in with the form, as a browser does; return the answer."""
+    form = http.get("/login", params={"next": target})
+    data = {"key": key, "next": target, "csrf_token": csrf_token(form.text)} | fields
+    return http.post("/login", data=data)

@@ -30,6 +30,7 @@ from router.api.access import (
     PresentedKey,
 )
 from router.api.errors import refuse
+from router.api.event_streams import EventStreams
 from router.api.origins import Hosts, Origins
 from router.api.page_layout import Pages, accepts_html
 from router.api.sign_in import cookie_of, login_path, session_cookie
@@ -68,6 +69,7 @@ class Guard:
         self._app = app
         self._keys = keys
         self._sessions = sessions
+        self._streams = EventStreams(keys, sessions)
         self._pages = pages
         self._server = server
         self._hosts = hosts
@@ -101,6 +103,10 @@ class Guard:
                 send = _with_header(send, b"vary", b"accept")
             if is_page and presented_key.signed_in is not None:
                 send = await self._renewing(presented_key.signed_in, scope["scheme"], send)
+            if scope["method"] == "GET":
+                async with self._streams.serve(presented_key, send) as watched:
+                    await self._app(scope, receive, watched)
+                return
         await self._app(scope, receive, send)
 
     async def _check(self, method: str, path: str, headers: Mapping[bytes, bytes]) -> PresentedKey:

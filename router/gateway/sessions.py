@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import msgspec
@@ -86,6 +86,10 @@ class Sessions:
         session = await self._store.session(digest_of(token.encode()), self._now())
         key = None if session is None else self._keys.in_use(session.key_id)
         return None if session is None or key is None else SignedIn(session, token, key)
+
+    async def going_on(self, session_ids: Collection[str]) -> set[str]:
+        """Return which of the sessions have not ended; their keys may have."""
+        return await self._store.live_sessions(list(session_ids), self._now())
 
     async def renewed(self, signed_in: SignedIn) -> SignedIn | None:
         """Exchange a token that is old; None where it is not, or another request has done it."""

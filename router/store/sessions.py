@@ -6,6 +6,7 @@ requests with it may be on their way.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
@@ -57,6 +58,10 @@ class SessionStore(Protocol):
 
     async def delete_sessions_of(self, key_id: str) -> None:
         """Delete the tokens of all sessions of a key."""
+        ...
+
+    async def live_sessions(self, session_ids: Sequence[str], now: float) -> set[str]:
+        """Return which of the sessions have not ended by now."""
         ...
 
     async def count_sessions_of(self, key_id: str, now: float) -> int:

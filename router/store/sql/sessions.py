@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from router.store.sessions import BrowserSession, SessionStore
@@ -33,6 +35,9 @@ class SqlSessions(SqlPart, SessionStore):
 
     async def delete_sessions_of(self, key_id: str) -> None:
         await self._database.write("delete a key's sessions", _delete_of, key_id)
+
+    async def live_sessions(self, session_ids: Sequence[str], now: float) -> set[str]:
+        return await self._database.read("read which sessions go on", _live, session_ids, now)
 
     async def count_sessions_of(self, key_id: str, now: float) -> int:
         return await self._database.read("count a key's sessions", _count_of, key_id, now)
@@ -81,6 +86,14 @@ def _delete(db: Connection, session_id: str) -> None:
 
 def _delete_of(db: Connection, key_id: str) -> None:
     db.execute("DELETE FROM browser_sessions WHERE key_id = ?", (key_id,))
+
+
+def _live(db: Connection, session_ids: Sequence[str], now: float) -> set[str]:
+    rows = db.execute(
+        f"SELECT DISTINCT id FROM browser_sessions WHERE {db.any_of('id')} AND expires_at > ?",
+        (db.array(session_ids), now),
+    )
+    return {row[0] for row in rows}
 
 
 def _count_of(db: Connection, key_id: str, now: float) -> int:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import httpx
 import pytest
+from page_elements import csrf_token, sign_in
 from servers import gateway
 
 from router.api.sign_in import cookie_of, local_path
@@ -57,16 +58,6 @@ def world(tmp_path_factory):
 
 def browser(url):
     return httpx.Client(base_url=url, headers=BROWSER, timeout=60)
-
-
-def csrf_token(text):
-    return re.search(r'name="csrf_token" value="([\w-]+)"', text)[1]
-
-
-def sign_in(http, key, target="/", **fields):
-    form = http.get("/login", params={"next": target})
-    data = {"key": key, "next": target, "csrf_token": csrf_token(form.text)} | fields
-    return http.post("/login", data=data)
 
 
 def test_a_page_leads_to_the_form_which_leads_back(world):

@@ -66,7 +66,12 @@ async def test_all_sessions_of_a_key_are_counted_and_deleted(store):
         await store.add_session(session, str(number).encode(), limit=9)
     assert await store.count_sessions_of("key_1", 50.0) == 2
     assert await store.count_sessions_of("key_1", 100.0) == 0
+    named = ["ses_1", "ses_2", "ses_3", "ses_4"]
+    assert await store.live_sessions(named, 99.9) == {"ses_1", "ses_2", "ses_3"}
+    assert await store.live_sessions(named[:1], 99.9) == {"ses_1"}
+    assert await store.live_sessions(named, 100.0) == set()
     await store.delete_sessions_of("key_1")
+    assert await store.live_sessions(named, 99.9) == {"ses_3"}
     assert [await store.session(token, 0.0) for token in (b"1", b"2")] == [None, None]
     assert await store.session(b"3", 0.0) is not None
     assert await store.count_sessions_of("key_1", 50.0) == 0

@@ -38,7 +38,7 @@ METHOD = (
     "corpus scores. p_holm is corrected over all contrasts with a direction. Without common "
     "samples: Miettinen and Nurminen's score test for 0 and 1, else Welch. Not corrected, and no "
     "verdict: p_t, p_wilcoxon, p_mcnemar (paired), p_welch and p_mann_whitney (unpaired). "
-    "docs/explanation/statistics.md has the exceptions and sources."
+    "The page Statistics of the documentation has the exceptions and sources."
 )
 
 METHOD_ALWAYS_VALID = (
@@ -47,7 +47,7 @@ METHOD_ALWAYS_VALID = (
     "each value for scores with a range, asymptotic confidence sequences from 100 samples (or "
     "clusters) on for others. p_holm is corrected over all contrasts with a direction. Not "
     "corrected, not always valid, and no verdict: p_t, p_wilcoxon, p_mcnemar, p_welch and "
-    "p_mann_whitney. docs/explanation/statistics.md has the exceptions and sources."
+    "p_mann_whitney. The page Statistics of the documentation has the exceptions and sources."
 )
 
 Join = Literal["id", "position"]

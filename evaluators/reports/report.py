@@ -56,8 +56,8 @@ METHOD = (
     "corpus scores. The interval and the p-value of a difference are of one paired test: t, "
     "Tango's score test for 0 and 1, the bootstrap's error for corpus scores; labels correct "
     "judges' means by PPI++. Samples in clusters: cluster-robust (CR2). Verdicts are corrected by "
-    "Holm over all comparisons with a direction. docs/explanation/statistics.md has the exceptions "
-    "and sources."
+    "Holm over all comparisons with a direction. The page Statistics of the documentation has the "
+    "exceptions and sources."
 )
 
 
@@ -65,8 +65,8 @@ METHOD_ALWAYS_VALID = (
     "This run was looked at before it had all of its samples, so its 95% intervals and p-values "
     "hold whenever one looks, and are wider: bets against each value for scores with a range, "
     "asymptotic confidence sequences from 100 samples (or clusters) on for others. Verdicts are "
-    "corrected by Holm over all comparisons with a direction. docs/explanation/statistics.md has "
-    "the exceptions and sources."
+    "corrected by Holm over all comparisons with a direction. The page Statistics of the "
+    "documentation has the exceptions and sources."
 )
 
 

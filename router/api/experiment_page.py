@@ -53,6 +53,7 @@ async def _page(
         experiment=experiment,
         has_board=has_board,
         **await _board(services, name, has_board=has_board),
+        may_start=caller.reach_of("POST /eval") != "no",
         may_change=caller.reach_of("PATCH /experiments/{name}") != "no",
         typed=typed or {"tags": ", ".join(experiment.tags), "notes": experiment.notes},
         error=error,

@@ -17,6 +17,7 @@ from litestar.params import FromQuery
 
 from evaluators.judge.kinds import BUILT_IN
 from evaluators.judge.rubrics import STOCK
+from evaluators.reports.cells import plural
 from evaluators.tasks.registry import Task, known
 from providers.errors import EvalrouterError, InputError
 from router.api.access import Caller, InjectedCaller
@@ -44,6 +45,29 @@ from router.services import Services
 _LISTED_DATASETS = 100
 _LISTED_ROUTES = 60
 _LISTED_MODELS = 40
+# The metrics that come first, and what for; the others are folded away.
+_RECOMMENDED = {
+    "rouge": "for summaries: the words and phrases that are also in the reference",
+    "chrf": "for translations and other texts: letters in common with the reference",
+    "exact_match": "for short answers that are right or wrong",
+    "f1": "for short answers that can be right in part",
+    "json_valid": "for answers that are to be JSON; needs no reference",
+    "length": "counts words and characters; needs no reference",
+}
+
+
+class MetricChoice(NamedTuple):
+    """A metric that the form lists.
+
+    Attributes:
+        name: its name.
+        hint: what it measures, or why it cannot be used.
+        can_use: whether it can be used here.
+    """
+
+    name: str
+    hint: str
+    can_use: bool = True
 
 
 class DatasetChoice(NamedTuple):
@@ -68,7 +92,8 @@ class FormChoices(NamedTuple):
         more_routes: how many routes are not listed.
         models: provider to some of its models, as `provider/model`.
         tasks: the tasks that have a name.
-        metrics: the metrics that need no option.
+        recommended: a few of the metrics that need no option, for a beginning.
+        metrics: the others.
         with_options: the names of those that do.
         judges: what a judge may judge by, by metric.
     """
@@ -79,7 +104,8 @@ class FormChoices(NamedTuple):
     more_routes: int
     models: Mapping[str, list[str]]
     tasks: list[Task]
-    metrics: list[MetricEntry]
+    recommended: list[MetricChoice]
+    metrics: list[MetricChoice]
     with_options: list[str]
     judges: Mapping[str, tuple[str, ...]]
 
@@ -120,18 +146,22 @@ class EstimateView(NamedTuple):
 
 @page("/runs/new")
 async def new_run(
+    *,
     services: Injected,
     caller: InjectedCaller,
     dataset: FromQuery[str] = "",
     like: FromQuery[str] = "",
+    experiment: FromQuery[str] = "",
     route: FromQuery[list[str] | None] = None,
 ) -> Response[str]:
-    """Show the form; `like` is a run whose document it has, `dataset` and `route` fill it in."""
+    """Show the form; `like` is a run whose document it has, the others fill it in."""
     form = RunForm()
     if like:
         form = form_of((await services.runs.find(like)).document)
     if dataset:
-        form = msgspec.structs.replace(form, other_dataset=dataset)
+        form = msgspec.structs.replace(form, dataset=dataset, other_dataset="")
+    if experiment:
+        form = msgspec.structs.replace(form, experiment=experiment)
     if route:
         form = msgspec.structs.replace(form, models="\n".join(route))
     return await _form(services, caller, form)
@@ -206,12 +236,13 @@ def _ticked(form: RunForm, choices: FormChoices) -> RunForm:
     routes = [*form.routes, *(name.strip() for name in typed if name.strip() in listed)]
     models = "\n".join(name for name in typed if name.strip() not in listed)
     dataset, other = form.dataset, form.other_dataset.strip()
-    names = {choice.name for choice in choices.datasets}
+    names = [choice.name for choice in choices.datasets]
     if other in names:
         dataset, other = other, ""
     elif dataset and dataset not in names:
-        dataset, other = "", other or dataset
-    known = {entry.name for entry in choices.metrics}
+        newest = next((name for name in names if name.partition("@")[0] == dataset), "")
+        dataset, other = newest, other or ("" if newest else dataset)
+    known = {entry.name for entry in (*choices.recommended, *choices.metrics)}
     unlisted = [name for name in form.metrics if name not in known]
     return msgspec.structs.replace(
         form,
@@ -234,12 +265,14 @@ async def _choices(services: Services) -> FormChoices:
     datasets = [
         DatasetChoice(
             f"{row.name}@{row.hash[:SHOWN_HASH]}",
-            f"{row.name} ({row.rows:,} rows, {row.hash[:SHOWN_HASH]}, {utc(row.created_at)} UTC)",
+            f"{row.name} ({row.rows:,} {plural('row', row.rows)}, {row.hash[:SHOWN_HASH]}, "
+            f"{utc(row.created_at)} UTC)",
         )
         for row in versions[:_LISTED_DATASETS]
     ]
     shipped = [DatasetChoice(name, f"{name} (comes with evalrouter)") for name in SHIPPED]
     names = list(services.routes.table.names)
+    plain = {entry.name: entry for entry in entries if not _needs_options(entry)}
     return FormChoices(
         datasets=[*datasets, *shipped],
         registered=bool(versions),
@@ -251,10 +284,31 @@ async def _choices(services: Services) -> FormChoices:
             if listing.models
         },
         tasks=tasks,
-        metrics=[entry for entry in entries if not entry.required],
-        with_options=[entry.name for entry in entries if entry.required],
+        recommended=[
+            MetricChoice(name, hint) for name, hint in _RECOMMENDED.items() if name in plain
+        ],
+        metrics=[
+            MetricChoice(name, _hint(entry), not entry.error)
+            for name, entry in plain.items()
+            if name not in _RECOMMENDED
+        ],
+        with_options=[entry.name for entry in entries if entry.name not in plain],
         judges={"prometheus": STOCK, "judge": BUILT_IN},
     )
+
+
+def _needs_options(entry: MetricEntry) -> bool:
+    """Return whether a metric needs an option, or one of several."""
+    option = _reason(entry).partition(":")[0]
+    return bool(entry.required) or option in entry.options
+
+
+def _reason(entry: MetricEntry) -> str:
+    return entry.error.removeprefix(f"metrics: {entry.name}: ")
+
+
+def _hint(entry: MetricEntry) -> str:
+    return _reason(entry) or entry.description.replace("`", "")
 
 
 @cache
@@ -278,7 +332,7 @@ def _view(estimate: Estimate) -> EstimateView:
     return EstimateView(
         estimate,
         estimate_text.money(estimate.cost_usd, is_limit=estimate.at_most),
-        estimate_text.time(estimate.seconds),
+        estimate_text.total_time(estimate),
         rows,
         estimate_text.sources(estimate.targets),
         estimate_text.promise(estimate) if effects else "",

@@ -428,7 +428,8 @@ def _shown_of_best(
     values = [compared[name].p_holm for name in worse]
     p = p_value(max((value for value in values if value is not None), default=None))
     if len(worse) == len(rest):
-        subject = f"All {len(rest):,} others are" if len(rest) > 1 else f"{rest[0]} is"
+        all_of = "Both" if len(rest) == 2 else f"All {len(rest):,}"
+        subject = f"{all_of} others are" if len(rest) > 1 else f"{rest[0]} is"
     else:
         verb = "is" if len(worse) == 1 else "are"
         subject = f"{len(worse):,} of the {len(rest):,} others {verb}"

@@ -27,9 +27,7 @@ def print_estimate(estimate: Estimate) -> None:
         counts = (estimate.prompt_tokens, estimate.completion_tokens)
         tokens = " / ".join(map(estimate_text.count, counts))
         table.add_section()
-        table.add_row(
-            "all", str(estimate.calls), tokens, cost, estimate_text.time(estimate.seconds)
-        )
+        table.add_row("all", str(estimate.calls), tokens, cost, estimate_text.total_time(estimate))
     print_table(table)
     for source, names in estimate_text.sources(estimate.targets).items():
         out.print(f"  {escape(', '.join(names))}: {escape(source)}", highlight=False)

@@ -32,7 +32,7 @@ def size(effect: Detectable) -> str:
     # The worst case's spread is the score's whole range: a difference cannot be larger.
     if effect.worst_case and effect.sd is not None and effect.difference > effect.sd:
         return "none: too few samples"
-    return f"{effect.difference:.3g}"
+    return f"{'at worst ' if effect.worst_case else ''}{effect.difference:.3g}"
 
 
 def calls(row: TargetEstimate) -> str:
@@ -80,6 +80,14 @@ def money(amount: float | None, *, is_limit: bool) -> str:
     if amount is None:
         return UNKNOWN
     return f"≤ {dollars(amount)}" if is_limit else dollars(amount)
+
+
+def total_time(estimate: Estimate) -> str:
+    """Return the time of a run; where it is not known of some targets, the least that it is."""
+    known = [row.seconds for row in estimate.targets if row.seconds]
+    if estimate.seconds is None and known:
+        return f"at least {time(max(known))}"
+    return time(estimate.seconds)
 
 
 def time(seconds: float | None) -> str:

@@ -5,10 +5,13 @@ import html
 import re
 
 import httpx
+import msgspec
 import pytest
 from page_elements import BROWSER, Elements, check_policy
 from servers import gateway
 
+from router.evals.estimate import Estimate
+from router.evals.estimate_text import total_time
 from router.gateway.key_administration import create
 from router.store.sqlite import SqliteStore
 
@@ -77,6 +80,17 @@ def test_the_form_lists_what_there_is(world):
     for value in ("exact_match", "prometheus:helpfulness", "judge:harm"):
         assert value in values
     assert "No dataset of your own yet" not in answer.text
+    newest = http.get("/runs/new", params={"dataset": "mine"}).text
+    assert f'<option value="{dataset}" selected>' in newest
+    assert fields_of(newest)["other_dataset"] == [""]
+    text = Elements(answer.text).text
+    assert "for short answers that are right or wrong" in text
+    assert "`" not in text
+    # What needs an option is named as that, not with its error.
+    assert "json_schema" not in values
+    assert re.search(r"These need options: .*json_schema", text)
+    joined = http.get("/runs/new", params={"experiment": "e 1"}).text
+    assert fields_of(joined)["experiment"] == ["e 1"]
     filled = http.get("/runs/new", params={"dataset": dataset, "route": ["r", "other/x"]}).text
     assert f'<option value="{dataset}" selected>' in filled
     assert fields_of(filled)["routes"] == ["r"]
@@ -154,6 +168,16 @@ def test_the_estimate_is_that_of_the_api(world):
     assert "$0.00 of money" in text
     assert "baseline/lead-1" in text
     assert "What the run's verdicts would show with 80% probability" in text
+    more = http.post(FORM, data=good("evalrouter:summaries", do="estimate", limit=""))
+    assert re.search(r"at worst 0\.\d+\s+smallest difference", Elements(more.text).text)
+    # Of a time that is not known of all routes, the least that it is.
+    known = msgspec.convert(estimate, Estimate)
+    first, second = known.targets
+    first = msgspec.structs.replace(first, seconds=2.0)
+    second = msgspec.structs.replace(second, seconds=None)
+    known = msgspec.structs.replace(known, seconds=None, targets=[first, second])
+    assert total_time(known) == "at least 2 s"
+    assert total_time(msgspec.structs.replace(known, targets=[second])) == "unknown"
     assert http.get("/eval", params={"tag": "a"}).json()["data"] == []
     # Without a baseline, the first route is one; a run that is to have none promises nothing.
     answer = http.post(FORM, data=good(dataset, do="estimate", baseline=""))
@@ -235,5 +259,6 @@ def test_only_administrators_begin_runs(tmp_path):
             assert page.status_code == status
             assert ("Your key may look at runs" in page.text) == (role == "viewer")
             assert ('href="/runs/new"' in http.get("/runs", headers=headers).text) == may
+            assert ('name="routes"' in page.text) == may
             sent = http.post(FORM, data={"do": "start"}, headers=headers)
             assert sent.status_code == (400 if may else 403)

@@ -132,7 +132,7 @@ def test_the_best_route_is_named_first(world):
     assert best in text
     assert "baseline/echo is shown to be worse (p <0.001)." in text
     three = page_of(world, "three")
-    assert "2 others are shown to be worse (p" in text_of(three)
+    assert "Both others are shown to be worse (p" in text_of(three)
     page = page_of(world, "three, another baseline")
     assert "not tested against the others" in text_of(page)
     link = html.unescape(re.search(r'href="([^"]*)">Compare all with', page)[1])

@@ -29,6 +29,7 @@ from router.api.page_layout import action, done, page, rendered, utc
 from router.api.page_tables import Export, TableColumn, TableView, csv_response
 from router.api.providers import Examinations, InjectedExaminations, examined
 from router.api.sign_in import read_fields
+from router.config.providers import BUILT_IN as ALWAYS_THERE
 from router.config.shown import ShownConfig, without_credentials
 from router.config.storage import Storage
 from router.evals.extras import installed_version, missing_packages
@@ -113,6 +114,7 @@ class ProviderLine(NamedTuple):
         address: its host, without credentials; "" where it has none.
         models: those that the config lists.
         reports: the examinations since the server started, the newest last.
+        is_built_in: whether it is there without being configured.
     """
 
     name: str
@@ -120,6 +122,7 @@ class ProviderLine(NamedTuple):
     address: str
     models: tuple[str, ...]
     reports: list[ConformanceReport]
+    is_built_in: bool
 
 
 async def _settings(template: str, caller: Caller, path: str, **values: Any) -> Response[str]:
@@ -394,6 +397,7 @@ def _providers(services: Services, examinations: Examinations) -> list[ProviderL
             without_credentials(getattr(services.providers.get(name), "base_url", "")),
             config.models,
             reports.get(name, []),
+            config == ALWAYS_THERE.get(name),
         )
         for name, config in services.config.providers.items()
     ]

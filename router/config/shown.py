@@ -20,6 +20,7 @@ from providers.errors import ConfigError
 from providers.masking import Masks
 from router.config.documents import UNREAD, read_text, read_yaml
 from router.config.environment import REFERENCE
+from router.config.providers import BUILT_IN
 from router.config.schema import Config
 
 HIDDEN = "***"
@@ -54,15 +55,25 @@ class ShownConfig:
                 self._written = document.data
 
     def sections(self) -> dict[str, str]:
-        """Return the sections that are not as by default, as YAML."""
+        """Return the sections that are not as by default, as YAML.
+
+        Providers that are there without being configured are not among them.
+        """
         texts: dict[str, str] = {}
         if self._written is UNREAD:
             return texts
         for field in msgspec.structs.fields(Config):
             value = getattr(self._config, field.name)
+            written = _within(self._written, field.name)
+            if field.name == "providers":
+                value = {
+                    name: provider
+                    for name, provider in value.items()
+                    if provider != BUILT_IN.get(name) or _within(written, name) is not None
+                }
             if value == _default_of(field):
                 continue
-            plain = self._plain(value, _within(self._written, field.name), field.name)
+            plain = self._plain(value, written, field.name)
             text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
             text = self._masks.mask_text(text.removesuffix("...\n"))
             if len(text) > MAX_CHARACTERS:

@@ -153,6 +153,8 @@ def test_a_provider_is_examined_on_demand(browser):
     assert "<code>chat." in report.text
     assert "sk-very-secret" not in report.text
     overview = Elements(http.get("/settings").text)
+    assert "huggingface (always there)" in overview.text
+    assert "openai (always there)" not in overview.text
     assert "/settings/providers/up?model=m" in {
         attributes.get("href") for _, attributes in overview.elements
     }

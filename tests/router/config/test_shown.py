@@ -63,7 +63,14 @@ def test_without_a_file_secrets_are_hidden_too():
     whole = "\n".join(shown.values())
     for secret in (*SECRETS[3:], ENVIRON["KEY"], ENVIRON["ADMIN"]):
         assert secret not in whole
-    assert ShownConfig(parse("", "", {}), None).sections().keys() <= {"providers", "datasets"}
+    assert ShownConfig(parse("", "", {}), None).sections().keys() <= {"datasets"}
+
+
+def test_providers_that_nobody_configured_are_not_shown(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("providers: {baseline: {kind: baseline}, up: {kind: openai}}")
+    shown = yaml.safe_load(ShownConfig(load(path, {}), path).sections()["providers"])
+    assert list(shown) == ["baseline", "up"]
 
 
 def test_a_large_section_is_cut():

@@ -284,17 +284,17 @@ async def _body(request: Request[Any, Any, Any], kind: type[T]) -> T:
     media_type="text/event-stream",
 )
 async def follow_run(
-    services: Injected, followers: InjectedFollowers, run_id: FromPath[str]
+    services: Injected, caller: InjectedCaller, followers: InjectedFollowers, run_id: FromPath[str]
 ) -> ServerSentEvent:
     """Send events: `progress` whenever it changes, and `end` with the run's last state."""
     run = await services.runs.find(run_id)
-    followers.check_room()
-    return ServerSentEvent(_events(followers, run.id))
+    followers.check_room(caller.key_id)
+    return ServerSentEvent(_events(followers, run.id, caller.key_id))
 
 
-async def _events(followers: Followers, run_id: str) -> AsyncIterator[SSEData]:
+async def _events(followers: Followers, run_id: str, holder: str) -> AsyncIterator[SSEData]:
     before = None
-    async with followers.follow(run_id) as snapshots:
+    async with followers.follow(run_id, holder=holder) as snapshots:
         async for snapshot in snapshots:
             progress = progress_of(snapshot)
             if progress == before:

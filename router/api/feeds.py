@@ -10,6 +10,7 @@ The newest value comes at once, and another one whenever it has changed.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
@@ -115,27 +116,44 @@ class Feeds(Generic[_T]):
         self._is_last = is_last
         self._differs = differs
         self._feeds: dict[Hashable, _Feed[_T]] = {}
+        self._by_holder: Counter[str] = Counter()
 
-    def check_room(self) -> None:
-        """Raise RateLimitError where as many clients follow as may."""
-        if sum(feed.followers for feed in self._feeds.values()) >= MAX_FOLLOWERS:
+    def check_room(self, holder: str = "") -> None:
+        """Raise RateLimitError where as many clients follow as may, in all or with one key.
+
+        A key's clients get no more places than are free. So one key takes half of them at most,
+        two a third each, and there is always room for another key (Choudhury and Hahne, 1998,
+        "Dynamic queue length thresholds for shared-memory packet switches").
+
+        Args:
+            holder: the id of the client's key; "" while no key is needed.
+        """
+        free = MAX_FOLLOWERS - sum(feed.followers for feed in self._feeds.values())
+        if free <= 0:
             raise RateLimitError(
                 f"{MAX_FOLLOWERS:,} clients follow {self._what} of this server already.",
+                retry_after=5.0,
+            )
+        if holder and self._by_holder[holder] >= free:
+            raise RateLimitError(
+                f"{self._by_holder[holder]:,} clients with this key follow {self._what} of this "
+                "server already. The other places are left to other keys.",
                 retry_after=5.0,
             )
 
     @asynccontextmanager
     async def follow(
-        self, key: Hashable, read: Callable[[], Awaitable[_T]]
+        self, key: Hashable, read: Callable[[], Awaitable[_T]], *, holder: str = ""
     ) -> AsyncIterator[AsyncIterator[_T]]:
         """Give the values of one thing; see `_Feed.values`.
 
         Args:
             key: who follows the same key gets the same values.
             read: reads the newest one.
+            holder: the id of the client's key; "" while no key is needed.
         """
         # Once more, because many may have been let in before any of them began.
-        self.check_room()
+        self.check_room(holder)
         feed = self._feeds.get(key)
         # One that has ended would not see that there is more, such as a run that was resumed.
         if feed is None or feed.polling.done():
@@ -147,10 +165,14 @@ class Feeds(Generic[_T]):
                 differs=self._differs,
             )
         feed.followers += 1
+        self._by_holder[holder] += 1
         try:
             yield feed.values()
         finally:
             feed.followers -= 1
+            self._by_holder[holder] -= 1
+            if not self._by_holder[holder]:
+                del self._by_holder[holder]
             if not feed.followers:
                 feed.polling.cancel()
                 if self._feeds.get(key) is feed:

@@ -70,17 +70,19 @@ class Followers:
             differs=RunSnapshot.differs,
         )
 
-    def check_room(self) -> None:
-        """Raise RateLimitError where as many clients follow runs as may."""
-        self._feeds.check_room()
+    def check_room(self, holder: str = "") -> None:
+        """Raise RateLimitError where as many clients follow runs as may; see `Feeds`."""
+        self._feeds.check_room(holder)
 
-    def follow(self, run_id: str) -> AbstractAsyncContextManager[AsyncIterator[RunSnapshot]]:
+    def follow(
+        self, run_id: str, *, holder: str = ""
+    ) -> AbstractAsyncContextManager[AsyncIterator[RunSnapshot]]:
         """Give the run's snapshots.
 
         They raise NotFoundError where the run is deleted, StoreError where the database cannot be
         read.
         """
-        return self._feeds.follow(run_id, partial(self._read, run_id))
+        return self._feeds.follow(run_id, partial(self._read, run_id), holder=holder)
 
     async def _read(self, run_id: str) -> RunSnapshot:
         # The run first: what was logged before it stopped is logged by then.

@@ -62,7 +62,9 @@ async def home_part(
     async def make() -> str:
         return await part("home_part.html", **await _values(services, caller, recent, request))
 
-    return parts.stream(("home", caller.audience, str(request.base_url)), make)
+    return parts.stream(
+        ("home", caller.audience, str(request.base_url)), make, holder=caller.key_id
+    )
 
 
 async def _values(

@@ -2,7 +2,8 @@
 
     @get("/pages/live/home", ...)
     async def home_part(parts: InjectedLiveParts, caller: InjectedCaller) -> ServerSentEvent:
-        return parts.stream(("home", caller.audience), lambda: part("home_part.html", ...))
+        key = ("home", caller.audience)
+        return parts.stream(key, lambda: part("home_part.html", ...), holder=caller.key_id)
 
     <div hx-sse:connect="/pages/live/home" hx-swap="innerMorph">{% include "home_part.html" %}</div>
 
@@ -34,25 +35,31 @@ class LiveParts:
     def __init__(self) -> None:
         self._feeds: Feeds[str] = Feeds("pages", poll_s=POLL_S)
 
-    def stream(self, key: Hashable, make: Callable[[], Awaitable[str]]) -> ServerSentEvent:
+    def stream(
+        self, key: Hashable, make: Callable[[], Awaitable[str]], *, holder: str
+    ) -> ServerSentEvent:
         """Return a part, and the part again whenever it has changed, as server-sent events.
 
         Args:
             key: callers with the same key see the same, so it has whatever the part depends on:
                 who may see it, and what it shows.
             make: returns the part as HTML.
+            holder: the id of the caller's key; "" while no key is needed.
 
         Raises:
-            RateLimitError: as many follow as may.
+            RateLimitError: as many follow as may, in all or with this key.
         """
-        self._feeds.check_room()
-        return ServerSentEvent(self._events(key, make), headers=dict(PAGE_HEADERS))
+        self._feeds.check_room(holder)
+        return ServerSentEvent(self._events(key, make, holder), headers=dict(PAGE_HEADERS))
 
     async def _events(
-        self, key: Hashable, make: Callable[[], Awaitable[str]]
+        self, key: Hashable, make: Callable[[], Awaitable[str]], holder: str
     ) -> AsyncIterator[str]:
         try:
-            async with asyncio.timeout(STREAM_S), self._feeds.follow(key, make) as parts:
+            async with (
+                asyncio.timeout(STREAM_S),
+                self._feeds.follow(key, make, holder=holder) as parts,
+            ):
                 async for part in parts:
                     yield part
         except (TimeoutError, EvalrouterError):

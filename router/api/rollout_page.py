@@ -247,7 +247,7 @@ async def rollout_part(
         rollout = await _stored(services, rollout_id)
         return await part("rollout_part.html", **await _standing(services, rollout))
 
-    return parts.stream(("rollout", caller.audience, rollout_id), make)
+    return parts.stream(("rollout", caller.audience, rollout_id), make, holder=caller.key_id)
 
 
 @action("/pages/rollouts/{rollout_id:str}")

@@ -149,7 +149,7 @@ async def route_part(
     async def make() -> str:
         return await part("route_part.html", health=health_of(services, services.routes.find(name)))
 
-    return parts.stream(("route", caller.audience, name), make)
+    return parts.stream(("route", caller.audience, name), make, holder=caller.key_id)
 
 
 @action("/pages/routes/{name:str}")

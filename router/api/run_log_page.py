@@ -60,7 +60,7 @@ async def run_log_part(
         run = await services.runs.find(followed.id)
         return await part("run_log_part.html", **await _values(services, run, None))
 
-    return parts.stream(("run log", caller.audience, followed.id), make)
+    return parts.stream(("run log", caller.audience, followed.id), make, holder=caller.key_id)
 
 
 async def _values(services: Services, run: Run, after: int | None) -> dict[str, Any]:

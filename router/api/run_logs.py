@@ -11,6 +11,7 @@ from litestar.params import FromPath, QueryParameter
 from litestar.response import ServerSentEvent
 from litestar.types import SSEData
 
+from router.api.access import InjectedCaller
 from router.api.following import Followers, InjectedFollowers, progress_of
 from router.api.injection import Injected
 from router.api.paging import MAX_OFFSET, PageSize
@@ -31,6 +32,7 @@ class LogPage(msgspec.Struct):
 @get("/eval/{run_id:str}/logs", tags=["eval"], summary="Read or follow a run's log")
 async def list_log(  # noqa: PLR0917 - Litestar passes query parameters by name
     services: Injected,
+    caller: InjectedCaller,
     followers: InjectedFollowers,
     request: Request[Any, Any, Any],
     run_id: FromPath[str],
@@ -47,10 +49,11 @@ async def list_log(  # noqa: PLR0917 - Litestar passes query parameters by name
     """
     run = await services.runs.find(run_id)
     if follow:
-        followers.check_room()
+        followers.check_room(caller.key_id)
         last = request.headers.get("last-event-id", "")
         known = int(last) if last.isascii() and last.isdigit() and len(last) < 16 else 0
-        events = _events(services, followers, run.id, known if after is None else after)
+        start = known if after is None else after
+        events = _events(services, followers, run.id, start, caller.key_id)
         stream: Any = ServerSentEvent(events)
         return cast("Response[LogPage]", stream)
     lines = await masked_lines(services, run.id, after or 0, limit)
@@ -65,9 +68,9 @@ async def masked_lines(services: Services, run_id: str, after: int, limit: int) 
 
 
 async def _events(
-    services: Services, followers: Followers, run_id: str, after: int
+    services: Services, followers: Followers, run_id: str, after: int, holder: str
 ) -> AsyncIterator[SSEData]:
-    async with followers.follow(run_id) as snapshots:
+    async with followers.follow(run_id, holder=holder) as snapshots:
         async for snapshot in snapshots:
             while after < snapshot.logged:
                 lines = await masked_lines(services, run_id, after, _PAGE)

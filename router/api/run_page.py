@@ -263,7 +263,7 @@ async def run_part(
         values = await progress_values(services, caller, run)
         return await part("run_part.html", **values, is_live=True)
 
-    return parts.stream(("run", caller.audience, followed.id), make)
+    return parts.stream(("run", caller.audience, followed.id), make, holder=caller.key_id)
 
 
 def _chosen(outcome: Outcome, name: str) -> OutputInfo | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 import pytest
 
@@ -101,3 +101,28 @@ async def test_so_many_follow_at_most():
     for task in tasks:
         with suppress(asyncio.CancelledError):
             await task
+
+
+async def test_clients_of_one_key_leave_room_for_those_of_others():
+    some, source = Feeds("numbers", poll_s=0.001), Source(1)
+
+    async def most(holder, stack):
+        """Return how many clients of a key are let in."""
+        for number in range(feeds.MAX_FOLLOWERS + 1):
+            try:
+                await stack.enter_async_context(some.follow("k", source.read, holder=holder))
+            except RateLimitError:
+                return number
+        return None
+
+    async with AsyncExitStack() as everyone:
+        async with AsyncExitStack() as first:
+            assert await most("key_1", first) == feeds.MAX_FOLLOWERS // 2
+            with pytest.raises(RateLimitError, match="500 clients with this key"):
+                some.check_room("key_1")
+            assert await most("key_2", everyone) == feeds.MAX_FOLLOWERS // 4
+            some.check_room("key_3")
+        # The first key's clients have left: the second may have half of all again.
+        assert await most("key_2", everyone) == feeds.MAX_FOLLOWERS // 4
+        # While no key is needed, nobody has to be left room for.
+        assert await most("", everyone) == feeds.MAX_FOLLOWERS // 2

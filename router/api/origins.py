@@ -3,7 +3,8 @@
 Without keys, whoever can reach the server may use it, and the browser of a person who visits a
 hostile page can reach a server on that person's own machine. `Hosts` stops the page that has its
 own name resolve to 127.0.0.1 (DNS rebinding): the browser still sends that name as `Host`.
-`Origins` stops the page that calls the server by its real address: the browser says so in `Origin`.
+`Origins` stops the page that calls the server by its real address: the browser says so in `Origin`,
+or where something on the way has taken that away, in `Sec-Fetch-Site`.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ from router.config.server import Server
 _REMEMBERED = 1024
 # The rest of a name that is longer is not repeated in an error.
 _SHOWN = 256
+
+# How the page that sends a request stands to this server; `none` is the user, without a page.
+_SITE = b"sec-fetch-site"
+_OWN_SITE = frozenset({b"same-origin", b"none"})
 
 PREFLIGHT = b"access-control-request-method"
 _METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
@@ -141,15 +146,22 @@ class Origins:
             PermissionDeniedError: the page is another site's, and the config does not list it.
         """
         origin = headers.get(b"origin")
-        if origin is None or self.allows(origin):
+        if origin is None:
+            if self._any or headers.get(_SITE, b"none").lower() in _OWN_SITE:
+                return
+            named = ""
+        elif self.allows(origin):
             return
-        text = origin.decode("latin-1")
-        if _netloc(text) != headers.get(b"host", b"").decode("latin-1").lower():
-            raise PermissionDeniedError(
-                f"This request comes from a page of another site, {text[:_SHOWN]!r}. Its pages may "
-                "call this server once server.allow_origins in the config lists it.",
-                code="other_origin",
-            )
+        else:
+            text = origin.decode("latin-1")
+            if _netloc(text) == headers.get(b"host", b"").decode("latin-1").lower():
+                return
+            named = f", {text[:_SHOWN]!r}"
+        raise PermissionDeniedError(
+            f"This request comes from a page of another site{named}. Its pages may call this "
+            "server once server.allow_origins in the config lists it.",
+            code="other_origin",
+        )
 
     def preflight(self, headers: Mapping[bytes, bytes]) -> ResponseHeaders:
         """Return the headers that answer a preflight: they say what the page may send.

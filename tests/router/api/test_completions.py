@@ -248,6 +248,17 @@ def test_another_sites_page_cannot_use_a_server_without_keys(http, url, path):
         assert (reply.status_code == 403) == refused
         code = reply.json()["error"]["code"]
         assert code == ("other_origin" if refused else "bad_json")
+    for headers, refused in (
+        ({"Sec-Fetch-Site": "cross-site"}, True),
+        # Another port of the same host.
+        ({"Sec-Fetch-Site": "same-site"}, True),
+        ({"Sec-Fetch-Site": "same-origin"}, False),
+        ({"Sec-Fetch-Site": "none"}, False),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": url}, False),
+    ):
+        reply = http.post(f"{url}{path}", content=b"{", headers=headers)
+        code = reply.json()["error"]["code"]
+        assert code == ("other_origin" if refused else "bad_json"), headers
 
 
 def test_a_body_without_length_that_is_too_large(http, url):

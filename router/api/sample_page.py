@@ -22,7 +22,7 @@ from evaluators.base import Answer, Sample, Score
 from evaluators.reports.cells import ABSENT
 from evaluators.reports.scores import OutputInfo, three_digits
 from evaluators.text.answers import SHORTFALLS
-from providers.errors import NotFoundError, RequestError
+from providers.errors import ConflictError, EvalrouterError, NotFoundError, RequestError
 from router.api.access import InjectedCaller
 from router.api.injection import Injected
 from router.api.page_layout import PAGE_HEADERS, action, done, duration, money, page, rendered
@@ -266,7 +266,7 @@ async def _sample_page(
         ),
         request=link.to("request"),
         notes=notes,
-        typed=typed or _typed(written),
+        typed={**_typed(written), **(typed or {})},
         error=error,
         note_path=f"/pages{path}/{position}/note",
         here_query=_query({**here, **({"repeat": str(repeat)} if repeat else {})}).removeprefix(
@@ -312,8 +312,8 @@ def _path_of(path: str, positions: Sequence[int], here: Mapping[str, str], repea
 
 def _typed(note: SampleNote | None) -> Mapping[str, str]:
     if note is None:
-        return {"label": "", "note": ""}
-    return {"label": note.label, "note": note.note}
+        return {"label": "", "note": "", "before": ""}
+    return {"label": note.label, "note": note.note, "before": repr(note.at)}
 
 
 def _base_route(view: SampleView, against: str) -> str:
@@ -602,22 +602,78 @@ async def keep_note(
     run, place = await services.runs.find(run_id), _number(position)
     label = " ".join(fields.get("label", "").split())
     note = fields.get("note", "").replace("\r\n", "\n").strip()
-    query = dict(parse_qsl(fields.get("query", ""), max_num_fields=_MAX_PARAMETERS))
-    error = ""
+    query = _parameters_of(fields.get("query", ""))
+    error, status = "", HTTPStatus.BAD_REQUEST
     if len(label) > MAX_LABEL:
         error = f"A label has at most {MAX_LABEL} characters; this one has {len(label):,}."
     elif len(note) > MAX_NOTE:
         error = f"A note has at most {MAX_NOTE:,} characters; this one has {len(note):,}."
+    else:
+        name = caller.key.name if caller.key is not None else ""
+        written = SampleNote(
+            position=place,
+            key_id=caller.key_id,
+            author=name,
+            label=label,
+            note=note,
+            at=time.time(),
+        )
+        try:
+            await services.store.keep_note(run.id, written, before=_moment(fields.get("before")))
+        except ConflictError as conflict:
+            error = f"{conflict.message} It is above. Save again to put this one in its place."
+            status = HTTPStatus.CONFLICT
     if error:
-        flags = {name: query.get(name) == "true" for name in _FLAGS}
-        texts = {name: query.get(name, "") for name in _TEXTS}
-        sort = query.get("sort", POSITION)
-        view = await sample_view(services, run.id, {**texts, **flags, "sort": sort})
         typed = {"label": label, "note": note}
-        return await _sample_page(services, caller, view, place, typed=typed, error=error)
-    name = caller.key.name if caller.key is not None else ""
-    written = SampleNote(
-        position=place, key_id=caller.key_id, author=name, label=label, note=note, at=time.time()
-    )
-    await services.store.keep_note(run.id, written)
+        if status != HTTPStatus.CONFLICT:
+            typed["before"] = fields.get("before", "")
+        response = await _note_again(
+            services, caller, run.id, place, query, typed=typed, error=error
+        )
+        response.status_code = status
+        return response
     return done(f"/runs/{run.id}/samples/{place}{_query(query)}#notes")
+
+
+def _parameters_of(query: str) -> dict[str, str]:
+    """Return the parameters of the page that a note is from; none where they cannot be read."""
+    try:
+        return dict(parse_qsl(query, max_num_fields=_MAX_PARAMETERS))
+    except ValueError:
+        return {}
+
+
+def _moment(text: str | None) -> float | None:
+    """Return when the note that a form shows was written, 0 for none; None if it does not say."""
+    if text is None:
+        return None
+    try:
+        return float(text or 0)
+    except ValueError:
+        raise RequestError(
+            "before: when the note on the page was written", param="before"
+        ) from None
+
+
+async def _note_again(
+    services: Services,
+    caller: InjectedCaller,
+    run_id: str,
+    place: int,
+    query: Mapping[str, str],
+    *,
+    typed: Mapping[str, str],
+    error: str,
+) -> Response[str]:
+    """Return the page with a note that was refused, as its address shows it where that can be."""
+    shown: dict[str, str | bool] = {name: query.get(name) == "true" for name in _FLAGS}
+    shown |= {name: query.get(name, "") for name in _TEXTS} | {"sort": query.get("sort", POSITION)}
+    try:
+        view = await sample_view(services, run_id, shown)
+        return await _sample_page(services, caller, view, place, typed=typed, error=error)
+    except EvalrouterError:
+        # Whatever the address is, what was typed is not lost.
+        usual: dict[str, str | bool] = dict.fromkeys(_FLAGS, False)
+        usual |= dict.fromkeys(_TEXTS, "") | {"sort": POSITION}
+        view = await sample_view(services, run_id, usual)
+        return await _sample_page(services, caller, view, place, typed=typed, error=error)

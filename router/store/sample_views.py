@@ -161,11 +161,20 @@ class SampleViewStore(Protocol):
         """Return the first `until` samples that have scores of a route, each with their mean."""
         ...
 
-    async def keep_note(self, run_id: str, note: SampleNote) -> None:
+    async def keep_note(
+        self, run_id: str, note: SampleNote, *, before: float | None = None
+    ) -> None:
         """Store a person's note in place of the one before; one without any text deletes it.
+
+        Args:
+            run_id: the run.
+            note: the note.
+            before: when the note that it takes the place of was written, 0 for none; None takes the
+                place of any.
 
         Raises:
             NotFoundError: the run has no such sample.
+            ConflictError: the note that is there is another one.
         """
         ...
 

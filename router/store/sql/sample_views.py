@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from evaluators.base import Sample
-from providers.errors import NotFoundError
+from providers.errors import ConflictError, NotFoundError
 from router.store.results import ScoredAnswer
 from router.store.sample_views import (
     EXCERPT,
@@ -90,8 +90,10 @@ class SqlSampleViews(SqlPart, SampleViewStore):
             "read scores of samples", _means, run_id, route, output, until
         )
 
-    async def keep_note(self, run_id: str, note: SampleNote) -> None:
-        await self._database.write("keep a note", _keep_note, run_id, note)
+    async def keep_note(
+        self, run_id: str, note: SampleNote, *, before: float | None = None
+    ) -> None:
+        await self._database.write("keep a note", _keep_note, run_id, note, before)
 
     async def notes(self, run_id: str, position: int) -> list[SampleNote]:
         return await self._database.read("read notes", _notes, run_id, position)
@@ -290,13 +292,29 @@ def _means(
     ).fetchall()
 
 
-def _keep_note(db: Connection, run_id: str, note: SampleNote) -> None:
+def _keep_note(db: Connection, run_id: str, note: SampleNote, before: float | None) -> None:
     number = run_number(db, run_id)
     there = db.execute(
         "SELECT 1 FROM samples WHERE run = ? AND position = ?", (number, note.position)
     )
     if there.fetchone() is None:
         raise NotFoundError(f"run {run_id!r} has no sample {note.position}")
+    if before is not None:
+        # Written, so that of two at once the second waits, and finds the first one's.
+        marked = db.execute(
+            "INSERT INTO sample_notes (run, position, key_id, author, label, note, at)"
+            " VALUES (:run, :position, :key_id, '', '', '', 0)"
+            " ON CONFLICT (run, position, key_id) DO UPDATE SET at = excluded.at"
+            " WHERE sample_notes.at = :before",
+            {
+                "run": number,
+                "position": note.position,
+                "key_id": note.key_id,
+                "before": before,
+            },
+        )
+        if not marked.rowcount:
+            raise ConflictError("You have written another note on this sample meanwhile.")
     if note.label or note.note:
         db.execute(_KEEP, (number, *msgspec.structs.astuple(note)))
     else:

@@ -388,6 +388,40 @@ def test_people_write_notes_that_others_see(world):
     assert "good reviewer" in text
 
 
+def test_a_note_is_not_lost_to_an_address_that_cannot_be_read(world):
+    many = "&".join(f"p{n}=1" for n in range(60))
+    assert note(world, "admin", label="x", query=many).headers["location"].endswith("/7#notes")
+    for query in ("output=zz&sort=bad", "a=nowhere", many):
+        refused = note(world, "admin", status=400, note="n" * 4001, query=query)
+        assert "at most 4,000" in text_of(refused.text)
+        assert "n" * 4001 in refused.text
+    note(world, "admin")
+
+
+def test_of_two_tabs_with_one_note_the_later_is_told(world):
+    def before(page):
+        return re.search(r'name="before" value="([^"]*)"', page)[1]
+
+    path = "/runs/run_all/samples/8"
+    none = before(get(world, path).text)
+    note(world, "admin", position=8, label="first", before=none)
+    told = note(world, "admin", position=8, status=409, label="second", note="kept", before=none)
+    assert "You have written another note on this sample meanwhile." in text_of(told.text)
+    assert "first admin" in text_of(told.text)
+    assert 'name="label" value="second"' in told.text
+    assert "kept</textarea>" in told.text
+    # A note that is too long meanwhile does not take the other one for its own.
+    long = note(world, "admin", position=8, status=400, note="n" * 4001, before=none)
+    assert before(long.text) == none
+    note(world, "admin", position=8, status=409, before=none)
+    note(world, "admin", position=8, label="second", before=before(told.text))
+    shown = get(world, path).text
+    assert "second admin" in text_of(shown)
+    note(world, "admin", position=8, before=before(shown))
+    assert "second admin" not in text_of(get(world, path).text)
+    note(world, "admin", position=8, status=400, before="soon")
+
+
 def test_a_clients_key_sees_no_samples_of_others(world):
     for path in ("samples", "samples/1", "samples/1/text?part=request"):
         get(world, f"/runs/run_all/{path}", 404, role="client")

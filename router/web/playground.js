@@ -658,8 +658,10 @@
     }
   });
 
-  // The page.
+  // The page. Without this script its buttons would do nothing, so they are disabled until here.
 
+  const roots = [document, ...[...document.querySelectorAll("template")].map((template) => template.content)];
+  for (const root of roots) for (const button of root.querySelectorAll("[data-needs-script]")) button.disabled = false;
   for (const section of columns.children) all.set(section, new Column(section));
   for (const message of messages.children) label(message);
   document.getElementById("no-script").remove();
@@ -668,7 +670,7 @@
 
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    if (form.hasAttribute("data-may-send")) send();
+    send();
   });
   form.addEventListener("input", changed);
   form.addEventListener("change", (event) => {

@@ -308,4 +308,5 @@ def test_without_a_script_the_form_says_so(chromium, url):
     open_with(tab, url, "r", prompt="hi")
     expect(tab.get_by_text("so the form can only be read")).to_be_visible()
     expect(tab.get_by_label("Text of the user message")).to_have_value("hi")
+    expect(tab.get_by_role("button", name="Send")).to_be_disabled()
     context.close()

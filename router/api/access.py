@@ -353,6 +353,23 @@ def caller(request: Request[Any, Any, Any]) -> Caller:
     return sender
 
 
+def known_sender(request: Request[Any, Any, Any]) -> Caller | None:
+    """Return who sent a request, also one that `AccessCheck` refused or never saw.
+
+    None where that is not known: a path that needs no key, or a key that is missing.
+    """
+    presented: PresentedKey | None = request.scope.get(PRESENTED)  # type: ignore[assignment]
+    if presented is None or (presented.required and presented.key is None):
+        return None
+    return _sender(presented, "all")
+
+
+def _sender(presented: PresentedKey, reach: Reach) -> Caller:
+    signed_in = presented.signed_in
+    token = "" if signed_in is None else signed_in.session.csrf_token
+    return Caller(presented.key, reach, token)
+
+
 class AccessCheck:
     """Litestar's guard of every handler: refuses what the table does not allow.
 
@@ -386,12 +403,7 @@ class AccessCheck:
         reaches = {reach_of(operation, role) for operation in operations} - {"no"}
         if not reaches:
             raise _refusal(operations, role)
-        signed_in = presented.signed_in
-        scope["auth"] = caller = Caller(
-            row,
-            "own" if "own" in reaches else "all",
-            "" if signed_in is None else signed_in.session.csrf_token,
-        )
+        scope["auth"] = caller = _sender(presented, "own" if "own" in reaches else "all")
         run_id = scope["path_params"].get("run_id")
         if caller.only is not None and run_id is not None:
             await self._check_run(run_id, caller.only)

@@ -32,7 +32,7 @@ from evaluators.reports.cells import ABSENT, verdict_words
 from evaluators.reports.report import dollars
 from evaluators.stats.comparison import Comparison
 from providers.errors import EvalrouterError
-from router.api.access import Caller
+from router.api.access import Caller, known_sender
 from router.api.static_files import WEB, version
 
 PAGE_HEADERS = {
@@ -184,9 +184,8 @@ async def part(template: str, **values: Any) -> str:
 
 def error_page(request: Request[Any, Any, Any], error: EvalrouterError) -> Response[str]:
     """Return an error as a page."""
-    caller = request.scope.get("auth")
     title = HTTPStatus(error.status).phrase if error.status in set(HTTPStatus) else "Error"
-    values = _layout(caller if isinstance(caller, Caller) else None, title, "")
+    values = _layout(known_sender(request), title, "")
     described = {"message": error.message, "status": error.status, "code": error.code}
     text = _templates().get_template("error.html").render(values | described)
     return html_response(text, error.status)

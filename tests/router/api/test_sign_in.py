@@ -116,6 +116,19 @@ def test_a_session_may_read_what_its_key_may(world, role):
             assert by_session.status_code == 403 or by_session.json() == by_key.json()
 
 
+def test_an_error_keeps_the_navigation_of_who_is_signed_in(world):
+    with browser(world.url) as http:
+        sign_in(http, world.keys["client"])
+        for path, status in (("/nothing/here", 404), ("/keys", 403), ("/runs/nothing", 404)):
+            answer = http.get(path)
+            assert answer.status_code == status
+            assert '<a href="/runs">Runs</a>' in answer.text
+            assert '<a href="/settings">' not in answer.text
+            assert "Sign out" in answer.text
+            # The form to sign out is the session's own.
+            assert csrf_token(answer.text)
+
+
 def test_home_shows_a_client_nothing_of_others(world):
     by_admin = {"authorization": f"Bearer {world.keys['admin']}"}
     body = {"model": "baseline/lead-3", "messages": [{"role": "user", "content": "One. Two."}]}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -62,15 +63,35 @@ def check_document(
     """
     check_repeated_routes(document)
     check_routes(requester, document, metrics)
-    check_repeats(document)
-    _check_baseline(document)
-    check_per_target(requester, document)
-    _check_parameters(document)
-    check_rules(document.answer)
-    parse_gates(document, metrics)
-    check_primary(document, metrics)
-    check_margins(document, metrics)
-    check_stop_when(document, metrics)
+    _check_all(
+        partial(check_repeats, document),
+        partial(_check_baseline, document),
+        partial(check_per_target, requester, document),
+        partial(_check_parameters, document),
+        partial(check_rules, document.answer),
+        partial(parse_gates, document, metrics),
+        partial(check_primary, document, metrics),
+        partial(check_margins, document, metrics),
+        partial(check_stop_when, document, metrics),
+    )
+
+
+def _check_all(*checks: Callable[[], object]) -> None:
+    """Raise one RunDocumentError for all that checks refuse; each says one thing."""
+    refused: list[RunDocumentError] = []
+    for check in checks:
+        try:
+            check()
+        except RunDocumentError as error:
+            refused.append(error)
+    if len(refused) == 1:
+        raise refused[0]
+    if refused:
+        together = RunDocumentError(
+            "; ".join(each.message for each in refused), param=refused[0].param
+        )
+        together.problems = {each.param or "": each.message for each in refused}
+        raise together
 
 
 # Metrics

@@ -140,6 +140,9 @@ def test_mistakes_are_shown_at_their_fields_and_nothing_that_was_typed_is_lost(w
         answer = http.post(FORM, data=good(dataset, **changes))
         assert answer.status_code == 400, changes
         assert f'id="{field}-error"' in answer.text, changes
+    both = http.post(FORM, data=good(dataset, baseline="s", gates="rougel > x"))
+    assert 'id="baseline-error"' in both.text
+    assert 'id="gates-error"' in both.text
 
 
 def test_a_form_without_anything_says_what_is_missing(world):

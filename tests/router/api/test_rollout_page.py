@@ -234,3 +234,13 @@ def test_how_it_stands_is_sent_when_it_changes(browser, rollout):
         browser.post("/routes/chat/rollout/pause", json={"reason": "live"})
         assert next(line for line in lines if "by a person" in line)
     assert browser.get("/pages/live/rollouts/nothing").status_code == 404
+
+
+def test_a_signal_says_which_arm_lacks_requests(browser, rollout):
+    request = {"model": "chat", "messages": [{"role": "user", "content": "One. Two."}]}
+    with browser.stream("GET", f"/pages/live{rollout}") as stream:
+        lines = stream.iter_lines()
+        browser.post("/v1/chat/completions", json=request)
+        # The only request of all lacks the other arm's; which one it was is drawn.
+        line = next(line for line in lines if "more requests of" in line)
+    assert re.search(r"needs 50 more requests of the (candidate|control)<", line)

@@ -8,12 +8,12 @@ from typing import Any, Literal
 from litestar import Request, Response
 from litestar.params import FromPath, FromQuery
 
-from providers.errors import RequestError
+from providers.errors import EvalrouterError, RequestError
 from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
-from router.api.page_layout import action, page, rendered, utc
+from router.api.page_layout import action, done_or_shown, page, rendered, utc
 from router.api.page_tables import Export, TableColumn, TableView, table_response
-from router.api.route_sections import done_or_shown, sections_of
+from router.api.route_sections import sections_of
 from router.api.sign_in import read_fields
 from router.config.alerts import AlertSubject
 from router.config.documents import Document, convert
@@ -118,7 +118,7 @@ async def silence_alert(
     fields = await read_fields(request)
     reason, hours = fields.get("reason", ""), fields.get("hours", "")
 
-    async def change() -> None:
+    async def change() -> str:
         if not reason.strip():
             raise RequestError("Say why, for whoever looks at the alert next.", param="reason")
         seconds = 0.0
@@ -135,11 +135,14 @@ async def silence_alert(
             error=RequestError,
         )
         await services.alerts.silence(alert_id, typed, author=caller.actor)
+        return f"/alerts/{alert_id}"
 
-    async def shown(error: str) -> Response[str]:
-        return await _page(services, caller, alert_id, error=error, reason=reason, hours=hours)
+    async def shown(error: EvalrouterError) -> Response[str]:
+        return await _page(
+            services, caller, alert_id, error=error.message, reason=reason, hours=hours
+        )
 
-    return await done_or_shown(change(), f"/alerts/{alert_id}", shown)
+    return await done_or_shown(change(), shown)
 
 
 async def _page(

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from functools import cache
 from http import HTTPStatus
@@ -152,6 +152,29 @@ def form_again(response: Response[str], status_code: int = 200) -> Response[str]
     # htmx would show the form's own address, which cannot be loaded again.
     response.headers["hx-push-url"] = "false"
     return response
+
+
+async def done_or_shown(
+    change: Awaitable[str | Response[str]],
+    shown: Callable[[EvalrouterError], Awaitable[Response[str]]],
+) -> Response[Any]:
+    """Make a change, and lead on to a page; or show the form again with what is wrong.
+
+    Args:
+        change: what a form is for; returns the path of the page that shows what came of it, or
+            that page where it has no path.
+        shown: returns the page of the form, with the error.
+
+    Raises:
+        EvalrouterError: the server failed, and what was typed is not to blame.
+    """
+    try:
+        made = await change
+    except EvalrouterError as error:
+        if error.status >= 500:
+            raise
+        return form_again(await shown(error), error.status)
+    return done(made) if isinstance(made, str) else made
 
 
 def html_response(text: str, status_code: int = 200) -> Response[str]:

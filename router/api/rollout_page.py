@@ -20,7 +20,7 @@ from providers.errors import EvalrouterError, NotFoundError, RequestError
 from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
 from router.api.live import InjectedLiveParts
-from router.api.page_layout import action, done, number, page, part, rendered, utc
+from router.api.page_layout import action, done_or_shown, number, page, part, rendered, utc
 from router.api.page_tables import Export, TableColumn, TableView, table_response
 from router.api.rollouts import begin_rollout, decide_rollout
 from router.api.route_sections import sections_of
@@ -267,19 +267,21 @@ async def change_rollout(
         decided = msgspec.convert({"reason": reason, "revision": revision}, RolloutAction)
     except msgspec.ValidationError as error:
         raise RequestError(f"The form is not one of this page: {error}") from None
-    try:
+
+    async def change() -> str:
         newest = await services.rollouts.find(rollout.route)
         if newest.id != rollout.id:
             raise RequestError(
                 f"{newest.id} is the newest rollout of {rollout.route}; decide about that one."
             )
         await decide_rollout(services, caller, rollout.route, act, decided)
-    except EvalrouterError as error:
-        if error.status >= 500:
-            raise
-        rollout = await _stored(services, rollout_id)
-        return await _page(services, caller, rollout, error=error, act=act, reason=reason)
-    return done(f"/rollouts/{rollout.id}")
+        return f"/rollouts/{rollout.id}"
+
+    async def shown(error: EvalrouterError) -> Response[str]:
+        now = await _stored(services, rollout_id)
+        return await _page(services, caller, now, error=error.message, act=act, reason=reason)
+
+    return await done_or_shown(change(), shown)
 
 
 async def _page(
@@ -287,7 +289,7 @@ async def _page(
     caller: Caller,
     rollout: Rollout,
     *,
-    error: EvalrouterError | None = None,
+    error: str = "",
     act: Action | None = None,
     reason: str = "",
 ) -> Response[str]:
@@ -300,7 +302,7 @@ async def _page(
     plots = await asyncio.to_thread(_plots, report.decisions, report.signals, settings)
     is_newest = any(each.id == rollout.id for each in newest)
     may_decide = caller.reach_of("POST /routes/{name}/rollout/pause") == "all"
-    response = await rendered(
+    return await rendered(
         "rollout.html",
         caller,
         title=f"Rollout of {rollout.candidate}",
@@ -320,14 +322,12 @@ async def _page(
         if may_decide
         else [],
         sees_route=caller.reach_of("GET /pages/routes/{name}") == "all",
-        error="" if error is None else error.message,
+        error=error,
         act=act,
         reason=reason,
         default_reason=DEFAULT_REASON,
         **standing,
     )
-    response.status_code = 200 if error is None else error.status
-    return response
 
 
 def _shown_settings(settings: RolloutSettings) -> list[tuple[str, str]]:
@@ -441,17 +441,18 @@ async def start_rollout(
     """Start a rollout as the form says."""
     fields = await read_fields(request)
     form = StartForm(**{each: fields.get(each, "") for each in StartForm._fields})
-    form = form._replace(rest=form.rest.replace("\r\n", "\n"))
-    try:
+
+    async def change() -> str:
         document = await asyncio.to_thread(_document, form)
-        rollout = await begin_rollout(services, caller, name, document)
-    except EvalrouterError as error:
-        if error.status >= 500:
-            raise
+        return f"/rollouts/{(await begin_rollout(services, caller, name, document)).id}"
+
+    async def shown(error: EvalrouterError) -> Response[str]:
         in_words = f" To start it all the same, tick “{FORCE}” below."
         message = error.message.replace(HOW_TO_FORCE, in_words)
-        return await _start_page(services, caller, name, form, error=error, message=message)
-    return done(f"/rollouts/{rollout.id}")
+        wrong = _wrong(error.param or "")
+        return await _start_page(services, caller, name, form, error=message, wrong=wrong)
+
+    return await done_or_shown(change(), shown)
 
 
 def _defaults(services: Services, name: str) -> StartForm:
@@ -524,8 +525,8 @@ async def _start_page(
     name: str,
     form: StartForm,
     *,
-    error: EvalrouterError | None = None,
-    message: str = "",
+    error: str = "",
+    wrong: str = "",
 ) -> Response[str]:
     view = services.routes.find(name)
     rollouts = await services.store.rollouts(route=name, limit=20)
@@ -536,7 +537,7 @@ async def _start_page(
     }
     serving = set() if route is None else set(route.weighted)
     sees_targets = caller.reach_of("GET /routes") == "all"
-    response = await rendered(
+    return await rendered(
         "new_rollout.html",
         caller,
         title=f"Rollouts of {name}",
@@ -554,11 +555,9 @@ async def _start_page(
         may_start=caller.reach_of("POST /routes/{name}/rollout") == "all",
         sees_route=sees_targets,
         force=FORCE,
-        error=message,
-        wrong="" if error is None else _wrong(error.param or ""),
+        error=error,
+        wrong=wrong,
     )
-    response.status_code = 200 if error is None else error.status
-    return response
 
 
 def _wrong(param: str) -> str:

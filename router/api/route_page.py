@@ -24,7 +24,7 @@ from providers.errors import EvalrouterError, RequestError
 from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
 from router.api.live import InjectedLiveParts
-from router.api.page_layout import action, done, page, part, rendered
+from router.api.page_layout import action, done, done_or_shown, form_again, page, part, rendered
 from router.api.route_sections import sections_of
 from router.api.routes import VersionNumber, set_route
 from router.api.sign_in import read_fields
@@ -174,13 +174,13 @@ async def change_route(
     if of == "weights":
         forms = forms._replace(of="weights", weights=_typed_weights(fields))
     else:
-        typed = fields.get("document", "").replace("\r\n", "\n")
-        forms = forms._replace(of="document", document=typed)
-    try:
+        forms = forms._replace(of="document", document=fields.get("document", ""))
+
+    async def change() -> str | Response[str]:
         data = await _edited(services, name, forms)
         if what == "save":
             await set_route(services, caller, name, data, version=version, reason=reason)
-            return done(_path(name))
+            return _path(name)
         effect = await effect_of(
             name,
             view.route,
@@ -189,25 +189,27 @@ async def change_route(
             services.prices.per_million,
             since=forms.period,
         )
-    except EvalrouterError as error:
-        if error.status >= 500:
-            raise
-        if error.code == "route_changed":
-            # Who saves again has seen what the other one has saved.
-            view = services.routes.find(name)
-            forms = forms._replace(version=view.version)
-            newest = await services.routes.versions(name, limit=1)
-            by = f" by {newest[0].actor}" if newest and newest[0].actor else ""
-            message = (
-                f"The route was changed{by} while you edited it. What you typed is still here; "
-                "saving again replaces what the other one has saved."
-            )
-        else:
-            message = error.message
-        wrong = _wrong_field(view, forms, error)
-        forms = forms._replace(error=message, wrong=wrong)
-        return await _page(services, caller, view, forms, status_code=error.status)
-    return await _page(services, caller, view, forms._replace(effect=effect))
+        page = await _page(services, caller, view, forms._replace(effect=effect))
+        return form_again(page)
+
+    async def shown(error: EvalrouterError) -> Response[str]:
+        if error.code != "route_changed":
+            refused = forms._replace(error=error.message, wrong=_wrong_field(view, forms, error))
+            return await _page(services, caller, view, refused)
+        now = services.routes.find(name)
+        newest = await services.routes.versions(name, limit=1)
+        by = f" by {newest[0].actor}" if newest and newest[0].actor else ""
+        message = (
+            f"The route was changed{by} while you edited it. What you typed is still here; "
+            "saving again replaces what the other one has saved."
+        )
+        # Who saves again has seen what the other one has saved.
+        refused = forms._replace(
+            version=now.version, error=message, wrong=_wrong_field(now, forms, error)
+        )
+        return await _page(services, caller, now, refused)
+
+    return await done_or_shown(change(), shown)
 
 
 def _typed_weights(fields: Mapping[str, str]) -> dict[str, str]:
@@ -261,12 +263,7 @@ def _wrong_field(view: RouteView, forms: RouteForms, error: EvalrouterError) -> 
 
 
 async def _page(
-    services: Services,
-    caller: Caller,
-    view: RouteView,
-    forms: RouteForms,
-    *,
-    status_code: int = 200,
+    services: Services, caller: Caller, view: RouteView, forms: RouteForms
 ) -> Response[str]:
     name = view.name
     recent, versions, rollouts = await asyncio.gather(
@@ -276,7 +273,7 @@ async def _page(
     )
     document = services.routes.document(name)
     measures = [] if forms.effect is None else _measures(forms.effect)
-    response = await rendered(
+    return await rendered(
         "route.html",
         caller,
         title=name,
@@ -300,8 +297,6 @@ async def _page(
         periods=PERIODS,
         max_recent=MAX_RECENT,
     )
-    response.status_code = status_code
-    return response
 
 
 def _path(name: str) -> str:

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 from litestar import Request, Response
 from litestar.params import FromPath, FromQuery
 
-from providers.errors import RequestError
+from providers.errors import EvalrouterError, RequestError
 from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
-from router.api.page_layout import action, page, rendered, utc
+from router.api.page_layout import action, done_or_shown, page, rendered, utc
 from router.api.page_tables import Export, TableColumn, TableView, table_response
-from router.api.route_sections import done_or_shown, sections_of
+from router.api.route_sections import sections_of
 from router.api.sign_in import read_fields
 from router.config.documents import Document, convert
 from router.loop.schedule_results import ScheduledRun
@@ -132,7 +132,7 @@ async def change_schedule(
     act, _, run_id = fields.get("do", "").partition(" ")
     data: dict[str, Any] = {"reason": reason}
 
-    async def change() -> None:
+    async def change() -> str:
         if act != "run" and not reason.strip():
             raise RequestError("Say why, for the record.", param="reason")
         document = Document(data | ({"run": run_id} if act == "accept" else {}), "", {})
@@ -147,11 +147,12 @@ async def change_schedule(
             await getattr(schedules, act)(name, requested, actor=actor)
         else:
             raise RequestError("do: run, pause, resume or accept", param="do")
+        return f"/schedules/{name}"
 
-    async def shown(error: str) -> Response[str]:
-        return await _page(services, caller, name, error=error, reason=reason)
+    async def shown(error: EvalrouterError) -> Response[str]:
+        return await _page(services, caller, name, error=error.message, reason=reason)
 
-    return await done_or_shown(change(), f"/schedules/{name}", shown)
+    return await done_or_shown(change(), shown)
 
 
 async def _page(

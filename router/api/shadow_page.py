@@ -7,12 +7,12 @@ from typing import Any
 from litestar import Request, Response
 from litestar.params import FromPath, FromQuery
 
-from providers.errors import RequestError
+from providers.errors import EvalrouterError, RequestError
 from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
-from router.api.page_layout import action, money, page, rendered
+from router.api.page_layout import action, done_or_shown, money, page, rendered
 from router.api.page_tables import Export, TableColumn, TableView, table_response
-from router.api.route_sections import done_or_shown, sections_of
+from router.api.route_sections import sections_of
 from router.api.sign_in import read_fields
 from router.config.documents import Document, convert
 from router.loop.shadow import ShadowChange, ShadowView
@@ -84,14 +84,15 @@ async def change_shadow(
     reason = fields.get("reason", "")
     data = {"action": fields.get("do", ""), "reason": reason}
 
-    async def change() -> None:
+    async def change() -> str:
         typed = convert(Document(data, "", {}), ShadowChange, error=RequestError)
         await services.shadows.change(name, typed, caller.key_id)
+        return f"/routes/{name}/shadow"
 
-    async def shown(error: str) -> Response[str]:
-        return await _page(services, caller, name, error=error, reason=reason)
+    async def shown(error: EvalrouterError) -> Response[str]:
+        return await _page(services, caller, name, error=error.message, reason=reason)
 
-    return await done_or_shown(change(), f"/routes/{name}/shadow", shown)
+    return await done_or_shown(change(), shown)
 
 
 async def _page(

@@ -8,12 +8,12 @@ from typing import Any
 from litestar import Request, Response
 from litestar.params import FromPath, FromQuery
 
-from providers.errors import RequestError
+from providers.errors import EvalrouterError, RequestError
 from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
-from router.api.page_layout import action, money, page, rendered, utc
+from router.api.page_layout import action, done_or_shown, money, page, rendered, utc
 from router.api.page_tables import Export, TableColumn, TableView, table_response
-from router.api.route_sections import done_or_shown, sections_of
+from router.api.route_sections import sections_of
 from router.api.sign_in import read_fields
 from router.api.watches import Before
 from router.config.documents import Document, convert
@@ -91,21 +91,22 @@ async def change_watch(
     fields = await read_fields(request)
     reason = fields.get("reason", "")
 
-    async def change() -> None:
+    async def change() -> str:
         if fields.get("do") == "probe":
             await services.watches.probe(name)
-            return
+            return f"/watches/{name}"
         if fields.get("do") != "pin":
             raise RequestError("do: probe or pin", param="do")
         if not reason.strip():
             raise RequestError("Say why the new reference is right.", param="reason")
         pin = convert(Document({"reason": reason}, "", {}), WatchPin, error=RequestError)
         await services.watches.pin(name, pin, caller.actor)
+        return f"/watches/{name}"
 
-    async def shown(error: str) -> Response[str]:
-        return await _page(services, caller, name, error=error, reason=reason)
+    async def shown(error: EvalrouterError) -> Response[str]:
+        return await _page(services, caller, name, error=error.message, reason=reason)
 
-    return await done_or_shown(change(), f"/watches/{name}", shown)
+    return await done_or_shown(change(), shown)
 
 
 async def _page(

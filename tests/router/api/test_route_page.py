@@ -102,6 +102,7 @@ def test_the_effect_of_weights_is_shown_and_nothing_is_saved(browser):
     check_policy(answer)
     shown = text_of(answer)
     assert answer.status_code == 200
+    assert answer.headers["hx-push-url"] == "false"
     assert "baseline/echo 70.0 % 25.0 %" in shown
     assert "baseline/lead-3 30.0 % 75.0 %" in shown
     # Twenty requests are too few for an interval, and the page says so.

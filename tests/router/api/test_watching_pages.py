@@ -126,6 +126,7 @@ def test_what_the_page_does_not_have_is_refused(browser, path):
     answer = browser.post(f"/pages{path}", data={"do": "explode", "reason": ""})
     assert answer.status_code == 400
     assert 'role="alert"' in answer.text
+    assert answer.headers["hx-push-url"] == "false"
 
 
 def test_a_shadow_is_paused_with_a_reason_and_resumed(browser):

@@ -577,8 +577,7 @@ async def route_versions(
             earlier = previous[0] if previous else None
         else:
             earlier = await _version(services, name, against)
-    views = {view.name: view for view in services.routes.view()}
-    present = views.get(name)
+    present = services.routes.find(name) if name in services.routes.names() else None
     is_past = chosen is not None and chosen.number != newest[0].number
     return await rendered(
         "route_versions.html",

@@ -173,7 +173,7 @@ async def request_list(
         "live_rows": LIVE_ROWS,
         "parameters": filters,
         "totals_parameters": query.totals_parameters(),
-        "routes": [each.name for each in services.routes.view()],
+        "routes": services.routes.names(),
         "sees_keys": caller.only is None,
         "statuses": ("error", "2xx", "4xx", "5xx", "429", "499"),
         "classes": get_args(TrafficClass),

@@ -101,21 +101,22 @@ class Routes:
 
     def view(self) -> list[RouteView]:
         """Return every route, in the order of the config, new and unusable ones last."""
-        views = [
-            RouteView(
-                name,
-                "override" if name in self._overrides else "config",
-                route,
-                self._left_out.get(name, ""),
-                self._hash_of(name),
-            )
-            for name, route in self.table.routes.items()
-        ]
-        unusable = [name for name in self._left_out if name not in self.table.routes]
-        return views + [
-            RouteView(name, "override", None, self._left_out[name], self._hash_of(name))
-            for name in unusable
-        ]
+        return [self._view_of(name) for name in self.names()]
+
+    def names(self) -> list[str]:
+        """Return the names of all routes, in the order of `view`."""
+        return list(dict.fromkeys([*self.table.routes, *self._left_out]))
+
+    def _view_of(self, name: str) -> RouteView:
+        route = self.table.routes.get(name)
+        is_override = name in self._overrides or route is None
+        return RouteView(
+            name,
+            "override" if is_override else "config",
+            route,
+            self._left_out.get(name, ""),
+            self._hash_of(name),
+        )
 
     def traffic_days(self) -> dict[str, float]:
         """Return for how many days the records of routes stay; 0 for ever. Others do not say.
@@ -132,11 +133,10 @@ class Routes:
 
     def find(self, name: str) -> RouteView:
         """Return one route. Raises NotFoundError."""
-        for view in self.view():
-            if view.name == name:
-                return view
-        names = [view.name for view in self.view()]
-        raise NotFoundError(f"The route {name!r} does not exist.{closest(name, names)}")
+        names = self.names()
+        if name not in names:
+            raise NotFoundError(f"The route {name!r} does not exist.{closest(name, names)}")
+        return self._view_of(name)
 
     def document(self, name: str) -> dict[str, Any] | None:
         """Return what is set of a route, or else what the config file says beyond its defaults.

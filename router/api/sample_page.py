@@ -29,7 +29,9 @@ from router.api.page_layout import PAGE_HEADERS, action, done, duration, money, 
 from router.api.samples_page import (
     MAX_ROUTES,
     POSITION,
+    SampleParameters,
     SampleView,
+    query_of,
     sample_view,
     score_cell,
 )
@@ -57,8 +59,6 @@ REFERENCE, NOTHING = "reference", "nothing"
 # Compare with the reference, and mark only answers that are much like it.
 WHERE_ALIKE = ""
 Part = Literal["answer", "whole", "thinking", "request", "reference"]
-# The parameters of the list.
-_FLAGS, _TEXTS = ("failed", "short", "noted"), ("output", "a", "b", "column", "value", "q")
 _MAX_PARAMETERS = 30
 _MAX_DIGITS = 15
 NOTE_PATH = "/pages/runs/{run_id:str}/samples/{position:str}/note"
@@ -159,18 +159,7 @@ async def sample_page(
     view = await sample_view(
         services,
         run_id,
-        {
-            "output": output,
-            "a": a,
-            "b": b,
-            "failed": failed,
-            "short": short,
-            "noted": noted,
-            "column": column,
-            "value": value if column else "",
-            "q": q,
-            "sort": sort,
-        },
+        SampleParameters(output, a, b, failed, short, noted, column, value, q, sort),
     )
     return await _sample_page(
         services, caller, view, _number(position), against=against, repeat=repeat, first=first
@@ -211,9 +200,7 @@ async def _sample_page(
     notes = await services.store.notes(run.id, position)
     written = next((note for note in notes if note.key_id == caller.key_id), None)
     path = f"/runs/{run.id}/samples"
-    here = {**view.parameters}
-    if against != WHERE_ALIKE:
-        here["against"] = against
+    here = {**view.parameters, "against": against, "repeat": str(repeat) if repeat else ""}
     link = _Links(f"{path}/{position}", repeat)
     shown = await asyncio.to_thread(
         _shown, sample, results, judgements.of_cells, labels, routes, base, against, repeat, link
@@ -228,10 +215,10 @@ async def _sample_page(
         sample=sample,
         position=position,
         path=path,
-        list_path=f"{path}{_query(view.parameters)}",
-        previous=_path_of(path, before.positions, here, repeat),
-        next=_path_of(path, after.positions, here, repeat),
-        here=lambda **changes: f"{path}/{position}{_query({**here, **changes})}",
+        list_path=f"{path}{query_of(view.parameters)}",
+        previous=_path_of(path, before.positions, here),
+        next=_path_of(path, after.positions, here),
+        here=lambda **changes: f"{path}/{position}{query_of({**here, **changes})}",
         repeat=repeat,
         repeats=document.repeats,
         first=first,
@@ -269,9 +256,7 @@ async def _sample_page(
         typed={**_typed(written), **(typed or {})},
         error=error,
         note_path=f"/pages{path}/{position}/note",
-        here_query=_query({**here, **({"repeat": str(repeat)} if repeat else {})}).removeprefix(
-            "?"
-        ),
+        here_query=query_of(here).removeprefix("?"),
         may_note=caller.reach_of(f"POST {NOTE_PATH.replace(':str', '')}") != "no",
         max_label=MAX_LABEL,
         max_note=MAX_NOTE,
@@ -296,18 +281,12 @@ class _Links(NamedTuple):
 
     def to(self, part: Part, route: str = "") -> str:
         of = {"part": part, "route": route, "repeat": str(self.repeat) if self.repeat else ""}
-        return f"{self.path}/text{_query(of)}"
+        return f"{self.path}/text{query_of(of)}"
 
 
-def _query(parameters: Mapping[str, Any]) -> str:
-    text = urlencode({name: value for name, value in parameters.items() if value not in {"", None}})
-    return f"?{text}" if text else ""
-
-
-def _path_of(path: str, positions: Sequence[int], here: Mapping[str, str], repeat: int) -> str:
-    """Return the address of the first of the samples; "" where there is none."""
-    parameters = {**here, "repeat": str(repeat) if repeat else ""}
-    return f"{path}/{positions[0]}{_query(parameters)}" if positions else ""
+def _path_of(path: str, positions: Sequence[int], here: Mapping[str, str]) -> str:
+    """Return the address of the first of the samples; "" without any."""
+    return f"{path}/{positions[0]}{query_of(here)}" if positions else ""
 
 
 def _typed(note: SampleNote | None) -> Mapping[str, str]:
@@ -632,7 +611,7 @@ async def keep_note(
         )
         response.status_code = status
         return response
-    return done(f"/runs/{run.id}/samples/{place}{_query(query)}#notes")
+    return done(f"/runs/{run.id}/samples/{place}{query_of(query)}#notes")
 
 
 def _parameters_of(query: str) -> dict[str, str]:
@@ -666,14 +645,16 @@ async def _note_again(
     error: str,
 ) -> Response[str]:
     """Return the page with a note that was refused, as its address shows it where that can be."""
-    shown: dict[str, str | bool] = {name: query.get(name) == "true" for name in _FLAGS}
-    shown |= {name: query.get(name, "") for name in _TEXTS} | {"sort": query.get("sort", POSITION)}
+    usual = SampleParameters()
+    shown: dict[str, Any] = {
+        name: query[name] == "true" if isinstance(value, bool) else query[name]
+        for name, value in usual._asdict().items()
+        if name in query
+    }
     try:
-        view = await sample_view(services, run_id, shown)
+        view = await sample_view(services, run_id, usual._replace(**shown))
         return await _sample_page(services, caller, view, place, typed=typed, error=error)
     except EvalrouterError:
         # Whatever the address is, what was typed is not lost.
-        usual: dict[str, str | bool] = dict.fromkeys(_FLAGS, False)
-        usual |= dict.fromkeys(_TEXTS, "") | {"sort": POSITION}
         view = await sample_view(services, run_id, usual)
         return await _sample_page(services, caller, view, place, typed=typed, error=error)

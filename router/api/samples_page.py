@@ -38,6 +38,28 @@ _READ_AT_ONCE = 500
 POSITION, GAIN = "position", "gain"
 
 
+class SampleParameters(NamedTuple):
+    """The parameters of an address that say which samples are shown, and how.
+
+    Attributes:
+        output: the score; "" for that which decides.
+        a, b: the routes that are compared; "" for the usual ones.
+        failed, short, noted, column, value, q: as SampleFilter has them.
+        sort: `position` or `gain`, with "-" before it for the other direction.
+    """
+
+    output: str = ""
+    a: str = ""
+    b: str = ""
+    failed: bool = False
+    short: bool = False
+    noted: bool = False
+    column: str = ""
+    value: str = ""
+    q: str = ""
+    sort: str = POSITION
+
+
 class SampleView(NamedTuple):
     """A run's samples as an address shows them.
 
@@ -67,46 +89,52 @@ class SampleView(NamedTuple):
         return [*compared, *(route for route in self.document.routes if route not in compared)]
 
 
-async def sample_view(
-    services: Services, run_id: str, parameters: Mapping[str, str | bool]
-) -> SampleView:
+async def sample_view(services: Services, run_id: str, parameters: SampleParameters) -> SampleView:
     """Return a run's samples as the parameters of an address show them.
 
     Args:
         services: have the run.
         run_id: its id.
-        parameters: those of `samples_page`, but for `after` and `export`.
+        parameters: of the address; a value without a column says nothing.
 
     Raises:
         NotFoundError: there is no such run.
         RequestError: it has no such score or route.
     """
+    if not parameters.column:
+        parameters = parameters._replace(value="")
     run = await services.runs.find(run_id)
     document = stored_document(run)
     outputs = await asyncio.to_thread(_outputs, document)
-    output = _output(document, outputs, str(parameters["output"]))
-    a, b = _pair(document, str(parameters["a"]), str(parameters["b"]))
-    sort = str(parameters["sort"])
+    output = _output(document, outputs, parameters.output)
+    a, b = _pair(document, parameters.a, parameters.b)
+    sort = parameters.sort
     by = None
     if sort.removeprefix("-") not in {POSITION, GAIN}:
         raise RequestError("sort: samples are sorted by position, or by gain.", param="sort")
     if sort.removeprefix("-") == GAIN and output is not None and b:
         by = PairedScore(output.name, a, b, output.higher_is_better)
     matching = SampleFilter(
-        failed=bool(parameters["failed"]),
-        shortfall=bool(parameters["short"]),
-        noted=bool(parameters["noted"]),
-        column=str(parameters["column"]),
-        value=str(parameters["value"]),
-        text=str(parameters["q"]),
+        failed=parameters.failed,
+        shortfall=parameters.short,
+        noted=parameters.noted,
+        column=parameters.column,
+        value=parameters.value,
+        text=parameters.q,
     )
     shown = {
         name: "true" if value is True else str(value)
-        for name, value in parameters.items()
+        for name, value in parameters._asdict().items()
         if value and (name, value) != ("sort", POSITION)
     }
     query = SampleQuery(matching=matching, by=by, descending=sort.startswith("-"))
     return SampleView(run, document, outputs, output, a, b, query, shown)
+
+
+def query_of(parameters: Mapping[str, Any]) -> str:
+    """Return the query of an address with its question mark; "" where no parameter has a value."""
+    text = urlencode({name: value for name, value in parameters.items() if value not in {"", None}})
+    return f"?{text}" if text else ""
 
 
 def _outputs(document: RunDocument) -> Sequence[OutputInfo]:
@@ -167,18 +195,7 @@ async def samples_page(
     view = await sample_view(
         services,
         run_id,
-        {
-            "output": output,
-            "a": a,
-            "b": b,
-            "failed": failed,
-            "short": short,
-            "noted": noted,
-            "column": column,
-            "value": value if column else "",
-            "q": q,
-            "sort": sort,
-        },
+        SampleParameters(output, a, b, failed, short, noted, column, value, q, sort),
     )
     run = view.run
     path = f"/runs/{run.id}/samples"
@@ -186,7 +203,7 @@ async def samples_page(
         position = await services.store.position_of(run.id, sample)
         if position is None:
             raise RequestError(f"This run has no sample with the id {sample!r}.", param="sample")
-        return done(f"{path}/{position}?{urlencode(view.parameters)}".rstrip("?"))
+        return done(f"{path}/{position}{query_of(view.parameters)}")
     routes = view.routes[:MAX_ROUTES]
     table = TableView(
         path,

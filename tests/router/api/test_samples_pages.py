@@ -77,7 +77,8 @@ def world(tmp_path_factory):
         await store.add_run(other, samples[:2])
         await store.add_run(a_run("run_empty", document=_document(), dataset_rows=0), [])
         many = [f"r{n}" for n in range(30)]
-        wide = a_run("run_wide", document=_document(routes=many, baseline=None), dataset_rows=1)
+        document = _document(routes=many, baseline=None, repeats=2)
+        wide = a_run("run_wide", document=document, dataset_rows=1)
         await store.add_run(wide, samples[:1])
         await answered(store, Cell("r29", ATTACK, 0), run_id=wide.id, text="of the last")
         keys = {
@@ -349,6 +350,10 @@ def test_runs_without_scores_samples_or_with_many_routes(world):
     last = get(world, link(get(world, link(sample, "18 more routes")).text, "6 more routes")).text
     assert "of the last" in last
     assert "of the last" in get(world, "/runs/run_wide/samples/1?a=r29").text
+    second = get(world, "/runs/run_wide/samples/1?repeat=1").text
+    more = get(world, link(second, "18 more routes")).text
+    assert '<option value="1" selected>2 of 2</option>' in more
+    assert "repeat=1" in link(more, "The first routes")
 
 
 def note(world, role, position=7, status=303, **fields):

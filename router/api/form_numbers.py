@@ -1,4 +1,4 @@
-"""Reads whole numbers from the fields of forms."""
+"""Reads whole numbers from the fields of forms, and from addresses."""
 
 from __future__ import annotations
 
@@ -6,6 +6,12 @@ from providers.errors import RequestError
 
 # All that databases and browsers tell apart, and few enough for int().
 _MAX_DIGITS = 15
+
+
+def number_from_digits(text: str, *, max_digits: int = _MAX_DIGITS) -> int | None:
+    """Return the number that a text of digits is; None for another text, or one of more digits."""
+    is_number = text.isascii() and text.isdecimal() and len(text) <= max_digits
+    return int(text) if is_number else None
 
 
 def whole_number(text: str, field: str) -> int:

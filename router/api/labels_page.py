@@ -17,6 +17,7 @@ from litestar.params import FromPath, FromQuery, QueryParameter
 from evaluators.stats.prediction_powered import FEWEST_LABELS
 from providers.errors import EvalrouterError, RunDocumentError
 from router.api.access import Caller, InjectedCaller
+from router.api.form_numbers import number_from_digits
 from router.api.injection import Injected
 from router.api.page_layout import action, done, page, rendered
 from router.api.paging import MAX_OFFSET
@@ -270,10 +271,10 @@ async def undo_score(
 
 
 def _count(fields: Mapping[str, str], name: str) -> int:
-    text = fields[name]
-    if not text.isascii() or not text.isdecimal() or len(text) > 15:
+    number = number_from_digits(fields[name])
+    if number is None:
         raise RunDocumentError(f"{name}: not a number", param=name)
-    return int(text)
+    return number
 
 
 def _score(text: str) -> float:

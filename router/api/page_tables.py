@@ -17,6 +17,7 @@ from litestar import Response
 
 from providers.errors import RequestError
 from router.api.access import Caller
+from router.api.form_numbers import number_from_digits
 from router.api.page_layout import rendered
 
 ROWS_PER_PAGE = 100
@@ -164,9 +165,10 @@ class TableView:
 
 def row_number(after: str) -> int:
     """Return the number of a row that a page begins after. Raises RequestError."""
-    if not (after.isascii() and after.isdigit() and len(after) < 16):
+    number = number_from_digits(after)
+    if number is None:
         raise RequestError("after is the number of a row of this table.", param="after")
-    return int(after)
+    return number
 
 
 async def table_response(

@@ -27,6 +27,7 @@ from router.api.excerpts import (
     json_text,
     shown_messages,
 )
+from router.api.form_numbers import number_from_digits
 from router.api.injection import Injected
 from router.api.page_layout import action, done, form_again, page, rendered, utc
 from router.api.page_tables import Export, TableColumn, TableView, row_number, table_response
@@ -364,10 +365,10 @@ def edit_of(row: ReviewRow, fields: Mapping[str, str]) -> ReviewEdit:
 
 def version_of(fields: Mapping[str, str]) -> int:
     """Return the version of the row that a form was made of. Raises RequestError."""
-    version = fields.get("version", "")
-    if not (version.isascii() and version.isdigit() and len(version) < 10):
+    version = number_from_digits(fields.get("version", ""), max_digits=9)
+    if version is None:
         raise RequestError("The form does not say which version of the row it is of.")
-    return int(version)
+    return version
 
 
 @page("/pages/review/{row_id:str}/content")

@@ -22,6 +22,7 @@ from litestar.response import Redirect, ServerSentEvent
 from evaluators.stats.intervals import Interval
 from providers.errors import EvalrouterError, RequestError
 from router.api.access import Caller, InjectedCaller
+from router.api.form_numbers import number_from_digits
 from router.api.injection import Injected
 from router.api.live import InjectedLiveParts
 from router.api.page_layout import action, done, done_or_shown, form_again, page, part, rendered
@@ -617,10 +618,10 @@ async def restore_route(
 ) -> Redirect:
     """Set a route to what it was in one of its versions."""
     fields = await read_fields(request)
-    number = fields.get("number", "")
-    if not number.isascii() or not number.isdecimal() or len(number) > 9:
+    number = number_from_digits(fields.get("number", ""), max_digits=9)
+    if number is None:
         raise RequestError("number: that of a version", param="number")
-    chosen = await _version(services, name, int(number))
+    chosen = await _version(services, name, number)
     if chosen.route is None:
         raise RequestError(f"In version {number} there was no such route.", param="number")
     reason = fields.get("reason", "").strip()[:1900]

@@ -13,6 +13,7 @@ from litestar.types import SSEData
 
 from router.api.access import InjectedCaller
 from router.api.following import Followers, InjectedFollowers, progress_of
+from router.api.form_numbers import number_from_digits
 from router.api.injection import Injected
 from router.api.paging import MAX_OFFSET, PageSize
 from router.services import Services
@@ -50,8 +51,7 @@ async def list_log(  # noqa: PLR0917 - Litestar passes query parameters by name
     run = await services.runs.find(run_id)
     if follow:
         followers.check_room(caller.key_id)
-        last = request.headers.get("last-event-id", "")
-        known = int(last) if last.isascii() and last.isdigit() and len(last) < 16 else 0
+        known = number_from_digits(request.headers.get("last-event-id", "")) or 0
         start = known if after is None else after
         events = _events(services, followers, run.id, start, caller.key_id)
         stream: Any = ServerSentEvent(events)

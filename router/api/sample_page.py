@@ -24,6 +24,7 @@ from evaluators.reports.scores import OutputInfo, three_digits
 from evaluators.text.answers import SHORTFALLS
 from providers.errors import ConflictError, EvalrouterError, NotFoundError, RequestError
 from router.api.access import InjectedCaller
+from router.api.form_numbers import number_from_digits
 from router.api.injection import Injected
 from router.api.page_layout import PAGE_HEADERS, action, done, duration, money, page, rendered
 from router.api.samples_page import (
@@ -60,7 +61,6 @@ REFERENCE, NOTHING = "reference", "nothing"
 WHERE_ALIKE = ""
 Part = Literal["answer", "whole", "thinking", "request", "reference"]
 _MAX_PARAMETERS = 30
-_MAX_DIGITS = 15
 NOTE_PATH = "/pages/runs/{run_id:str}/samples/{position:str}/note"
 
 
@@ -268,9 +268,10 @@ async def _sample_page(
 
 def _number(position: str) -> int:
     """Return the position that a path names. Raises NotFoundError."""
-    if not position.isascii() or not position.isdecimal() or len(position) > _MAX_DIGITS:
+    number = number_from_digits(position)
+    if number is None:
         raise NotFoundError("A sample is named by its place in the run: a number from 1.")
-    return int(position)
+    return number
 
 
 class _Links(NamedTuple):

@@ -20,6 +20,7 @@ from evaluators.reports.report import infos_of
 from evaluators.reports.scores import OutputInfo, decimals
 from providers.errors import EvalrouterError, RequestError, closest
 from router.api.access import InjectedCaller
+from router.api.form_numbers import number_from_digits
 from router.api.injection import Injected
 from router.api.page_layout import done, page, rendered
 from router.api.page_tables import Export, TableColumn, TableView, csv_response
@@ -250,12 +251,13 @@ async def samples_page(
 def _position(after: str) -> int | None:
     if not after:
         return None
-    if not after.isascii() or not after.isdecimal() or len(after) > 15:
+    position = number_from_digits(after)
+    if position is None:
         raise RequestError(
             "after: this is the position of a sample, as the link to the next page has it.",
             param="after",
         )
-    return int(after)
+    return position
 
 
 def _columns(view: SampleView, routes: Sequence[str]) -> list[TableColumn]:

@@ -110,16 +110,6 @@ class FormChoices(NamedTuple):
     judges: Mapping[str, tuple[str, ...]]
 
 
-class EstimateRow(NamedTuple):
-    """What one target of a route would take, in words; see `estimate_text`."""
-
-    name: str
-    calls: str
-    tokens: str
-    cost: str
-    time: str
-
-
 class EstimateView(NamedTuple):
     """An estimate in words.
 
@@ -137,7 +127,7 @@ class EstimateView(NamedTuple):
     estimate: Estimate
     cost: str
     time: str
-    rows: list[EstimateRow]
+    rows: list[estimate_text.EstimateRow]
     sources: dict[str, list[str]]
     promise: str
     differences: list[tuple[str, str, str]]
@@ -318,22 +308,12 @@ def _metric_entries() -> tuple[MetricEntry, ...]:
 
 
 def _view(estimate: Estimate) -> EstimateView:
-    rows = [
-        EstimateRow(
-            estimate_text.name(row),
-            estimate_text.calls(row),
-            estimate_text.tokens(row),
-            estimate_text.money(row.cost_usd, is_limit=row.at_most),
-            estimate_text.time(row.seconds),
-        )
-        for row in estimate.targets
-    ]
     effects = estimate.detectable
     return EstimateView(
         estimate,
         estimate_text.money(estimate.cost_usd, is_limit=estimate.at_most),
         estimate_text.total_time(estimate),
-        rows,
+        list(map(estimate_text.in_words, estimate.targets)),
         estimate_text.sources(estimate.targets),
         estimate_text.promise(estimate) if effects else "",
         [(effect.output, estimate_text.size(effect), effect.sd_from) for effect in effects],

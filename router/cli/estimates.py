@@ -7,7 +7,7 @@ from rich.table import Column, Table
 
 from router.cli.commands import counted, escape, out, print_table
 from router.evals import estimate_text
-from router.evals.estimate import Estimate, TargetEstimate
+from router.evals.estimate import Estimate
 
 
 def print_estimate(estimate: Estimate) -> None:
@@ -21,7 +21,7 @@ def print_estimate(estimate: Estimate) -> None:
     )
     table = _table("route", "calls", "tokens in / out", "cost", "time")
     for target in estimate.targets:
-        table.add_row(*(escape(cell) for cell in _row(target)))
+        table.add_row(*map(escape, estimate_text.in_words(target)))
     if len(estimate.targets) > 1:
         cost = estimate_text.money(estimate.cost_usd, is_limit=estimate.at_most)
         counts = (estimate.prompt_tokens, estimate.completion_tokens)
@@ -46,13 +46,3 @@ def _table(*columns: str) -> Table:
     first, *rest = columns
     right = (Column(name, justify="right", overflow="fold") for name in rest)
     return Table(Column(first, overflow="fold"), *right, box=SIMPLE)
-
-
-def _row(row: TargetEstimate) -> list[str]:
-    return [
-        estimate_text.name(row),
-        estimate_text.calls(row),
-        estimate_text.tokens(row),
-        estimate_text.money(row.cost_usd, is_limit=row.at_most),
-        estimate_text.time(row.seconds),
-    ]

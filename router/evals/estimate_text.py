@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from evaluators.reports.report import dollars
 from router.evals.estimate import Detectable, Estimate, TargetEstimate
 
 UNKNOWN = "unknown"
+
+
+class EstimateRow(NamedTuple):
+    """What one target of a route would take, in words."""
+
+    name: str
+    calls: str
+    tokens: str
+    cost: str
+    time: str
+
+
+def in_words(row: TargetEstimate) -> EstimateRow:
+    """Return what a target would take, as the cells of a table."""
+    return EstimateRow(
+        name(row),
+        calls(row),
+        tokens(row),
+        money(row.cost_usd, is_limit=row.at_most),
+        time(row.seconds),
+    )
 
 
 def promise(estimate: Estimate) -> str:

@@ -62,9 +62,7 @@ async def home_part(
     async def make() -> str:
         return await part("home_part.html", **await _values(services, caller, recent, request))
 
-    return parts.stream(
-        ("home", caller.audience, str(request.base_url)), make, holder=caller.key_id
-    )
+    return parts.stream(caller, ("home", str(request.base_url)), make)
 
 
 async def _values(

@@ -2,8 +2,7 @@
 
     @get("/pages/live/home", ...)
     async def home_part(parts: InjectedLiveParts, caller: InjectedCaller) -> ServerSentEvent:
-        key = ("home", caller.audience)
-        return parts.stream(key, lambda: part("home_part.html", ...), holder=caller.key_id)
+        return parts.stream(caller, ("home",), lambda: part("home_part.html", ...))
 
     <div hx-sse:connect="/pages/live/home" hx-swap="innerMorph">{% include "home_part.html" %}</div>
 
@@ -20,6 +19,7 @@ from litestar.di import NamedDependency
 from litestar.response import ServerSentEvent
 
 from providers.errors import EvalrouterError
+from router.api.access import Caller
 from router.api.feeds import Feeds
 from router.api.page_layout import PAGE_HEADERS
 
@@ -36,21 +36,22 @@ class LiveParts:
         self._feeds: Feeds[str] = Feeds("pages", poll_s=POLL_S)
 
     def stream(
-        self, key: Hashable, make: Callable[[], Awaitable[str]], *, holder: str
+        self, caller: Caller, key: Hashable, make: Callable[[], Awaitable[str]]
     ) -> ServerSentEvent:
         """Return a part, and the part again whenever it has changed, as server-sent events.
 
         Args:
-            key: callers with the same key see the same, so it has whatever the part depends on:
-                who may see it, and what it shows.
+            caller: whose page it is on; callers of one audience see the same.
+            key: whatever else the part depends on: what it shows.
             make: returns the part as HTML.
-            holder: the id of the caller's key; "" while no key is needed.
 
         Raises:
             RateLimitError: as many follow as may, in all or with this key.
         """
+        holder = caller.key_id
         self._feeds.check_room(holder)
-        return ServerSentEvent(self._events(key, make, holder), headers=dict(PAGE_HEADERS))
+        events = self._events((caller.audience, key), make, holder)
+        return ServerSentEvent(events, headers=dict(PAGE_HEADERS))
 
     async def _events(
         self, key: Hashable, make: Callable[[], Awaitable[str]], holder: str

@@ -247,7 +247,7 @@ async def rollout_part(
         rollout = await _stored(services, rollout_id)
         return await part("rollout_part.html", **await _standing(services, rollout))
 
-    return parts.stream(("rollout", caller.audience, rollout_id), make, holder=caller.key_id)
+    return parts.stream(caller, ("rollout", rollout_id), make)
 
 
 @action("/pages/rollouts/{rollout_id:str}")

@@ -150,7 +150,7 @@ async def route_part(
     async def make() -> str:
         return await part("route_part.html", health=health_of(services, services.routes.find(name)))
 
-    return parts.stream(("route", caller.audience, name), make, holder=caller.key_id)
+    return parts.stream(caller, ("route", name), make)
 
 
 @action("/pages/routes/{name:str}")

@@ -14,6 +14,7 @@ from router.api.live import InjectedLiveParts
 from router.api.page_layout import page, part, rendered
 from router.api.paging import MAX_OFFSET
 from router.api.run_logs import masked_lines
+from router.api.run_page import stream_of_run
 from router.services import Services
 from router.store.runs import STOPPED, Run
 
@@ -54,13 +55,11 @@ async def run_log_part(
     run_id: FromPath[str],
 ) -> ServerSentEvent:
     """Send the newest lines of a run's log whenever there are others."""
-    followed = await services.runs.find(run_id)
 
-    async def make() -> str:
-        run = await services.runs.find(followed.id)
+    async def make(run: Run) -> str:
         return await part("run_log_part.html", **await _values(services, run, None))
 
-    return parts.stream(("run log", caller.audience, followed.id), make, holder=caller.key_id)
+    return await stream_of_run(services, caller, parts, run_id, make, name="run log")
 
 
 async def _values(services: Services, run: Run, after: int | None) -> dict[str, Any]:

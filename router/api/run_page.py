@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ from providers.errors import RequestError
 from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
 from router.api.judges_page import has_judge
-from router.api.live import InjectedLiveParts
+from router.api.live import InjectedLiveParts, LiveParts
 from router.api.page_layout import duration, page, part, rendered
 from router.api.run_logs import masked_lines
 from router.evals.results import Outcome
@@ -256,14 +256,30 @@ async def run_part(
     run_id: FromPath[str],
 ) -> ServerSentEvent:
     """Send how far a run is, and the end of its log, whenever that changes."""
-    followed = await services.runs.find(run_id)
 
-    async def make() -> str:
-        run = await services.runs.find(followed.id)
+    async def make(run: Run) -> str:
         values = await progress_values(services, caller, run)
         return await part("run_part.html", **values, is_live=True)
 
-    return parts.stream(("run", caller.audience, followed.id), make, holder=caller.key_id)
+    return await stream_of_run(services, caller, parts, run_id, make, name="run")
+
+
+async def stream_of_run(
+    services: Services,
+    caller: Caller,
+    parts: LiveParts,
+    run_id: str,
+    make: Callable[[Run], Awaitable[str]],
+    *,
+    name: str,
+) -> ServerSentEvent:
+    """Return a part of a run's pages that is live: made of the run as it is each time."""
+    followed = await services.runs.find(run_id)
+
+    async def made() -> str:
+        return await make(await services.runs.find(followed.id))
+
+    return parts.stream(caller, (name, followed.id), made)
 
 
 def _chosen(outcome: Outcome, name: str) -> OutputInfo | None:

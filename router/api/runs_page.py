@@ -100,9 +100,7 @@ async def runs_part(
             known = state, await part("runs_part.html", view=view, rows=rows, may_start=may_start)
         return known[1]
 
-    return parts.stream(
-        ("runs", caller.audience, *filters.values(), sort, after), make, holder=caller.key_id
-    )
+    return parts.stream(caller, ("runs", *filters.values(), sort, after), make)
 
 
 async def runs_under_way(services: Services, caller: Caller) -> list[Run]:

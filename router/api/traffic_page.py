@@ -254,7 +254,7 @@ async def live_requests(
             due = time.monotonic() + _SUMS_EVERY_S
         return await part("traffic_live_part.html", view=view, rows=cells, **over_time)
 
-    return parts.stream(("traffic", caller.audience, query), make, holder=caller.key_id)
+    return parts.stream(caller, ("traffic", query), make)
 
 
 def _cells(services: Services, row: TrafficRow) -> dict[str, Any]:

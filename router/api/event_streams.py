@@ -37,8 +37,8 @@ class _Stream:
 class EventStreams:
     """The streams of events that this process sends now.
 
-    However many there are, the store is asked once a second whether their sessions go on, and not
-    at all while no session has one.
+    However many there are, it reads once a second which of their sessions go on, and not at all
+    while no session has one.
 
     Args:
         keys: the clients' keys.
@@ -130,7 +130,7 @@ class EventStreams:
     def _end(self, streams: list[_Stream]) -> None:
         now = asyncio.get_running_loop().time()
         for stream in streams:
-            # One may have ended by itself while the database was asked.
+            # One may have ended by itself while the sessions were read.
             if stream in self._streams:
                 self._streams.discard(stream)
                 stream.until.reschedule(now)

@@ -10,6 +10,7 @@ The newest value comes at once, and another one whenever it has changed.
 from __future__ import annotations
 
 import asyncio
+import operator
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
 from contextlib import asynccontextmanager
@@ -20,10 +21,6 @@ from providers.errors import RateLimitError
 _T = TypeVar("_T")
 # Of one process and kind; each holds a connection.
 MAX_FOLLOWERS = 1000
-
-
-def _differs(new: object, old: object) -> bool:
-    return new != old
 
 
 def _never(_: object) -> bool:
@@ -46,7 +43,7 @@ class _Feed(Generic[_T]):
         self._poll_s = poll_s
         self._is_last = is_last
         self._differs = differs
-        # The number says which one it is: an equal value is no news.
+        # The number says which one it is; two that follow each other may be one object.
         self._newest: tuple[int, _T] | None = None
         self._error: Exception | None = None
         self._changed = asyncio.Condition()
@@ -78,7 +75,7 @@ class _Feed(Generic[_T]):
         while True:
             try:
                 value = await self._read()
-            except Exception as error:  # noqa: BLE001  # whatever it is, nobody may wait for ever
+            except Exception as error:  # noqa: BLE001  # whatever it is, the followers get it
                 async with self._changed:
                     self._error = error
                     self._changed.notify_all()
@@ -109,7 +106,7 @@ class Feeds(Generic[_T]):
         *,
         poll_s: float,
         is_last: Callable[[_T], bool] = _never,
-        differs: Callable[[_T, _T], bool] = _differs,
+        differs: Callable[[_T, _T], bool] = operator.ne,
     ) -> None:
         self._what = what
         self._poll_s = poll_s

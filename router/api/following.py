@@ -45,7 +45,7 @@ class RunSnapshot(NamedTuple):
         return self.run.state in STOPPED
 
     def differs(self, other: RunSnapshot) -> bool:
-        """Return whether there is news; heartbeats are none."""
+        """Return whether anything but the heartbeat has changed."""
         return (self.run.state, self.run.cells, self.progress, self.logged) != (
             other.run.state,
             other.run.cells,
@@ -95,6 +95,6 @@ InjectedFollowers = NamedDependency[Followers]
 
 
 def progress_of(snapshot: RunSnapshot) -> dict[str, Any]:
-    """Return what an event tells of a run's progress."""
+    """Return what an event says of a run's progress."""
     run = snapshot.run
     return {"state": run.state, "cells": run.cells, **msgspec.to_builtins(snapshot.progress)}

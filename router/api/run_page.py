@@ -161,8 +161,7 @@ async def run_page(
     `output` is the score that is plotted; without it, the primary one. `distribution` reads the
     scores of a run that has many.
     """
-    shown = Shown(output, distribution)
-    return await run_view(services, caller, run_id, shown)
+    return await run_view(services, caller, run_id, Shown(output, distribution))
 
 
 class Shown(NamedTuple):
@@ -176,7 +175,7 @@ async def run_view(
     services: Services,
     caller: Caller,
     run_id: str,
-    shown: Shown = Shown(),  # noqa: B008 - it never changes
+    shown: Shown,
     typed: Typed = NOTHING_TYPED,
 ) -> Response[str]:
     """Return the page of a run, with what was typed into one of its forms."""
@@ -197,6 +196,7 @@ async def run_view(
         current="/runs",
         **await progress_values(services, caller, run),
         is_live=False,
+        may_start=caller.reach_of("POST /eval") != "no",
         typed=typed,
         address=f"/runs/{run.id}?{urlencode(address)}",
         report=report,
@@ -244,7 +244,6 @@ async def progress_values(services: Services, caller: Caller, run: Run) -> dict[
         "lines": lines,
         "is_under_way": run.state not in STOPPED,
         "may_change": caller.reach_of("POST /eval/{run_id}/pause") != "no",
-        "may_start": caller.reach_of("POST /eval") != "no",
     }
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, get_args
 from urllib.parse import urlencode
 
 from litestar import Response, get
@@ -34,6 +34,15 @@ _COLUMNS = (
 _COUNTED = 20
 
 
+class _Filters(NamedTuple):
+    """Which runs the table has; "" for whatever."""
+
+    state_is: Literal["", RunState]
+    experiment: str
+    tag: str
+    dataset: str
+
+
 @page("/runs")
 async def run_list(
     *,
@@ -51,15 +60,15 @@ async def run_list(
 
     `dataset` is a registered version, `name@hash`, or `name` for its newest.
     """
-    filters = {"state_is": state_is, "experiment": experiment, "tag": tag, "dataset": dataset}
-    view = TableView("/runs", _COLUMNS, sort=sort, filters=filters, after=after, export=export)
+    filters = _Filters(state_is, experiment, tag, dataset)
+    view = _view(filters, sort, after=after, export=export)
     rows = await _rows(services, caller, view, filters, after)
     return await table_response(
         "runs",
         caller,
         view,
         rows,
-        **filters,
+        **filters._asdict(),
         live=f"/pages/live/runs{view.query}" + (f"&{urlencode({'after': after})}" if after else ""),
         states=get_args(RunState),
         may_start=caller.reach_of("POST /eval") != "no",
@@ -81,9 +90,9 @@ async def runs_part(
     after: FromQuery[str] = "",
 ) -> ServerSentEvent:
     """Send the table whenever a run begins, gets on or stops."""
-    filters = {"state_is": state_is, "experiment": experiment, "tag": tag, "dataset": dataset}
+    filters = _Filters(state_is, experiment, tag, dataset)
     # An address that is refused is refused before the response begins.
-    TableView("/runs", _COLUMNS, sort=sort, filters=filters)
+    _view(filters, sort)
     known: tuple[Any, str] = (None, "")
 
     async def make() -> str:
@@ -94,13 +103,19 @@ async def runs_part(
         counted = await _progress(services, active)
         state = [run.id for run in newest], [(run.id, run.state) for run in active], counted
         if state != known[0]:
-            view = TableView("/runs", _COLUMNS, sort=sort, filters=filters, after=after)
+            view = _view(filters, sort, after=after)
             rows = await _rows(services, caller, view, filters, after)
             may_start = caller.reach_of("POST /eval") != "no"
             known = state, await part("runs_part.html", view=view, rows=rows, may_start=may_start)
         return known[1]
 
-    return parts.stream(caller, ("runs", *filters.values(), sort, after), make)
+    return parts.stream(caller, ("runs", filters, sort, after), make)
+
+
+def _view(filters: _Filters, sort: str, *, after: str = "", export: Export = "") -> TableView:
+    return TableView(
+        "/runs", _COLUMNS, sort=sort, filters=filters._asdict(), after=after, export=export
+    )
 
 
 async def runs_under_way(services: Services, caller: Caller) -> list[Run]:
@@ -121,15 +136,14 @@ async def _progress(services: Services, runs: Sequence[Run]) -> dict[str, Progre
 
 
 async def _rows(
-    services: Services, caller: Caller, view: TableView, filters: Mapping[str, str], after: str
+    services: Services, caller: Caller, view: TableView, filters: _Filters, after: str
 ) -> list[dict[str, Any]]:
-    states = {state: state for state in get_args(RunState)}
     matching = RunFilter(
-        state=states.get(filters["state_is"]),
-        experiment=filters["experiment"] or None,
-        tag=filters["tag"] or None,
+        state=filters.state_is or None,
+        experiment=filters.experiment or None,
+        tag=filters.tag or None,
         key_id=caller.only,
-        dataset_hash=await dataset_hash(services, caller, filters["dataset"]),
+        dataset_hash=await dataset_hash(services, caller, filters.dataset),
     )
     listed = await services.store.runs(
         matching,

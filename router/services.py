@@ -207,8 +207,9 @@ class Services:
         self.routes = Routes(config, source, self.store, self.prices)
         self.masks = Masks(config)
         self.dispatcher = Dispatcher(self.providers, masks=self.masks)
-        required = config.server.require_keys or (database is not None and database.keys)
-        self.keys = Keys(required=required)
+        self.keys = Keys(
+            required=config.server.require_keys or (database is not None and database.keys)
+        )
         self.key_sync = KeySync(self.keys, self.store)
         self.cache = ResponseCache(config.cache.max_bytes)
         self.cache_sync = CacheSync(self.cache, self.store)
@@ -246,10 +247,8 @@ class Services:
             on_end=self.tracker.begin,
         )
         self.runs = Runs(self.store, requester, self.datasets, config.evaluation, self.jobs)
-        self.samples, self.comparisons = (
-            SampleSearch(self.store),
-            RunComparisons(self.runs, self.store),
-        )
+        self.samples = SampleSearch(self.store)
+        self.comparisons = RunComparisons(self.runs, self.store)
         self.experiments = Experiments(self.store)
         self.studies = Studies(self.store, requester, self.providers, traces=traces)
         self.shadows = Shadows(

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
 from router.api.live import InjectedLiveParts
-from router.api.page_layout import NAVIGATION, page, part, rendered
+from router.api.page_layout import navigation_of, page, part, rendered
 from router.api.pages import route_rows
 from router.api.recent_totals import (
     RECENT_S,
@@ -91,7 +91,7 @@ async def _values(
         "cost_usd": sum(total.cost_usd for total in requests.totals),
         "unpriced": sum(total.unpriced for total in requests.totals),
         "spark": await asyncio.to_thread(_sparks, requests),
-        "pages": {entry.path for entry in NAVIGATION if caller.reach_of(entry.operation) != "no"},
+        "pages": {entry.path for entry in navigation_of(caller)},
         "may_start": may("POST /eval"),
         "active": active,
         "newest": newest,

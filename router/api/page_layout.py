@@ -226,16 +226,16 @@ def accepts_html(accept: str) -> bool:
     return "text/html" in accept.lower()
 
 
+def navigation_of(caller: Caller) -> list[NavigationEntry]:
+    """Return the entries of the navigation that a caller may see."""
+    return [entry for entry in NAVIGATION if caller.reach_of(entry.operation) != "no"]
+
+
 def _layout(caller: Caller | None, title: str, current: str) -> dict[str, Any]:
-    shown = [
-        entry
-        for entry in NAVIGATION
-        if caller is not None and caller.reach_of(entry.operation) != "no"
-    ]
     return {
         "title": title,
         "current": current,
-        "navigation": shown,
+        "navigation": [] if caller is None else navigation_of(caller),
         "signed_in": "" if caller is None or not caller.csrf_token else caller.key_name,
         "csrf_token": "" if caller is None else caller.csrf_token,
     }

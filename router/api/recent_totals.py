@@ -100,10 +100,6 @@ class RecentTotals:
         self._views: OrderedDict[str | None, _View] = OrderedDict()
         self._reading = asyncio.Lock()
 
-    async def totals(self, key_id: str | None) -> list[TrafficTotal]:
-        """Return what the requests of a key took, by route, the most used first; None for all."""
-        return (await self.requests(key_id)).totals
-
     async def requests(self, key_id: str | None) -> RequestsByRoute:
         """Return the requests of a key; None for all."""
         async with self._reading:

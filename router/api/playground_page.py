@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -22,12 +21,12 @@ from providers.names import check_name
 from providers.off_loop import off_loop
 from router.api.access import InjectedCaller
 from router.api.bodies import body_as
+from router.api.evals import created_run
 from router.api.injection import Injected
 from router.api.markdown import RenderedMarkdown, render_markdown
 from router.api.models import names_of
 from router.api.page_layout import page, rendered
 from router.config.documents import Document
-from router.evals.run_document import complete_run
 from router.loop.dataset_rows import add_rows, lines_of
 from router.store.datasets import DatasetPage, DatasetRow
 
@@ -205,10 +204,7 @@ async def judge_answers(
         "routes": [PRECOMPUTED],
         "metrics": [{"name": "prometheus", "judge": given.judge, "rubric": given.rubric}],
     }
-    document = complete_run(
-        Document(written, "", {}), base=Path(), within=services.config.evaluation.roots
-    )
-    run = await services.runs.create(document, base=Path(), runner="server", key_id=caller.key_id)
+    run = await created_run(services, Document(written, "", {}), key_id=caller.key_id)
     return JudgedRun(run.id)
 
 

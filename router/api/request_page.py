@@ -9,19 +9,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 from litestar import Request, Response
 from litestar.params import FromPath, FromQuery
 
+from evaluators.base import PRECOMPUTED
 from providers.errors import ConflictError, EvalrouterError, NotFoundError, RequestError
 from providers.translation.fold import fold_stream
 from providers.wire import UNREADABLE
 from router.api.access import Caller, InjectedCaller
 from router.api.datasets import may_unmask, traffic_plan
 from router.api.datasets_page import version_path
+from router.api.evals import created_run
 from router.api.excerpts import (
     Excerpt,
     ShownMessages,
@@ -37,15 +38,12 @@ from router.api.sign_in import read_fields
 from router.api.traffic import ShownRequest, delete_named, shown_request
 from router.api.traffic_page import is_fallback, tokens
 from router.config.documents import Document, convert
-from router.evals.run_document import complete_run
 from router.loop.feedback_forms import GivenFeedback
 from router.loop.traffic_dataset import TrafficDataset, TrafficSelection
 from router.services import Services
 from router.store.feedback import FeedbackKind
 from router.web.plots.attempts import attempts_waterfall
 
-# What a run over a dataset calls the answers that the dataset brings along.
-_RECORDED_ANSWER = "dataset/answer"
 # Names of the parameters of a request that are shown elsewhere.
 _NOT_PARAMETERS = frozenset({"messages", "prompt", "input", "model"})
 _MAX_PARAMETER = 2_000
@@ -331,17 +329,10 @@ async def replay(
         document = {
             "dataset": f"{version.name}@{version.hash}",
             "name": f"Replay of {row.id}",
-            "routes": [_RECORDED_ANSWER, *routes],
+            "routes": [PRECOMPUTED, *routes],
             "metrics": ["length"],
         }
-        complete = complete_run(
-            Document(document, "", {}),
-            base=Path(),
-            within=services.config.evaluation.roots,
-        )
-        run = await services.runs.create(
-            complete, base=Path(), runner="server", key_id=caller.key_id
-        )
+        run = await created_run(services, Document(document, "", {}), key_id=caller.key_id)
     except EvalrouterError as error:
         forms = PageForms("replay", error.message, fields)
         return form_again(await _page(services, caller, row, forms), error.status)

@@ -184,6 +184,12 @@ def html_response(text: str, status_code: int = 200) -> Response[str]:
     )
 
 
+def text_response(text: str) -> Response[bytes]:
+    """Return a text that a browser shows as a text."""
+    headers = PAGE_HEADERS | {"content-disposition": "inline"}
+    return Response(text.encode("utf-8", "replace"), media_type="text/plain", headers=headers)
+
+
 async def rendered(
     template: str, caller: Caller | None, *, title: str, current: str = "", **values: Any
 ) -> Response[str]:

@@ -33,7 +33,7 @@ from router.api.excerpts import (
 from router.api.feedback import delete_one, giver_of
 from router.api.feedback_page import value_text
 from router.api.injection import Injected
-from router.api.page_layout import PAGE_HEADERS, action, done, form_again, page, rendered
+from router.api.page_layout import action, done, form_again, page, rendered, text_response
 from router.api.sign_in import read_fields
 from router.api.traffic import ShownRequest, delete_named, shown_request
 from router.api.traffic_page import is_fallback, tokens
@@ -225,12 +225,6 @@ async def request_body(
     if text is None:
         raise NotFoundError(f"The {name} of {request_id!r} is not stored.")
     return text_response(text)
-
-
-def text_response(text: str) -> Response[bytes]:
-    """Return a text that a browser shows as a text."""
-    headers = PAGE_HEADERS | {"content-disposition": "inline"}
-    return Response(text.encode("utf-8", "replace"), media_type="text/plain", headers=headers)
 
 
 # What a person does with it

@@ -29,9 +29,16 @@ from router.api.excerpts import (
 )
 from router.api.form_numbers import number_from_digits
 from router.api.injection import Injected
-from router.api.page_layout import action, done, form_again, page, rendered, utc
+from router.api.page_layout import (
+    action,
+    done,
+    form_again,
+    page,
+    rendered,
+    text_response,
+    utc,
+)
 from router.api.page_tables import Export, TableColumn, TableView, row_number, table_response
-from router.api.request_page import text_response
 from router.api.review import Publication, Rejection
 from router.api.sign_in import read_fields
 from router.config.documents import Document, convert

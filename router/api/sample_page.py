@@ -26,7 +26,15 @@ from providers.errors import ConflictError, EvalrouterError, NotFoundError, Requ
 from router.api.access import InjectedCaller
 from router.api.form_numbers import number_from_digits
 from router.api.injection import Injected
-from router.api.page_layout import PAGE_HEADERS, action, done, duration, money, page, rendered
+from router.api.page_layout import (
+    action,
+    done,
+    duration,
+    money,
+    page,
+    rendered,
+    text_response,
+)
 from router.api.samples_page import (
     MAX_ROUTES,
     POSITION,
@@ -562,11 +570,7 @@ async def sample_text(
             text = names[part]
     if text is None:
         raise missing
-    return Response(
-        text.encode(errors="replace"),
-        media_type="text/plain",
-        headers={**PAGE_HEADERS, "content-disposition": "inline"},
-    )
+    return text_response(text)
 
 
 @action(NOTE_PATH)

@@ -13,6 +13,7 @@ import asyncio
 import re
 import time
 from collections.abc import (
+    AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
     Callable,
@@ -22,6 +23,7 @@ from collections.abc import (
     Sequence,
 )
 from contextlib import asynccontextmanager, contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -54,6 +56,7 @@ from router.store.datasets import DatasetRow
 from router.store.lineage import LineageStore, RowSource
 
 SHOWN_HASH = 12
+ROWS_AT_ONCE = 500  # of a dataset that is read as a whole
 READ_AT_ONCE = 2  # datasets that a program reads at a time; further ones wait
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -570,6 +573,17 @@ class DatasetRegistry:
             data = await in_thread(_numbered, path, row, after, limit, longest)
         last = data[-1].number if data else row.rows
         return DatasetRows(data=data, next=last if last < row.rows else None)
+
+    async def all_rows(self, row: DatasetRow) -> AsyncGenerator[list[Row]]:
+        """Yield all rows of a version in their order, some at a time.
+
+        Raises:
+            As `file` does.
+        """
+        async with self.file(row) as path, self._reading:
+            rows = dataset_process.rows(_open_again(path, row))
+            while some := await in_thread(lambda: list(islice(rows, ROWS_AT_ONCE))):
+                yield some
 
     async def differences(self, older: DatasetRow, newer: DatasetRow) -> VersionDifferences:
         """Return what differs between two versions.

@@ -10,27 +10,20 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from itertools import islice
-from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 
-from evaluators.data import dataset_process
-from evaluators.data.dataset import Dataset
-from evaluators.data.dataset_process import in_thread
-from evaluators.data.rows import Row
 from providers.errors import ConflictError
 from router.datasets.artifacts import temporary_folder
 from router.datasets.registry import DatasetRegistry, Lineage, check_dataset_name
-from router.datasets.sources import Source, collect
+from router.datasets.sources import collect
 from router.loop.dataset_owners import key_of
 from router.store.datasets import DatasetRow, DatasetStore
 from router.store.leases import Lease, LeaseStore
 
-ROWS_AT_ONCE = 500
 # Seconds. More than it takes to write the largest dataset.
 _ADDING_S = 300.0
 _PATIENCE_S = 30.0
@@ -50,15 +43,6 @@ async def newest_version(store: DatasetStore, name: str) -> DatasetRow | None:
         if not key_of(version):
             return version
     return None
-
-
-async def rows_of(datasets: DatasetRegistry, version: DatasetRow) -> AsyncGenerator[list[Row]]:
-    """Yield the rows of a version in their order, some at a time."""
-    named = f"{version.name}@{version.hash}"
-    async with datasets.open(named, base=Path(), over_http=False) as source:
-        rows = dataset_process.rows(await in_thread(_open, source))
-        while batch := await in_thread(_next_rows, rows):
-            yield batch
 
 
 @asynccontextmanager
@@ -132,7 +116,7 @@ async def _add_rows(
 
     async def lines() -> AsyncIterator[bytes]:
         if earlier is not None:
-            async with aclosing(rows_of(datasets, earlier)) as batches:
+            async with aclosing(datasets.all_rows(earlier)) as batches:
                 async for batch in batches:
                     yield await asyncio.to_thread(
                         lines_of, [{"id": row.id} | row.fields for row in batch]
@@ -155,13 +139,3 @@ async def _add_rows(
                 registered="" if earlier is None else earlier.hash,
             ),
         )
-
-
-def _open(source: Source) -> Dataset:
-    return dataset_process.open_dataset(
-        source.path, columns=source.columns, delimiter=source.delimiter, needs_prompt=False
-    )
-
-
-def _next_rows(rows: Iterator[Row]) -> list[Row]:
-    return list(islice(rows, ROWS_AT_ONCE))

@@ -30,6 +30,7 @@ from providers.names import check_name
 from router.config.review import Review, RowAction
 from router.datasets.artifacts import temporary_folder
 from router.datasets.registry import (
+    ROWS_AT_ONCE,
     SHOWN_HASH,
     DatasetRegistry,
     Lineage,
@@ -39,7 +40,7 @@ from router.datasets.sources import collect
 from router.loop.checks import CheckedText, CheckFinding, check, texts_of
 from router.loop.checks.languages import require_language_detector
 from router.loop.checks.near_duplicates import Duplicate, Duplicates, Sketch, sketch
-from router.loop.dataset_rows import ROWS_AT_ONCE, adding_to, lines_of, newest_version, rows_of
+from router.loop.dataset_rows import adding_to, lines_of, newest_version
 from router.rounds import Rounds
 from router.sealing.deletion import Deletion, DeletionStep, delete_rows
 from router.store.datasets import DatasetRow, DatasetStore
@@ -511,7 +512,7 @@ class ReviewQueue:
     ) -> AsyncIterator[bytes]:
         known: set[str] = set()
         if earlier is not None:
-            async with aclosing(rows_of(self._datasets, earlier)) as batches:
+            async with aclosing(self._datasets.all_rows(earlier)) as batches:
                 async for batch in batches:
                     known.update(row.id for row in batch)
                     yield await asyncio.to_thread(

@@ -23,6 +23,7 @@ from router.datasets.sources import collect
 from router.loop.dataset_owners import key_of
 from router.store.datasets import DatasetRow, DatasetStore
 from router.store.leases import Lease, LeaseStore
+from router.store.lineage import RowSource
 
 # Seconds. More than it takes to write the largest dataset.
 _ADDING_S = 300.0
@@ -47,7 +48,7 @@ async def newest_version(store: DatasetStore, name: str) -> DatasetRow | None:
 
 @asynccontextmanager
 async def adding_to(store: LeaseStore, name: str) -> AsyncGenerator[None]:
-    """Wait until nobody else adds rows to a dataset, in this process or another, and hold it.
+    """Wait until no other task adds rows to a dataset, in this process or another, and hold it.
 
     A version that is made of the newest one would otherwise lack what is added meanwhile.
 
@@ -93,13 +94,56 @@ async def add_rows(
         provenance: how they were made; JSON types only.
 
     Raises:
-        RequestError: the name is none.
-        DatasetError, ArtifactError, StoreError: it cannot be written.
+        DatasetError: no dataset can have the name, or it cannot be written.
+        ArtifactError, StoreError: it cannot be written.
         ConflictError: the version was deleted meanwhile, or others add rows for too long.
     """
     check_dataset_name(name)
     async with adding_to(store, name):
         return await _add_rows(store, datasets, name, rows, source=source, provenance=provenance)
+
+
+async def derive_from(
+    datasets: DatasetRegistry,
+    name: str,
+    earlier: DatasetRow | None,
+    lines: AsyncIterator[bytes],
+    *,
+    source: str,
+    provenance: Mapping[str, Any],
+    sources: Sequence[RowSource] = (),
+) -> DatasetRow:
+    """Register a version of a dataset that has an earlier version's rows, and more.
+
+    Args:
+        datasets: where it is registered.
+        name: the dataset's name.
+        earlier: the earlier version; None for the first one.
+        lines: all rows, as JSON lines.
+        source: what the added rows come from.
+        provenance: how they were made; JSON types only.
+        sources: the requests that added rows were copied from.
+
+    Raises:
+        As `collect` and `DatasetRegistry.derive` do.
+    """
+    made: dict[str, Any] = dict(provenance)
+    if earlier is not None:
+        made["of"] = {"dataset": name, "hash": earlier.hash}
+    with temporary_folder() as folder:
+        path = folder / "rows.jsonl"
+        await collect(lines, path, datasets.max_bytes, name)
+        return await datasets.derive(
+            path,
+            name=name,
+            source=source,
+            provenance=made,
+            lineage=Lineage(
+                sources=sources,
+                made_of=() if earlier is None else (earlier.hash,),
+                registered="" if earlier is None else earlier.hash,
+            ),
+        )
 
 
 async def _add_rows(
@@ -123,19 +167,5 @@ async def _add_rows(
                     )
         yield await asyncio.to_thread(lines_of, added)
 
-    made: dict[str, Any] = dict(provenance) | {"added_rows": len(added)}
-    if earlier is not None:
-        made["of"] = {"dataset": name, "hash": earlier.hash}
-    with temporary_folder() as folder:
-        path = folder / "rows.jsonl"
-        await collect(lines(), path, datasets.max_bytes, name)
-        return await datasets.derive(
-            path,
-            name=name,
-            source=source,
-            provenance=made,
-            lineage=Lineage(
-                made_of=() if earlier is None else (earlier.hash,),
-                registered="" if earlier is None else earlier.hash,
-            ),
-        )
+    made = dict(provenance) | {"added_rows": len(added)}
+    return await derive_from(datasets, name, earlier, lines(), source=source, provenance=made)

@@ -28,19 +28,16 @@ import msgspec
 from providers.errors import ConflictError, RequestError
 from providers.names import check_name
 from router.config.review import Review, RowAction
-from router.datasets.artifacts import temporary_folder
 from router.datasets.registry import (
     ROWS_AT_ONCE,
     SHOWN_HASH,
     DatasetRegistry,
-    Lineage,
     check_dataset_name,
 )
-from router.datasets.sources import collect
 from router.loop.checks import CheckedText, CheckFinding, check, texts_of
 from router.loop.checks.languages import require_language_detector
 from router.loop.checks.near_duplicates import Duplicate, Duplicates, Sketch, sketch
-from router.loop.dataset_rows import adding_to, lines_of, newest_version
+from router.loop.dataset_rows import adding_to, derive_from, lines_of, newest_version
 from router.rounds import Rounds
 from router.sealing.deletion import Deletion, DeletionStep, delete_rows
 from router.store.datasets import DatasetRow, DatasetStore
@@ -469,43 +466,34 @@ class ReviewQueue:
     async def _version(self, name: str, rows: Sequence[ReviewRow], reviewer: str) -> DatasetRow:
         key = await self._placeholder_key()
         earlier = await newest_version(self._store, name)
-        with temporary_folder() as folder:
-            path = folder / "reviewed.jsonl"
-            lines = self._lines(earlier, rows, key)
-            await collect(lines, path, self._datasets.max_bytes, name)
-            sources = [
-                RowSource(
-                    row=row.id,
-                    id=row.source.id,
-                    at=row.source.at,
-                    key_id=row.source.key_id,
-                    user=row.source.user,
-                    request_id=row.source.request_id,
-                    response_id=row.source.response_id,
-                    conversation=row.source.conversation,
-                    route=row.source.route,
-                    target=row.source.target,
-                    traffic_class=row.source.traffic_class,
-                    status=row.source.status,
-                    authors=row.source.authors,
-                )
-                for row in rows
-                if row.origin != "import"
-            ]
-            provenance: dict[str, Any] = {"reviewed_rows": len(rows), "published_by": reviewer}
-            if earlier is not None:
-                provenance["of"] = {"dataset": name, "hash": earlier.hash}
-            return await self._datasets.derive(
-                path,
-                name=name,
-                source="the review queue",
-                provenance=provenance,
-                lineage=Lineage(
-                    sources=sources,
-                    made_of=() if earlier is None else (earlier.hash,),
-                    registered="" if earlier is None else earlier.hash,
-                ),
+        sources = [
+            RowSource(
+                row=row.id,
+                id=row.source.id,
+                at=row.source.at,
+                key_id=row.source.key_id,
+                user=row.source.user,
+                request_id=row.source.request_id,
+                response_id=row.source.response_id,
+                conversation=row.source.conversation,
+                route=row.source.route,
+                target=row.source.target,
+                traffic_class=row.source.traffic_class,
+                status=row.source.status,
+                authors=row.source.authors,
             )
+            for row in rows
+            if row.origin != "import"
+        ]
+        return await derive_from(
+            self._datasets,
+            name,
+            earlier,
+            self._lines(earlier, rows, key),
+            source="the review queue",
+            provenance={"reviewed_rows": len(rows), "published_by": reviewer},
+            sources=sources,
+        )
 
     async def _lines(
         self, earlier: DatasetRow | None, rows: Sequence[ReviewRow], key: bytes

@@ -20,6 +20,7 @@ import secrets
 from array import array
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, BinaryIO, NamedTuple, Protocol
 
 import msgspec
@@ -345,12 +346,8 @@ class TrafficDatasets:
                 were added to the review queue stay there.
             RateLimitError: others are being made.
         """
-        self.check_room()
-        self._under_way += 1
-        try:
+        with self._room():
             return await self._create(plan, only, progress)
-        finally:
-            self._under_way -= 1
 
     async def count(self, plan: TrafficDatasetPlan, *, only: str | None = None) -> Funnel:
         """Return how many requests can be rows, before any is drawn, and why others cannot.
@@ -363,31 +360,36 @@ class TrafficDatasets:
             StoreError: the records cannot be read.
             RateLimitError: datasets are being made.
         """
+        with self._room():
+            job, candidates = await self._search(plan, only, lambda _: None)
+        return _funnel(job.counts, len(candidates.numbers))
+
+    @contextmanager
+    def _room(self) -> Iterator[None]:
         self.check_room()
         self._under_way += 1
         try:
-            counts: Counter[str] = Counter()
-            feedback = _Feedback(self._store, only)
-            job = _Job(plan, self._recorded, feedback, counts, lambda _: None)
-            candidates = await _Search(job).run()
+            yield
         finally:
             self._under_way -= 1
+
+    async def _search(
+        self, plan: TrafficDatasetPlan, only: str | None, progress: Report
+    ) -> tuple[_Job, _Candidates]:
+        """Find the records that can be rows. Raises ConflictError where no record can."""
+        job = _Job(plan, self._recorded, _Feedback(self._store, only), Counter(), progress)
+        candidates = await _Search(job).run()
         if not len(candidates.numbers):
-            raise _nothing(plan, counts)
-        return _funnel(counts, len(candidates.numbers))
+            raise _nothing(plan, job.counts)
+        return job, candidates
 
     async def _create(
         self, plan: TrafficDatasetPlan, only: str | None, progress: Report
     ) -> TrafficDataset:
         if only is not None:
             await self._check_own(plan.selection.name, only)
-        counts: Counter[str] = Counter()
         deletions = await self._store.traffic_deletions()
-        feedback = _Feedback(self._store, only)
-        job = _Job(plan, self._recorded, feedback, counts, progress)
-        candidates = await _Search(job).run()
-        if not len(candidates.numbers):
-            raise _nothing(plan, counts)
+        job, candidates = await self._search(plan, only, progress)
         if plan.selection.review:
             funnel = await _draw(job, candidates, _ToReview(plan, self._queue, self._review))
             return TrafficDataset(dataset=None, funnel=funnel)

@@ -11,9 +11,9 @@ from litestar.params import FromPath, FromQuery
 from providers.errors import EvalrouterError, RequestError
 from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
-from router.api.page_layout import action, done_or_shown, page, rendered, utc
-from router.api.page_tables import Export, TableColumn, TableView, table_response
-from router.api.route_sections import sections_of
+from router.api.page_layout import action, done_or_shown, page, utc
+from router.api.page_tables import Export, TableColumn, TableView
+from router.api.route_sections import section_page, section_table
 from router.api.sign_in import read_fields
 from router.config.alerts import AlertSubject
 from router.config.documents import Document, convert
@@ -73,13 +73,11 @@ async def alert_list(
     view = TableView(
         "/alerts", _COLUMNS, sort=sort, filters={"state_is": state_is}, after=after, export=export
     )
-    return await table_response(
+    return await section_table(
         "alerts",
         caller,
         view,
         map(_cells, view.page_of(listed.data, lambda alert: alert.id)),
-        current="/routes",
-        sections=sections_of(caller),
         state_is=state_is,
         rules=listed.rules,
         receivers=listed.receivers,
@@ -155,12 +153,10 @@ async def _page(
     hours: str = "4",
 ) -> Response[str]:
     report = await services.alerts.report(alert_id)
-    return await rendered(
+    return await section_page(
         "alert.html",
         caller,
         title="Alert",
-        current="/routes",
-        sections=sections_of(caller),
         alert=report.alert,
         history=report.history,
         what_to_do=WHAT_TO_DO.get(report.alert.subject, ""),

@@ -232,9 +232,11 @@ def accepts_html(accept: str) -> bool:
     return "text/html" in accept.lower()
 
 
-def navigation_of(caller: Caller) -> list[NavigationEntry]:
-    """Return the entries of the navigation that a caller may see."""
-    return [entry for entry in NAVIGATION if caller.reach_of(entry.operation) != "no"]
+def navigation_of(
+    caller: Caller, entries: Iterable[NavigationEntry] = NAVIGATION
+) -> list[NavigationEntry]:
+    """Return the entries that a caller may see, of the navigation of all pages or of another."""
+    return [entry for entry in entries if caller.reach_of(entry.operation) != "no"]
 
 
 def _layout(caller: Caller | None, title: str, current: str) -> dict[str, Any]:

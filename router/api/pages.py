@@ -14,7 +14,7 @@ from router.api.access import InjectedCaller
 from router.api.injection import Injected
 from router.api.page_layout import page, utc
 from router.api.page_tables import Export, TableColumn, TableView, table_response
-from router.api.route_sections import sections_of
+from router.api.route_sections import section_table
 from router.services import Services
 from router.store.experiments import Experiment
 
@@ -84,13 +84,12 @@ async def route_list(
     view = TableView(
         "/routes", _ROUTE_COLUMNS, sort=sort, filters={"q": q}, after=after, export=export
     )
-    return await table_response(
+    return await section_table(
         "routes",
         caller,
         view,
         (row._asdict() for row in view.page_of(rows, _name)),
         q=q,
-        sections=sections_of(caller),
         providers=list(services.config.providers),
     )
 

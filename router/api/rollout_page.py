@@ -20,10 +20,10 @@ from providers.errors import EvalrouterError, NotFoundError, RequestError
 from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
 from router.api.live import InjectedLiveParts
-from router.api.page_layout import action, done_or_shown, number, page, part, rendered, utc
-from router.api.page_tables import Export, TableColumn, TableView, table_response
+from router.api.page_layout import action, done_or_shown, number, page, part, utc
+from router.api.page_tables import Export, TableColumn, TableView
 from router.api.rollouts import begin_rollout, decide_rollout
-from router.api.route_sections import sections_of
+from router.api.route_sections import section_page, section_table
 from router.api.sign_in import read_fields
 from router.config.documents import Document, as_stored, parse_yaml
 from router.config.rollouts import DEFAULT_SIGNALS, RolloutSettings, RouteRollout
@@ -84,13 +84,11 @@ async def rollout_list(
         after=after,
         export=export,
     )
-    return await table_response(
+    return await section_table(
         "rollouts",
         caller,
         view,
         map(_cells, view.page_of(rollouts, lambda rollout: rollout.id)),
-        current="/routes",
-        sections=sections_of(caller),
         route=route,
         shown=shown,
         routes=list(services.routes.table.routes)
@@ -302,12 +300,10 @@ async def _page(
     plots = await asyncio.to_thread(_plots, report.decisions, report.signals, settings)
     is_newest = any(each.id == rollout.id for each in newest)
     may_decide = caller.reach_of("POST /routes/{name}/rollout/pause") == "all"
-    return await rendered(
+    return await section_page(
         "rollout.html",
         caller,
         title=f"Rollout of {rollout.candidate}",
-        current="/routes",
-        sections=sections_of(caller),
         settings=_shown_settings(settings),
         forecast=rollout.forecast,
         totals={
@@ -537,12 +533,10 @@ async def _start_page(
     }
     serving = set() if route is None else set(route.weighted)
     sees_targets = caller.reach_of("GET /routes") == "all"
-    return await rendered(
+    return await section_page(
         "new_rollout.html",
         caller,
         title=f"Rollouts of {name}",
-        current="/routes",
-        sections=sections_of(caller),
         name=name,
         rollouts=rollouts,
         active=next((each for each in rollouts if each.is_active), None),

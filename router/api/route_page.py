@@ -25,8 +25,8 @@ from router.api.access import Caller, InjectedCaller
 from router.api.form_numbers import number_from_digits
 from router.api.injection import Injected
 from router.api.live import InjectedLiveParts
-from router.api.page_layout import action, done, done_or_shown, form_again, page, part, rendered
-from router.api.route_sections import sections_of
+from router.api.page_layout import action, done, done_or_shown, form_again, page, part
+from router.api.route_sections import section_page
 from router.api.routes import VersionNumber, set_route
 from router.api.sign_in import read_fields
 from router.config.documents import as_stored, parse_yaml, path_of, stated
@@ -274,12 +274,10 @@ async def _page(
     )
     document = services.routes.document(name)
     measures = [] if forms.effect is None else _measures(forms.effect)
-    return await rendered(
+    return await section_page(
         "route.html",
         caller,
         title=name,
-        current="/routes",
-        sections=sections_of(caller),
         view=view,
         route=view.route,
         settings=[] if view.route is None else _settings(view.route),
@@ -580,12 +578,10 @@ async def route_versions(
             earlier = await _version(services, name, against)
     present = services.routes.find(name) if name in services.routes.names() else None
     is_past = chosen is not None and chosen.number != newest[0].number
-    return await rendered(
+    return await section_page(
         "route_versions.html",
         caller,
         title=f"Versions of {name}",
-        current="/routes",
-        sections=sections_of(caller),
         name=name,
         rows=rows[:MAX_SHOWN_VERSIONS],
         next=rows[MAX_SHOWN_VERSIONS - 1].number if len(rows) > MAX_SHOWN_VERSIONS else None,

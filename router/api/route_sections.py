@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from litestar import Response
+
 from router.api.access import Caller
-from router.api.page_layout import NavigationEntry
+from router.api.page_layout import NavigationEntry, navigation_of, rendered
+from router.api.page_tables import TableView, table_response
 
 SECTIONS = (
     NavigationEntry("Routes", "/routes", "GET /pages/routes"),
@@ -15,6 +21,21 @@ SECTIONS = (
 )
 
 
-def sections_of(caller: Caller) -> list[NavigationEntry]:
-    """Return those that a caller may see."""
-    return [entry for entry in SECTIONS if caller.reach_of(entry.operation) == "all"]
+async def section_page(
+    template: str, caller: Caller, *, title: str, **values: Any
+) -> Response[str]:
+    """Return a page of a section, whose template extends `steering_layout.html`; see `rendered`."""
+    sections = navigation_of(caller, SECTIONS)
+    return await rendered(
+        template, caller, title=title, current="/routes", sections=sections, **values
+    )
+
+
+async def section_table(
+    name: str, caller: Caller, view: TableView, rows: Iterable[Mapping[str, Any]], **values: Any
+) -> Response[Any]:
+    """Return the list of a section as its page, or as a file; see `table_response`."""
+    sections = navigation_of(caller, SECTIONS)
+    return await table_response(
+        name, caller, view, rows, current="/routes", sections=sections, **values
+    )

@@ -12,9 +12,9 @@ from litestar.params import FromPath, FromQuery
 from providers.errors import EvalrouterError, RequestError
 from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
-from router.api.page_layout import action, done_or_shown, page, rendered, utc
-from router.api.page_tables import Export, TableColumn, TableView, table_response
-from router.api.route_sections import sections_of
+from router.api.page_layout import action, done_or_shown, page, utc
+from router.api.page_tables import Export, TableColumn, TableView
+from router.api.route_sections import section_page, section_table
 from router.api.sign_in import read_fields
 from router.config.documents import Document, convert
 from router.loop.schedule_results import ScheduledRun
@@ -55,14 +55,7 @@ async def schedule_list(
     """Show every schedule, when it is due next, and what came of the last time."""
     view = TableView("/schedules", _COLUMNS, sort=sort, filters={}, after=after, export=export)
     schedules = view.page_of(await services.schedules.views(), lambda schedule: schedule.name)
-    return await table_response(
-        "schedules",
-        caller,
-        view,
-        map(_cells, schedules),
-        current="/routes",
-        sections=sections_of(caller),
-    )
+    return await section_table("schedules", caller, view, map(_cells, schedules))
 
 
 def _state(schedule: ScheduleView) -> str:
@@ -166,12 +159,10 @@ async def _page(
 ) -> Response[str]:
     report = await services.schedules.report(name, before=before, limit=MAX_TIMES)
     plots = await asyncio.to_thread(_plots, report)
-    return await rendered(
+    return await section_page(
         "schedule.html",
         caller,
         title=f"Schedule {name}",
-        current="/routes",
-        sections=sections_of(caller),
         schedule=report.schedule,
         state=_state(report.schedule),
         times=[(run, gate_marks(run)) for run in report.history],

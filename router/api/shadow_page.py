@@ -10,9 +10,9 @@ from litestar.params import FromPath, FromQuery
 from providers.errors import EvalrouterError, RequestError
 from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
-from router.api.page_layout import action, done_or_shown, money, page, rendered
-from router.api.page_tables import Export, TableColumn, TableView, table_response
-from router.api.route_sections import sections_of
+from router.api.page_layout import action, done_or_shown, money, page
+from router.api.page_tables import Export, TableColumn, TableView
+from router.api.route_sections import section_page, section_table
 from router.api.sign_in import read_fields
 from router.config.documents import Document, convert
 from router.loop.shadow import ShadowChange, ShadowView
@@ -41,14 +41,7 @@ async def shadow_list(
     """Show the shadows of all routes."""
     view = TableView("/shadows", _COLUMNS, sort=sort, filters={}, after=after, export=export)
     shadows = view.page_of(await services.shadows.views(), lambda shadow: shadow.route)
-    return await table_response(
-        "shadows",
-        caller,
-        view,
-        map(_cells, shadows),
-        current="/routes",
-        sections=sections_of(caller),
-    )
+    return await section_table("shadows", caller, view, map(_cells, shadows))
 
 
 def _cells(shadow: ShadowView) -> dict[str, Any]:
@@ -105,12 +98,10 @@ async def _page(
         for field, words in _FUNNEL.items()
         if getattr(funnel, field)
     ]
-    return await rendered(
+    return await section_page(
         "shadow.html",
         caller,
         title=f"Shadow of {name}",
-        current="/routes",
-        sections=sections_of(caller),
         shadow=view,
         counts=counts,
         changed_by=services.keys.name_of(view.changed_by) if view.changed_by else "",

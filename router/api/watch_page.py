@@ -11,9 +11,9 @@ from litestar.params import FromPath, FromQuery
 from providers.errors import EvalrouterError, RequestError
 from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
-from router.api.page_layout import action, done_or_shown, money, page, rendered, utc
-from router.api.page_tables import Export, TableColumn, TableView, table_response
-from router.api.route_sections import sections_of
+from router.api.page_layout import action, done_or_shown, money, page, utc
+from router.api.page_tables import Export, TableColumn, TableView
+from router.api.route_sections import section_page, section_table
 from router.api.sign_in import read_fields
 from router.api.watches import Before
 from router.config.documents import Document, convert
@@ -47,14 +47,7 @@ async def watch_list(
     """Show every watch with its verdict so far."""
     view = TableView("/watches", _COLUMNS, sort=sort, filters={}, after=after, export=export)
     watches = view.page_of(await services.watches.views(), lambda watch: watch.name)
-    return await table_response(
-        "watches",
-        caller,
-        view,
-        map(_cells, watches),
-        current="/routes",
-        sections=sections_of(caller),
-    )
+    return await section_table("watches", caller, view, map(_cells, watches))
 
 
 def _cells(watch: WatchView) -> dict[str, Any]:
@@ -120,12 +113,10 @@ async def _page(
 ) -> Response[str]:
     report = await services.watches.report(name, before=before, limit=MAX_PROBES)
     plot = await asyncio.to_thread(_plot, report)
-    return await rendered(
+    return await section_page(
         "watch.html",
         caller,
         title=f"Watch {name}",
-        current="/routes",
-        sections=sections_of(caller),
         watch=report,
         plot=plot,
         e_value_text=e_value_text,

@@ -14,6 +14,7 @@ from providers.errors import EvalrouterError, RequestError
 from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
 from router.api.page_layout import action, done, html_response, page, part, rendered
+from router.api.run_page import score_text
 from router.api.sign_in import read_fields
 from router.config.documents import Document, convert
 from router.evals.experiments import ExperimentChange, LeaderboardEntry
@@ -63,7 +64,7 @@ async def _page(
 async def _board(services: Services, name: str, *, has_board: bool) -> dict[str, Any]:
     return {
         "board": await services.experiments.leaderboard(name) if has_board else None,
-        "score": _score,
+        "score": score_text,
         "difference": _difference,
     }
 
@@ -100,23 +101,12 @@ async def delete_experiment(services: Injected, name: FromPath[str]) -> Response
     return done("/experiments")
 
 
-def _score(info: OutputInfo, entry: LeaderboardEntry) -> str:
-    places = decimals(info, entry.estimate, entry.low, entry.high)
-    return _with_interval(entry.estimate, entry.low, entry.high, places)
-
-
 def _difference(info: OutputInfo, entry: LeaderboardEntry) -> str:
     low, high = entry.difference_low, entry.difference_high
     if entry.difference is None:
         return ""
     places = decimals(info, entry.difference, low, high)
-    return _with_interval(entry.difference, low, high, places, sign="+")
-
-
-def _with_interval(
-    estimate: float, low: float | None, high: float | None, places: int, *, sign: str = ""
-) -> str:
-    text = f"{estimate:{sign},.{places}f}"
-    return (
-        text if low is None or high is None else f"{text} [{low:,.{places}f}, {high:,.{places}f}]"
-    )
+    text = f"{entry.difference:+,.{places}f}"
+    if low is not None and high is not None:
+        text += f" [{low:,.{places}f}, {high:,.{places}f}]"
+    return text

@@ -31,6 +31,7 @@ from router.api.judges_page import has_judge
 from router.api.live import InjectedLiveParts, LiveParts
 from router.api.page_layout import duration, page, part, rendered
 from router.api.run_logs import masked_lines
+from router.evals.experiments import LeaderboardEntry
 from router.evals.results import Outcome
 from router.evals.stored_runs import stored_document
 from router.services import Services
@@ -353,7 +354,7 @@ def _means(scores: Mapping[str, Mapping[str, list[float]]]) -> dict[str, list[fl
     }
 
 
-def score_text(info: OutputInfo, score: RouteScore) -> str:
+def score_text(info: OutputInfo, score: RouteScore | LeaderboardEntry) -> str:
     """Return a score with its interval."""
     if score.estimate is None:
         return ABSENT

@@ -147,10 +147,8 @@ def _read_rest(form: RunForm) -> Document:
 
 
 def _of_fields(form: RunForm) -> dict[str, Any]:
-    """Return what the fields say; what is no number where one belongs stays text."""
-    written: dict[str, Any] = {
-        key: getattr(form, key).strip() for key in _TEXTS if getattr(form, key).strip()
-    }
+    """Return what the fields say; a text in a field for a number stays text."""
+    written: dict[str, Any] = {key: text for key in _TEXTS if (text := getattr(form, key).strip())}
     if form.other_dataset.strip():
         written["dataset"] = form.other_dataset.strip()
     routes = [*form.routes, *_lines(form.models)]
@@ -164,7 +162,7 @@ def _of_fields(form: RunForm) -> dict[str, Any]:
     if metrics:
         written["metrics"] = metrics
     written |= {key: _number(getattr(form, key)) for key in _NUMBERS if getattr(form, key).strip()}
-    written |= {key: _lines(getattr(form, key)) for key in _LINES if _lines(getattr(form, key))}
+    written |= {key: lines for key in _LINES if (lines := _lines(getattr(form, key)))}
     if form.tags.split():
         written["tags"] = form.tags.split()
     for (key, part), field in _PARTS.items():
@@ -197,7 +195,7 @@ def _lines(text: str) -> list[str]:
 
 
 def _number(text: str) -> int | float | str:
-    """Return a number; where it is none, the text, which the document's check then refuses."""
+    """Return a number, or the text as it is, which the document's check then refuses."""
     for kind in (int, float):
         try:
             return kind(text.strip())

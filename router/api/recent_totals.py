@@ -17,7 +17,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-import msgspec
 import numpy as np
 from litestar.di import NamedDependency
 
@@ -161,21 +160,9 @@ def _sums(stretches: Iterable[_Stretch]) -> list[TrafficTotal]:
         for total in stretch.totals:
             route = total.group["route"]
             former = sums.get(route)
-            sums[route] = total if former is None else _sum(former, total)
+            sums[route] = total if former is None else former.plus(total)
     ordered = sorted(sums.values(), key=lambda total: (-total.requests, str(total.group["route"])))
     return ordered[:MAX_ROUTES]
-
-
-def _sum(former: TrafficTotal, total: TrafficTotal) -> TrafficTotal:
-    return msgspec.structs.replace(
-        former,
-        requests=former.requests + total.requests,
-        failures=former.failures + total.failures,
-        prompt_tokens=former.prompt_tokens + total.prompt_tokens,
-        completion_tokens=former.completion_tokens + total.completion_tokens,
-        cost_usd=former.cost_usd + total.cost_usd,
-        unpriced=former.unpriced + total.unpriced,
-    )
 
 
 InjectedRecentTotals = NamedDependency[RecentTotals]

@@ -385,18 +385,6 @@ def _merged(
             unpriced=unpriced,
         )
         key = tuple(group)
-        groups[key] = _sum(groups[key], sealed) if key in groups else sealed
+        groups[key] = groups[key].plus(sealed) if key in groups else sealed
     selected = nsmallest(limit, groups.items(), key=lambda item: (-item[1].requests, item[0]))
     return [total for _, total in selected]
-
-
-def _sum(first: TrafficTotal, other: TrafficTotal) -> TrafficTotal:
-    return TrafficTotal(
-        group=first.group,
-        requests=first.requests + other.requests,
-        failures=first.failures + other.failures,
-        prompt_tokens=first.prompt_tokens + other.prompt_tokens,
-        completion_tokens=first.completion_tokens + other.completion_tokens,
-        cost_usd=first.cost_usd + other.cost_usd,
-        unpriced=first.unpriced + other.unpriced,
-    )

@@ -160,6 +160,18 @@ class TrafficTotal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     cost_usd: float
     unpriced: int
 
+    def plus(self, other: TrafficTotal) -> TrafficTotal:
+        """Return what the requests of both took; the group is this one's."""
+        return TrafficTotal(
+            group=self.group,
+            requests=self.requests + other.requests,
+            failures=self.failures + other.failures,
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            cost_usd=self.cost_usd + other.cost_usd,
+            unpriced=self.unpriced + other.unpriced,
+        )
+
 
 class TrafficStore(ChangeStore, Protocol):
     """Stores requests and lists them."""

@@ -124,5 +124,5 @@ async def test_clients_of_one_key_leave_room_for_those_of_others():
             some.check_room("key_3")
         # The first key's clients have left: the second may have half of all again.
         assert await most("key_2", everyone) == feeds.MAX_FOLLOWERS // 4
-        # While no key is needed, nobody has to be left room for.
+        # While no key is needed, no place has to stay free for other keys.
         assert await most("", everyone) == feeds.MAX_FOLLOWERS // 2

@@ -30,6 +30,7 @@ from router.api.page_layout import (
     action,
     done,
     duration,
+    form_again,
     money,
     page,
     rendered,
@@ -213,7 +214,7 @@ async def _sample_page(
     shown = await asyncio.to_thread(
         _shown, sample, results, judgements.of_cells, labels, routes, base, against, repeat, link
     )
-    response = await rendered(
+    return await rendered(
         "sample.html",
         caller,
         title=f"Sample {position} of {run.name}",
@@ -269,9 +270,6 @@ async def _sample_page(
         max_label=MAX_LABEL,
         max_note=MAX_NOTE,
     )
-    if error:
-        response.status_code = HTTPStatus.BAD_REQUEST
-    return response
 
 
 def _number(position: str) -> int:
@@ -611,11 +609,8 @@ async def keep_note(
         typed = {"label": label, "note": note}
         if status != HTTPStatus.CONFLICT:
             typed["before"] = fields.get("before", "")
-        response = await _note_again(
-            services, caller, run.id, place, query, typed=typed, error=error
-        )
-        response.status_code = status
-        return response
+        shown = await _note_again(services, caller, run.id, place, query, typed=typed, error=error)
+        return form_again(shown, status)
     return done(f"/runs/{run.id}/samples/{place}{query_of(query)}#notes")
 
 

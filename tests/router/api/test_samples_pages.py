@@ -384,6 +384,7 @@ def test_people_write_notes_that_others_see(world):
     refused = note(world, "admin", status=400, label="w" * 61, note="stays", query="q=Question")
     assert "A label has at most 60 characters; this one has 61." in text_of(refused.text)
     assert "stays</textarea>" in refused.text
+    assert refused.headers["hx-push-url"] == "false"
     assert "q=Question" in link(refused.text, "Next")
     assert "at most 4,000" in text_of(note(world, "admin", status=400, note="n" * 4001).text)
     note(world, "admin", position=131, status=404, label="x")

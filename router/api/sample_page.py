@@ -62,7 +62,7 @@ MAX_TEXT = 6_000
 # Of each of several texts, such as a conversation's messages.
 MAX_PART = 2_000
 MAX_PARTS = 20
-# The share of two texts that they have in common, from which on differences are marked unasked.
+# The share of two texts that they have in common, from which on differences are marked by default.
 _ALIKE = 0.6
 MAX_LABEL, MAX_NOTE = 60, 4_000
 REFERENCE, NOTHING = "reference", "nothing"
@@ -96,7 +96,7 @@ class SampleMessage(NamedTuple):
 
 
 class ShownScore(NamedTuple):
-    """A score of an answer: its cell, why there is none, and remarks."""
+    """A score of an answer: its cell, why it could not be computed, and remarks."""
 
     value: str
     error: str
@@ -124,17 +124,17 @@ class ShownAnswer(NamedTuple):
 
     route: str
     state: str
-    answer: Answer | None
-    text: CutText | None
-    pieces: Sequence[DiffPiece]
-    shortfall: str
-    thinking: CutText | None
-    facts: Sequence[tuple[str, str]]
-    changed: Sequence[tuple[str, str]]
-    dropped: Sequence[tuple[str, str]]
-    attempts: Plot | None
-    judgements: Sequence[tuple[ExportedJudgement, CutText | None]]
-    labels: Sequence[PeopleLabel]
+    answer: Answer | None = None
+    text: CutText | None = None
+    pieces: Sequence[DiffPiece] = ()
+    shortfall: str = ""
+    thinking: CutText | None = None
+    facts: Sequence[tuple[str, str]] = ()
+    changed: Sequence[tuple[str, str]] = ()
+    dropped: Sequence[tuple[str, str]] = ()
+    attempts: Plot | None = None
+    judgements: Sequence[tuple[ExportedJudgement, CutText | None]] = ()
+    labels: Sequence[PeopleLabel] = ()
 
 
 @page("/runs/{run_id:str}/samples/{position:str}")
@@ -362,42 +362,38 @@ def _answer(  # noqa: PLR0917 - what a page has of one answer
     route: str,
     result: ScoredAnswer | None,
     compared: str | None,
-    is_unasked: bool,
+    only_if_alike: bool,
     judgements: Sequence[tuple[ExportedJudgement, CutText | None]],
     labels: Sequence[PeopleLabel],
     link: _Links,
 ) -> ShownAnswer:
-    answer = None if result is None else result.answer
-    text, thinking = None, None
+    if result is None or result.answer is None:
+        state = "not yet" if result is None else "in flight"
+        return ShownAnswer(route, state, judgements=judgements, labels=labels)
+    answer, translation = result.answer, result.answer.translation
+    text: CutText | None = None
     pieces: Sequence[DiffPiece] = ()
-    if answer is not None and answer.text is not None:
+    if answer.text is not None:
         text = _cut(answer.text, link.to("answer", route))
         if compared is not None:
             pieces = word_diff(compared, text.text)
-            if is_unasked and not _alike(pieces):
+            if only_if_alike and not _alike(pieces):
                 pieces = ()
-    if answer is not None and answer.thinking:
-        thinking = _cut(answer.thinking, link.to("thinking", route), MAX_PART)
-    state = "not yet" if result is None else "in flight" if answer is None else ""
-    if answer is not None and answer.text is None:
-        state = "failed"
-    translation = None if answer is None else answer.translation
-    changed: list[tuple[str, str]] = []
-    if translation is not None:
-        changed += [(name, f"sent as {other}") for name, other in translation.renamed.items()]
-        changed += translation.converted.items()
+    renamed = [(name, f"sent as {other}") for name, other in translation.renamed.items()]
     return ShownAnswer(
         route=route,
-        state=state,
+        state="failed" if answer.text is None else "",
         answer=answer,
         text=text,
         pieces=pieces,
-        shortfall="" if answer is None else SHORTFALLS.get(answer.shortfall, answer.shortfall),
-        thinking=thinking,
-        facts=[] if answer is None or result is None else list(_facts(answer, result)),
-        changed=changed,
-        dropped=[] if translation is None else list(translation.dropped.items()),
-        attempts=_attempts(result),
+        shortfall=SHORTFALLS.get(answer.shortfall, answer.shortfall),
+        thinking=_cut(answer.thinking, link.to("thinking", route), MAX_PART)
+        if answer.thinking
+        else None,
+        facts=list(_facts(answer, result)),
+        changed=[*renamed, *translation.converted.items()],
+        dropped=list(translation.dropped.items()),
+        attempts=_attempts(answer, result),
         judgements=judgements,
         labels=labels,
     )
@@ -412,14 +408,12 @@ def _alike(pieces: Iterable[DiffPiece]) -> bool:
     return compared > 0 and lengths["same"] >= _ALIKE * compared
 
 
-def _attempts(result: ScoredAnswer | None) -> Plot | None:
-    if result is None or result.answer is None:
-        return None
+def _attempts(answer: Answer, result: ScoredAnswer) -> Plot | None:
     attempts = [msgspec.convert(each, Attempt) for each in result.attempts]
     if len(attempts) < 2:
         return None
     return attempts_waterfall(
-        attempts, first_byte_s=result.answer.first_byte_s, total_s=result.answer.total_s or 0.0
+        attempts, first_byte_s=answer.first_byte_s, total_s=answer.total_s or 0.0
     )
 
 

@@ -133,12 +133,11 @@ async def compare_page(
             route_a=route_a or None, route_b=route_b or None, join=join or None, movers=0
         )
         # Of one run with one route there is nothing to compare before another is chosen.
-        if (len(ids) > 1 or any(_has_several_routes(each) for each in members)) and (
-            calculate
-            or answers <= READ_UNREQUESTED
-            or await services.comparisons.is_cached(ids, request)
-        ):
-            compared = await services.comparisons.of(ids, request)
+        if len(ids) > 1 or any(_has_several_routes(each) for each in members):
+            comparisons = services.comparisons
+            may_read = calculate or answers <= READ_UNREQUESTED
+            compared = await (comparisons.of if may_read else comparisons.cached)(members, request)
+        if compared is not None:
             values = await asyncio.to_thread(_shown, compared, members, address, show)
     except EvalrouterError as refused:
         error, status = refused.message, refused.status

@@ -1,16 +1,15 @@
 """Comparisons of runs that are shown again and again: computed once while their numbers stay.
 
     comparisons = RunComparisons(runs, store)
-    compared = await comparisons.of(["run_a", "run_b"], ComparisonRequest(join="id"))
+    compared = await comparisons.of([run_a, run_b], ComparisonRequest(join="id"))
 
 A comparison reads all rows of its runs. Two callers at once wait for the same one.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Hashable, Sequence
+from functools import partial
 
 from evaluators.base import JudgeMetric
 from router.evals.compare import (
@@ -20,23 +19,17 @@ from router.evals.compare import (
     compared_run,
 )
 from router.evals.runs import Runs
+from router.evals.shared_reads import Lasting, SharedReads
 from router.store.protocol import Store
+from router.store.runs import Run
 
 _MAX_CACHED = 4
 # What is known of judges, calibrations and people's labels, changes while a run does not.
 _JUDGED_S = 60.0
 
-# The runs with what their numbers depend on, and the request.
-_Key = tuple[tuple[tuple[str, str, float | None, int, int, int], ...], str]
-
-
-class _Cached(NamedTuple):
-    compared: ComparedSamples
-    until: float
-
 
 class RunComparisons:
-    """Compares runs, and keeps the last few comparisons.
+    """Compares runs, and caches the last few comparisons.
 
     Args:
         runs: finds the runs.
@@ -46,53 +39,40 @@ class RunComparisons:
     def __init__(self, runs: Runs, store: Store) -> None:
         self._runs = runs
         self._store = store
-        self._cached: dict[_Key, _Cached] = {}
-        self._reading: dict[_Key, asyncio.Task[ComparedSamples]] = {}
+        self._reads = SharedReads[ComparedSamples](max_cached=_MAX_CACHED)
 
-    async def of(self, run_ids: Sequence[str], request: ComparisonRequest) -> ComparedSamples:
+    async def of(self, runs: Sequence[Run], request: ComparisonRequest) -> ComparedSamples:
         """Return a comparison. Raises as `compare_runs` does."""
-        key = await self._key(run_ids, request)
-        cached = self._fresh(key)
-        if cached is not None:
-            return cached
-        task = self._reading.get(key)
-        if task is None:
-            task = self._reading[key] = asyncio.create_task(self._read(key, run_ids, request))
-            task.add_done_callback(lambda _: self._reading.pop(key))
-        # A caller that goes away must not take the others' answer with it.
-        return await asyncio.shield(task)
+        ids = _ids(runs)
+        return await self._reads.of(
+            (ids, repr(request)), await self._version(runs), partial(self._read, ids, request)
+        )
 
-    async def is_cached(self, run_ids: Sequence[str], request: ComparisonRequest) -> bool:
-        """Return whether a comparison is there without reading rows."""
-        return self._fresh(await self._key(run_ids, request)) is not None
+    async def cached(
+        self, runs: Sequence[Run], request: ComparisonRequest
+    ) -> ComparedSamples | None:
+        """Return a comparison that is there without reading rows; None without one."""
+        return self._reads.cached((_ids(runs), repr(request)), await self._version(runs))
 
-    def _fresh(self, key: _Key) -> ComparedSamples | None:
-        cached = self._cached.get(key)
-        if cached is None or asyncio.get_running_loop().time() > cached.until:
-            return None
-        return cached.compared
-
-    async def _key(self, run_ids: Sequence[str], request: ComparisonRequest) -> _Key:
-        runs = []
-        for run_id in dict.fromkeys(run_ids):
-            run = await self._runs.find(run_id)
+    async def _version(self, runs: Sequence[Run]) -> Hashable:
+        """Return what the numbers of the runs depend on."""
+        version = []
+        for run in runs:
             progress = await self._store.progress(run.id)
             counts = (progress.answered, progress.failed, progress.scored)
-            runs.append((run.id, run.state, run.finished_at, *counts))
-        return tuple(runs), repr(request)
+            version.append((run.state, run.finished_at, *counts))
+        return tuple(version)
 
     async def _read(
-        self, key: _Key, run_ids: Sequence[str], request: ComparisonRequest
-    ) -> ComparedSamples:
-        members = [
-            await compared_run(self._runs, self._store, run_id) for run_id in dict.fromkeys(run_ids)
-        ]
+        self, ids: Sequence[str], request: ComparisonRequest
+    ) -> Lasting[ComparedSamples]:
+        members = [await compared_run(self._runs, self._store, run_id) for run_id in ids]
         compared = await compare_samples(self._store, members, request)
         judged = any(
             isinstance(metric, JudgeMetric) for member in members for metric in member.metrics
         )
-        while len(self._cached) >= _MAX_CACHED:
-            del self._cached[next(iter(self._cached))]
-        until = asyncio.get_running_loop().time() + _JUDGED_S if judged else float("inf")
-        self._cached[key] = _Cached(compared, until)
-        return compared
+        return Lasting(compared, _JUDGED_S) if judged else Lasting(compared)
+
+
+def _ids(runs: Sequence[Run]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(run.id for run in runs))

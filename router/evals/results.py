@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -24,6 +25,7 @@ from router.evals.judges.calibrated_shares import errors_elsewhere
 from router.evals.judges.people_labels import RunLabels, withhold_uncorrected
 from router.evals.judges.report import JudgeReport, judge_reports
 from router.evals.looks import looked_at_warning, looks_at
+from router.evals.shared_reads import Lasting, SharedReads
 from router.evals.stored_runs import stored_document
 from router.evals.unpredicted_routes import unpredicted_warnings
 from router.evals.validation import build_metrics, outputs_of, parse_gates
@@ -34,9 +36,6 @@ from router.store.runs import ENDED, Run
 from router.store.usage import EmbeddingUse
 
 _MAX_CACHED = 64
-
-# A run's id, its state and when it ended: what its numbers depend on, once it has ended.
-_Key = tuple[str, str, float | None]
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -53,11 +52,6 @@ class Outcome(msgspec.Struct, frozen=True):
     def passed(self) -> bool:
         """Whether the run completed and every gate held."""
         return self.run.state == "completed" and all(gate.passed for gate in self.gates)
-
-
-class _Cached(NamedTuple):
-    outcome: Outcome
-    until: float
 
 
 class _Reported(NamedTuple):
@@ -77,26 +71,17 @@ class Outcomes:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._cached: dict[_Key, _Cached] = {}
-        self._reading: dict[_Key, asyncio.Task[Outcome]] = {}
+        self._reads = SharedReads[Outcome](max_cached=_MAX_CACHED)
 
     async def of(self, run: Run) -> Outcome:
         """Return a run with its report as far as it has got, and its gates."""
-        key = (run.id, run.state, run.finished_at)
-        clock = asyncio.get_running_loop().time
-        cached = self._cached.get(key)
-        if cached is not None and (run.state in ENDED or clock() < cached.until):
-            # Its name and the like may have changed.
-            return msgspec.structs.replace(cached.outcome, run=run)
-        task = self._reading.get(key)
-        if task is None:
-            task = self._reading[key] = asyncio.create_task(self._read(key, run))
-            task.add_done_callback(lambda _: self._reading.pop(key))
-        # A caller that goes away must not take the others' answer with it.
-        read = await asyncio.shield(task)
+        # What its numbers depend on, once it has ended.
+        version = (run.state, run.finished_at)
+        read = await self._reads.of(run.id, version, partial(self._read, run))
+        # Its name and the like may have changed.
         return msgspec.structs.replace(read, run=run)
 
-    async def _read(self, key: _Key, run: Run) -> Outcome:
+    async def _read(self, run: Run) -> Lasting[Outcome]:
         clock = asyncio.get_running_loop().time
         began = clock()
         document = stored_document(run)
@@ -104,13 +89,9 @@ class Outcomes:
         looks = await looks_at(self._store, run, document)
         read = await outcome(self._store, run, document, metrics, looks)
         # What is known of judges grows after a run has ended: calibrations, and people's labels.
-        if not any(isinstance(metric, JudgeMetric) for metric in metrics):
-            for old in [known for known in self._cached if known[0] == run.id]:
-                del self._cached[old]
-            while len(self._cached) >= _MAX_CACHED:
-                del self._cached[next(iter(self._cached))]
-            self._cached[key] = _Cached(read, clock() + 4 * (clock() - began))
-        return read
+        if any(isinstance(metric, JudgeMetric) for metric in metrics):
+            return Lasting(read, 0.0)
+        return Lasting(read) if run.state in ENDED else Lasting(read, 4 * (clock() - began))
 
 
 def _language_warnings(document: RunDocument) -> list[str]:

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from router.evals.shared_reads import Lasting, SharedReads
 from router.store.protocol import Store
 from router.store.runs import Run
 from router.store.sample_views import SampleFilter
@@ -86,10 +88,6 @@ class SortedSamples(NamedTuple):
     gains: NDArray[np.float64]
 
 
-# What the differences of a run depend on.
-_Key = tuple[str, float | None, tuple[int, ...], PairedScore]
-
-
 class SampleSearch:
     """Finds samples of runs.
 
@@ -101,8 +99,7 @@ class SampleSearch:
     def __init__(self, store: Store, *, max_read: int = MAX_READ) -> None:
         self._store = store
         self._max_read = max_read
-        self._cached: dict[_Key, SortedSamples] = {}
-        self._reading: dict[_Key, asyncio.Task[SortedSamples]] = {}
+        self._differences = SharedReads[SortedSamples](max_cached=_MAX_CACHED)
 
     async def find(
         self,
@@ -189,26 +186,15 @@ class SampleSearch:
     async def differences(self, run: Run, by: PairedScore) -> SortedSamples:
         """Return the differences of the run's first MAX_SORTED samples, sorted."""
         progress = await self._store.progress(run.id)
-        counts = (progress.answered, progress.failed, progress.scored)
-        key = (run.id, run.finished_at, counts, by)
-        if key not in self._cached:
-            task = self._reading.get(key)
-            if task is None:
-                task = self._reading[key] = asyncio.create_task(self._read(run, by))
-                task.add_done_callback(lambda _: self._reading.pop(key))
-            # A caller that goes away must not take the others' answer with it.
-            read = await asyncio.shield(task)
-            while len(self._cached) >= _MAX_CACHED:
-                del self._cached[next(iter(self._cached))]
-            self._cached[key] = read
-        return self._cached[key]
+        version = (run.finished_at, progress.answered, progress.failed, progress.scored)
+        return await self._differences.of((run.id, by), version, partial(self._read, run, by))
 
-    async def _read(self, run: Run, by: PairedScore) -> SortedSamples:
+    async def _read(self, run: Run, by: PairedScore) -> Lasting[SortedSamples]:
         ours, theirs = [
             await self._store.sample_means(run.id, route, by.output, until=MAX_SORTED)
             for route in (by.a, by.b)
         ]
-        return await asyncio.to_thread(_sorted, ours, theirs, by.higher_is_better)
+        return Lasting(await asyncio.to_thread(_sorted, ours, theirs, by.higher_is_better))
 
 
 def _sorted(

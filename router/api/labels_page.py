@@ -19,13 +19,14 @@ from providers.errors import EvalrouterError, RunDocumentError
 from router.api.access import Caller, InjectedCaller
 from router.api.form_numbers import number_from_digits
 from router.api.injection import Injected
-from router.api.page_layout import action, done, page, rendered
+from router.api.page_layout import action, done, form_again, page, rendered
 from router.api.paging import MAX_OFFSET
 from router.api.sign_in import read_fields
 from router.evals.judges.label_plans import PlannedLabels, plan_run_labels
 from router.evals.judges.labelling_in_turn import (
     Labelling,
     judged_scores,
+    labelling_of,
     next_task,
     open_labelling,
     score_task,
@@ -46,6 +47,22 @@ _FIELDS = {
     "score": "",
     "at": "",
 }
+
+
+class LabelForm(NamedTuple):
+    """What a form about one answer brings.
+
+    Attributes:
+        labelling: what is labelled.
+        place: the answer's place in the person's order, from 0.
+        position: its sample's, from 1.
+        fields: all that the form has.
+    """
+
+    labelling: Labelling
+    place: int
+    position: int
+    fields: Mapping[str, str]
 
 
 class LabelText(NamedTuple):
@@ -72,15 +89,14 @@ async def labels_page(
     planned: PlannedLabels | None = None
     target_width = 0.0
     problem = ""
-    if judged.outputs:
-        labelling = await open_labelling(
-            services.store,
-            judged.run.id,
-            route=route or judged.routes[0],
-            output=output or judged.outputs[0],
+    outputs = tuple(judged.metrics)
+    if outputs:
+        labelling = await labelling_of(
+            services.store, judged, route=route or judged.routes[0], output=output or outputs[0]
         )
         try:
-            target_width = _width(width, labelling)
+            # Without a width, a tenth of the scale.
+            target_width = _float(width) if width else (labelling.high - labelling.low) / 10
             if width or judged.run.cells <= _PLANNED_UNREQUESTED:
                 planned = await _plan(services, labelling, target_width)
         except EvalrouterError as error:
@@ -91,7 +107,7 @@ async def labels_page(
         title=f"Labels of {judged.run.name}",
         current="/judges",
         run=judged.run,
-        outputs=judged.outputs,
+        outputs=outputs,
         routes=judged.routes,
         labelling=labelling,
         planned=planned,
@@ -99,23 +115,8 @@ async def labels_page(
         problem=problem,
         fewest=FEWEST_LABELS,
         may_label=caller.reach_of("PUT /eval/{run_id}/labels") == "all",
-        query=""
-        if labelling is None
-        else urlencode({"route": labelling.route, "output": labelling.output}),
+        query="" if labelling is None else _query(labelling),
     )
-
-
-def _width(text: str, labelling: Labelling) -> float:
-    """Return the width of an interval; without one, a tenth of the scale."""
-    if not text:
-        return (labelling.high - labelling.low) / 10
-    try:
-        width = float(text)
-    except ValueError:
-        width = math.nan
-    if not math.isfinite(width) or width <= 0:
-        raise RunDocumentError("width: not a number above 0", param="width")
-    return width
 
 
 async def _plan(services: Services, labelling: Labelling, width: float) -> PlannedLabels:
@@ -218,10 +219,10 @@ def _query(labelling: Labelling) -> str:
 
 
 def _next_path(labelling: Labelling, after: int, given: str) -> str:
-    query = {"route": labelling.route, "output": labelling.output, "after": after}
+    place: dict[str, str | int] = {"after": after}
     if given:
-        query["given"] = given
-    return f"/runs/{labelling.run.id}/labels/next?{urlencode(query)}"
+        place["given"] = given
+    return f"/runs/{labelling.run.id}/labels/next?{_query(labelling)}&{urlencode(place)}"
 
 
 @action("/pages/runs/{run_id:str}/labels/score")
@@ -232,20 +233,16 @@ async def give_score(
     run_id: FromPath[str],
 ) -> Response[Any]:
     """Store a person's score of an answer, and lead to the next."""
-    fields = {**_FIELDS, **await read_fields(request)}
-    labelling = await open_labelling(
-        services.store, run_id, route=fields["route"], output=fields["output"]
-    )
-    place, position = _count(fields, "place"), _count(fields, "position")
+    form = await _form(services, request, run_id)
     try:
-        score = _score(fields["score"])
-        label = await score_task(services.store, labelling, position, fields["answer"], score)
+        score = _score(form.fields["score"])
+        label = await score_task(
+            services.store, form.labelling, form.position, form.fields["answer"], score
+        )
     except EvalrouterError as error:
-        response = await _page(services, caller, labelling, after=place, error=error)
-        response.status_code = error.status
-        return response
-    given = f"{place}:{position}:{label.at!r}:{score:g}"
-    return done(_next_path(labelling, place + 1, given))
+        return await _refused(services, caller, form, error)
+    given = f"{form.place}:{form.position}:{label.at!r}:{score:g}"
+    return done(_next_path(form.labelling, form.place + 1, given))
 
 
 @action("/pages/runs/{run_id:str}/labels/undo")
@@ -256,18 +253,22 @@ async def undo_score(
     run_id: FromPath[str],
 ) -> Response[Any]:
     """Take a person's last score back, and lead to its answer."""
+    form = await _form(services, request, run_id)
+    try:
+        at = _score(form.fields["at"])
+        await take_back(services.store, form.labelling, form.position, at)
+    except EvalrouterError as error:
+        return await _refused(services, caller, form, error)
+    return done(_next_path(form.labelling, form.place, ""))
+
+
+async def _form(services: Services, request: Request[Any, Any, Any], run_id: str) -> LabelForm:
     fields = {**_FIELDS, **await read_fields(request)}
     labelling = await open_labelling(
         services.store, run_id, route=fields["route"], output=fields["output"]
     )
     place, position = _count(fields, "place"), _count(fields, "position")
-    try:
-        await take_back(services.store, labelling, position, _score(fields["at"]))
-    except EvalrouterError as error:
-        response = await _page(services, caller, labelling, after=place, error=error)
-        response.status_code = error.status
-        return response
-    return done(_next_path(labelling, place, ""))
+    return LabelForm(labelling, place, position, fields)
 
 
 def _count(fields: Mapping[str, str], name: str) -> int:
@@ -277,11 +278,24 @@ def _count(fields: Mapping[str, str], name: str) -> int:
     return number
 
 
+async def _refused(
+    services: Services, caller: Caller, form: LabelForm, error: EvalrouterError
+) -> Response[str]:
+    """Return the page with the answer that a form is about, and what is wrong with the form."""
+    shown = await _page(services, caller, form.labelling, after=form.place, error=error)
+    return form_again(shown, error.status)
+
+
 def _score(text: str) -> float:
-    try:
-        score = float(text)
-    except ValueError:
-        score = math.nan
+    score = _float(text)
     if not math.isfinite(score):
         raise RunDocumentError("score: not a number", param="score")
     return score
+
+
+def _float(text: str) -> float:
+    """Return the number that was typed; NaN for another text."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan

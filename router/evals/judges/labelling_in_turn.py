@@ -90,12 +90,12 @@ class JudgedScores(NamedTuple):
 
     Attributes:
         run: the run.
-        outputs: the judges' scores.
+        metrics: by the judges' scores, the metrics that give them, also as the document has them.
         routes: its routes.
     """
 
     run: Run
-    outputs: tuple[str, ...]
+    metrics: dict[str, tuple[Graded, Any]]
     routes: tuple[str, ...]
 
 
@@ -103,30 +103,35 @@ async def judged_scores(store: Store, run_id: str) -> JudgedScores:
     """Return the scores of a run that judges gave. Raises NotFoundError, RunDocumentError."""
     run = await find_run(store, run_id)
     document = stored_document(run)
-    gradeds = await asyncio.to_thread(_gradeds, document)
-    return JudgedScores(run, tuple(gradeds), tuple(document.routes))
+    metrics = await asyncio.to_thread(_gradeds, document)
+    return JudgedScores(run, metrics, tuple(document.routes))
 
 
 async def open_labelling(
     store: Store, run_id: str, *, route: str | None = None, output: str | None = None
 ) -> Labelling:
+    """Return what is labelled of a run. Raises as `judged_scores` and `labelling_of` do."""
+    return await labelling_of(store, await judged_scores(store, run_id), route=route, output=output)
+
+
+async def labelling_of(
+    store: Store, judged: JudgedScores, *, route: str | None = None, output: str | None = None
+) -> Labelling:
     """Return what is labelled.
 
     Args:
         store: has the run.
-        run_id: the run's id.
+        judged: the run's scores.
         route: the route; needed where the run has several.
         output: the judge's score; needed where the run has several.
 
     Raises:
-        NotFoundError: the run does not exist.
+        NotFoundError: the run has been deleted.
         RunDocumentError: no such route or score, or several to choose from.
     """
-    run = await find_run(store, run_id)
-    document = stored_document(run)
-    gradeds = await asyncio.to_thread(_gradeds, document)
-    metric, written = one_of(gradeds, output, "output")
-    chosen: str = one_of({name: name for name in document.routes}, route, "route")
+    run = judged.run
+    metric, written = one_of(judged.metrics, output, "output")
+    chosen: str = one_of({name: name for name in judged.routes}, route, "route")
     declaration = metric.declaration()
     labels = [
         label
@@ -173,7 +178,7 @@ def _rubric(written: Any, run: Run) -> rubrics.Rubric | rubrics.ColumnRubrics | 
 async def next_task(
     store: Store, labelling: Labelling, *, person: str, after: int
 ) -> LabelTask | None:
-    """Return the next answer that nobody has scored; None where none is left for the person.
+    """Return the next answer without a label; None where the person has got to the end.
 
     Args:
         store: has the run.
@@ -216,7 +221,7 @@ async def next_task(
 async def task_at(
     store: Store, labelling: Labelling, position: int, *, place: int
 ) -> LabelTask | None:
-    """Return the answer to one sample; None where there is none with a text."""
+    """Return the answer to one sample; None where the route has given no text."""
     run_id = labelling.run.id
     sample = await store.sample_at(run_id, position)
     results = await store.results_at(run_id, position, routes=[labelling.route], repeat=0)

@@ -16,7 +16,7 @@ from router.api.datasets import find_version
 from router.api.datasets_page import MAX_COLUMNS, column_titles, version_path
 from router.api.form_numbers import whole_number
 from router.api.injection import Injected
-from router.api.page_layout import action, done, page, rendered
+from router.api.page_layout import action, done, form_again, page, rendered
 from router.api.paging import MAX_OFFSET
 from router.api.sign_in import read_fields
 from router.config.documents import Document, convert
@@ -191,9 +191,8 @@ async def begin_labels(
         roots = services.config.evaluation.roots
         run = await begin(services.runs, written, base=Path(), runner="server", within=roots)
     except EvalrouterError as error:
-        response = await _page(services, caller, row, typed=fields, error=error)
-        response.status_code = error.status
-        return response
+        again = await _page(services, caller, row, typed=fields, error=error)
+        return form_again(again, error.status)
     return done(f"/runs/{run.id}")
 
 
@@ -209,7 +208,5 @@ async def register_labels(
         run = await services.runs.find(fields["run"])
         labelled = await finish(services.store, services.datasets, run, name=row.name)
     except EvalrouterError as error:
-        response = await _page(services, caller, row, error=error)
-        response.status_code = error.status
-        return response
+        return form_again(await _page(services, caller, row, error=error), error.status)
     return done(version_path(labelled))

@@ -19,7 +19,7 @@ from providers.errors import EvalrouterError, RequestError
 from router.api.access import Caller, InjectedCaller
 from router.api.datasets import Registration, register, store_upload, uploaded
 from router.api.injection import Injected
-from router.api.page_layout import action, done, html_response, page, part, utc
+from router.api.page_layout import action, done, form_again, html_response, page, part, utc
 from router.api.page_tables import Export, TableColumn, TableView, table_response
 from router.api.sign_in import read_fields
 from router.config.documents import Document, convert
@@ -202,9 +202,8 @@ async def register_address(
         row = await register(services, registration)
     except EvalrouterError as error:
         view = TableView("/datasets", _COLUMNS, sort="-created", filters={})
-        response = await _page(services, caller, view, typed=fields, error=error)
-        response.status_code = error.status
-        return response
+        again = await _page(services, caller, view, typed=fields, error=error)
+        return form_again(again, error.status)
     return done(version_path(row))
 
 

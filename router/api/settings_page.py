@@ -25,7 +25,7 @@ from providers.conformance.suite import ConformanceReport
 from providers.errors import EvalrouterError, NotFoundError, closest
 from router.api.access import ACCESS, Caller, InjectedCaller, Reach, reach_of
 from router.api.injection import Injected
-from router.api.page_layout import action, done, page, rendered, utc
+from router.api.page_layout import action, done, form_again, page, rendered, utc
 from router.api.page_tables import Export, TableColumn, TableView, csv_response
 from router.api.providers import Examinations, InjectedExaminations, examined
 from router.api.sign_in import read_fields
@@ -377,11 +377,8 @@ async def examine_provider(
     except NotFoundError:
         raise
     except EvalrouterError as problem:
-        response = await _provider(
-            services, caller, examinations, name, model, error=problem.message
-        )
-        response.status_code = problem.status
-        return response
+        again = await _provider(services, caller, examinations, name, model, error=problem.message)
+        return form_again(again, problem.status)
     query = f"?{urlencode({'model': model})}" if model else ""
     return done(f"/settings/providers/{quote(name)}{query}")
 

@@ -203,6 +203,7 @@ def test_runs_with_a_version_are_listed_and_their_answers_can_be_its_references(
         f"/pages/datasets/{name}/label", data={"route": "nowhere", "prompt": "{{ input }}!"}
     )
     assert refused.status_code == 400
+    assert refused.headers["hx-push-url"] == "false"
     assert "nowhere" in refused.text
     assert "{{ input }}!" in refused.text
     begun = url.post(f"/pages/datasets/{name}/label", data={"route": "r"})
@@ -218,6 +219,7 @@ def test_runs_with_a_version_are_listed_and_their_answers_can_be_its_references(
     assert "labelled by r" in url.get(labelled.headers["location"]).text
     wrong = url.post(f"/pages/datasets/{name}/labelled", data={"run": "nothing"})
     assert wrong.status_code == 404
+    assert wrong.headers["hx-push-url"] == "false"
     assert "There is no run" in wrong.text
 
 
@@ -233,6 +235,8 @@ def test_an_address_is_confined_and_what_was_typed_stays(url):
         data={"source": "/etc/passwd", "name": "kept", "columns": "a=input"},
     )
     assert outside.status_code == 400
+    # The form's own address is no page that a browser could load again.
+    assert outside.headers["hx-push-url"] == "false"
     assert "outside what requests may name" in outside.text
     assert 'value="kept"' in outside.text
     assert ">a=input</textarea>" in outside.text

@@ -141,6 +141,7 @@ def test_a_score_is_kept_taken_back_and_corrects_nothing_twice(server, ann):
     assert sample(ann.get(undone.headers["location"])) == labelled
     again = ann.post(f"/pages/runs/{run}/labels/undo", data=fields(following) | undo_of(following))
     assert again.status_code == 409
+    assert again.headers["hx-push-url"] == "false"
     assert "taken back already" in again.text
 
 
@@ -163,6 +164,7 @@ def test_what_is_no_score_is_refused_and_the_answer_stays(server, ann, changes, 
     page = ann.get(path(run))
     answer = give(ann, run, page, **({"score": ""} | changes))
     assert answer.status_code == status
+    assert answer.headers["hx-push-url"] == "false"
     assert says in Elements(answer.text).text
     assert sample(answer) == sample(page)
 

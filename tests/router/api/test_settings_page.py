@@ -170,6 +170,7 @@ def test_what_is_wrong_with_an_examination_is_said_on_its_page(browser):
     form = {"csrf_token": token_of(http.get("/settings/providers/up").text)}
     answer = http.post("/pages/settings/providers/up/conformance", data=form | {"model": "\u0007"})
     assert answer.status_code == 400
+    assert answer.headers["hx-push-url"] == "false"
     assert 'role="alert"' in answer.text
     unknown = http.post("/pages/settings/providers/nobody/conformance", data=form)
     assert unknown.status_code == 404

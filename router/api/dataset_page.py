@@ -21,7 +21,7 @@ from router.api.paging import MAX_OFFSET
 from router.api.sign_in import read_fields
 from router.config.documents import Document, convert
 from router.datasets.differences import MAX_COMPARED, MAX_EXAMPLES
-from router.datasets.registry import SHOWN_HASH, check_dataset_name
+from router.datasets.registry import check_dataset_name, version_name
 from router.evals.labelling import LabelRequest, begin, finish
 from router.services import Services
 from router.store.datasets import DatasetRow
@@ -94,14 +94,14 @@ async def _page(
     return await rendered(
         "dataset.html",
         caller,
-        title=f"{row.name}@{row.hash[:SHOWN_HASH]}",
+        title=version_name(row),
         current="/datasets",
         row=row,
         path=version_path(row),
         rows=rows,
         after=after,
         unreadable=unreadable,
-        versions=[each for each in await _versions(services, row) if each.hash != row.hash],
+        versions=await _other_versions(services, row),
         published=published,
         compared=changes,
         older=older,
@@ -146,10 +146,10 @@ def _moments(row: DatasetRow) -> set[str]:
     }
 
 
-async def _versions(services: Services, row: DatasetRow) -> list[DatasetRow]:
-    """Return the newest versions of a name, without their statistics."""
+async def _other_versions(services: Services, row: DatasetRow) -> list[DatasetRow]:
+    """Return those of the newest versions of a name that are not this one."""
     versions = await services.store.datasets(row.name)
-    return versions[:_SHOWN_VERSIONS]
+    return [each for each in versions[:_SHOWN_VERSIONS] if each.hash != row.hash]
 
 
 def _labels(run: Run) -> bool:
@@ -179,7 +179,7 @@ async def begin_labels(
     row = await find_version(services, caller, name)
     data: dict[str, Any] = {
         "route": fields["route"].strip(),
-        "dataset": f"{row.name}@{row.hash[:SHOWN_HASH]}",
+        "dataset": version_name(row),
         "overwrite": bool(fields["overwrite"]),
     }
     if fields["prompt"].strip():

@@ -1,7 +1,7 @@
 """The page of all datasets: the list of their versions, and how to add one.
 
 A file is looked at before it is stored: the browser sends it to `/pages/datasets/preview`, of a
-large one only the beginning, and once more, whole, to be stored. So nothing of it is kept in
+large one only the beginning, and once more, whole, to be stored. So the server stores nothing in
 between, and whatever was chosen stays in the form where a file is refused.
 """
 
@@ -24,7 +24,7 @@ from router.api.page_tables import Export, TableColumn, TableView, table_respons
 from router.api.sign_in import read_fields
 from router.config.documents import Document, convert
 from router.datasets.artifacts import file_chunks
-from router.datasets.registry import SHOWN_HASH, parse_columns
+from router.datasets.registry import parse_columns, version_name
 from router.loop.dataset_owners import key_of
 from router.services import Services
 from router.store.datasets import DatasetPage, DatasetRow
@@ -134,7 +134,7 @@ def _cells(row: DatasetRow) -> dict[str, Any]:
     return {
         "name": row.name,
         "hash": row.hash,
-        "version": f"{row.name}@{row.hash[:SHOWN_HASH]}",
+        "version": version_name(row),
         "rows": row.rows,
         "format": row.format,
         "source": row.source,
@@ -234,4 +234,4 @@ def column_titles(columns: Sequence[str], mapping: Mapping[str, str]) -> dict[st
 
 def version_path(row: DatasetRow) -> str:
     """Return the path of a version's page."""
-    return f"/datasets/{row.name}@{row.hash[:SHOWN_HASH]}"
+    return f"/datasets/{version_name(row)}"

@@ -34,12 +34,13 @@ from router.api.run_form import (
 )
 from router.api.sign_in import read_field_lists
 from router.config.documents import Document
-from router.datasets.registry import SHOWN_HASH
+from router.datasets.registry import SHOWN_HASH, version_name
 from router.datasets.shipped import SHIPPED
 from router.evals import estimate_text
 from router.evals.estimate import Detectable, Estimate
 from router.evals.plugins import MetricEntry, metrics
 from router.services import Services
+from router.store.datasets import DatasetPage
 
 # Of what a server has any number of, the form lists so many; others are typed.
 _LISTED_DATASETS = 100
@@ -247,18 +248,18 @@ def _ticked(form: RunForm, choices: FormChoices) -> RunForm:
 
 async def _choices(services: Services) -> FormChoices:
     versions, listings, entries, tasks = await asyncio.gather(
-        services.store.datasets(None),
+        services.store.dataset_page(DatasetPage(limit=_LISTED_DATASETS)),
         services.model_lists.of(services.providers),
         asyncio.to_thread(_metric_entries),
         asyncio.to_thread(lambda: [task for task in known() if isinstance(task, Task)]),
     )
     datasets = [
         DatasetChoice(
-            f"{row.name}@{row.hash[:SHOWN_HASH]}",
+            version_name(row),
             f"{row.name} ({row.rows:,} {plural('row', row.rows)}, {row.hash[:SHOWN_HASH]}, "
             f"{utc(row.created_at)} UTC)",
         )
-        for row in versions[:_LISTED_DATASETS]
+        for row in versions
     ]
     shipped = [DatasetChoice(name, f"{name} (comes with evalrouter)") for name in SHIPPED]
     names = list(services.routes.table.names)

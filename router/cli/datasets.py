@@ -27,7 +27,7 @@ from router.cli.commands import (
     with_store,
 )
 from router.config.loading import load
-from router.datasets.registry import SHOWN_HASH, DatasetView, parse_columns
+from router.datasets.registry import DatasetView, parse_columns, version_name
 from router.store.datasets import DatasetRow
 
 if TYPE_CHECKING:  # see `commands.with_services`
@@ -96,8 +96,8 @@ def dataset_add(
         print_json(row)
     else:
         out.print(
-            f"{_version(row)}: {counted(row.rows, 'row')}, {counted(len(row.columns), 'column')}, "
-            f"from {row.source}",
+            f"{version_name(row)}: {counted(row.rows, 'row')}, "
+            f"{counted(len(row.columns), 'column')}, from {row.source}",
             highlight=False,
             markup=False,
         )
@@ -121,7 +121,7 @@ def dataset_list(name: str | None, config_path: Path | None, as_json: bool) -> N
     for row in rows:
         when = local_time(row.created_at)
         table.add_row(
-            _version(row), str(row.rows), str(row.size), row.format, when, escape(row.source)
+            version_name(row), str(row.rows), str(row.size), row.format, when, escape(row.source)
         )
     print_table(table, empty="No datasets yet.")
 
@@ -144,7 +144,7 @@ def dataset_show(name: str, rows: int, config_path: Path | None, as_json: bool) 
     row = shown.dataset
     size = f"{counted(row.size, 'byte')} of {row.format}"
     summary = f"{counted(row.rows, 'row')}, {size}, from {row.source}"
-    out.print(f"{_version(row)}: {summary}", highlight=False, markup=False)
+    out.print(f"{version_name(row)}: {summary}", highlight=False, markup=False)
     for key, value in row.provenance.items():
         out.print(f"  {key}: {value}", highlight=False, markup=False)
     table = Table("column", "holds", "missing", "blank", "different", "range", "most often")
@@ -185,7 +185,7 @@ def dataset_download(name: str, target: Path | None, config_path: Path | None) -
         except BaseException:
             path.unlink(missing_ok=True)
             raise
-        return f"{_version(row)} is in {path}"
+        return f"{version_name(row)} is in {path}"
 
     out.print(with_services(load(config_path), write), highlight=False, markup=False)
 
@@ -201,11 +201,7 @@ def dataset_delete(name: str, every: bool, config_path: Path | None) -> None:
         return await services.datasets.delete(name, every=every)
 
     for row in with_services(load(config_path), delete):
-        out.print(f"{_version(row)} deleted", highlight=False)
-
-
-def _version(row: DatasetRow) -> str:
-    return f"{row.name}@{row.hash[:SHOWN_HASH]}"
+        out.print(f"{version_name(row)} deleted", highlight=False)
 
 
 def _column_name(name: str, mapping: Mapping[str, str]) -> str:

@@ -23,7 +23,7 @@ from router.cli.commands import (
 from router.cli.evals import execute
 from router.cli.run_options import NameValue, read_task
 from router.config.loading import load
-from router.datasets.registry import SHOWN_HASH, check_dataset_name, name_of
+from router.datasets.registry import check_dataset_name, name_of, version_name
 from router.evals.labelling import LabelRequest, begin, finish
 from router.store.datasets import DatasetRow
 
@@ -138,7 +138,7 @@ def dataset_label(
     if as_json:
         print_json(row)
         return
-    summary = f"{row.name}@{row.hash[:SHOWN_HASH]}: {counted(row.rows, 'row')}, {row.source}"
+    summary = f"{version_name(row)}: {counted(row.rows, 'row')}, {row.source}"
     out.print(summary, highlight=False, markup=False)
 
 

@@ -32,7 +32,7 @@ from router.cli.commands import (
     with_services,
 )
 from router.config.loading import load
-from router.datasets.registry import SHOWN_HASH
+from router.datasets.registry import version_name
 from router.store.review import ReviewFilter, ReviewRow
 
 if TYPE_CHECKING:  # see `commands.with_services`
@@ -373,7 +373,7 @@ def _print_decided(row: ReviewRow, as_json: bool) -> None:
 
 def _print_published(published: PublishedRows) -> None:
     dataset = published.dataset
-    version = f"{dataset.name}@{dataset.hash[:SHOWN_HASH]}"
+    version = version_name(dataset)
     out.print(
         f"{version}: {counted(dataset.rows, 'row')}, {published.published} of them new",
         highlight=False,

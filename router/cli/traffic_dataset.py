@@ -21,7 +21,7 @@ from router.cli.commands import (
 )
 from router.cli.progress import progress_line
 from router.config.loading import load
-from router.datasets.registry import SHOWN_HASH
+from router.datasets.registry import version_name
 from router.loop.traffic_dataset import (
     MAX_ROWS,
     STRATA,
@@ -115,7 +115,7 @@ def dataset_from_traffic(
     text = (
         f"{of}, to be reviewed: evalrouter review --dataset {name}"
         if row is None
-        else f"{row.name}@{row.hash[:SHOWN_HASH]}: {of}"
+        else f"{version_name(row)}: {of}"
     )
     out.print(text, highlight=False, markup=False, soft_wrap=True)
 

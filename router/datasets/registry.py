@@ -398,7 +398,7 @@ class DatasetRegistry:
             if row.hash == dataset.hash:
                 if row.mapping != columns or row.delimiter != dataset.delimiter:
                     raise ConflictError(
-                        f"{name}@{row.hash[:SHOWN_HASH]} has the same rows with "
+                        f"{version_name(row)} has the same rows with "
                         f"{_reading(row.mapping, row.delimiter)}, not with "
                         f"{_reading(columns, dataset.delimiter)}; delete it first, or take another "
                         "name"
@@ -524,7 +524,7 @@ class DatasetRegistry:
                 yield Source(
                     path=path,
                     name=row.name,
-                    address=f"{row.name}@{row.hash[:SHOWN_HASH]}",
+                    address=version_name(row),
                     columns=row.mapping,
                     delimiter=row.delimiter,
                     registered=row.hash,
@@ -619,7 +619,7 @@ class DatasetRegistry:
         versions = await self._store.datasets(doomed[0].name)
         if "@" not in named and len(versions) > 1:
             if not every:
-                known = ", ".join(f"{row.name}@{row.hash[:SHOWN_HASH]}" for row in versions[:12])
+                known = ", ".join(map(version_name, versions[:12]))
                 raise ConflictError(f"{named!r} has {len(versions)} versions: {known}; name one")
             doomed = versions
         for row in doomed:
@@ -839,6 +839,11 @@ def check_dataset_name(name: str) -> None:
             "or digit first",
             param="name",
         )
+
+
+def version_name(row: DatasetRow) -> str:
+    """Return what a version is called where people read it, and may be named by: `news@1a2b…`."""
+    return f"{row.name}@{row.hash[:SHOWN_HASH]}"
 
 
 def is_version(address: str, content: str) -> bool:

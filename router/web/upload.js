@@ -1,4 +1,4 @@
-// Uploads a dataset: shows its first rows and what its columns can be, and stores it when asked to.
+// Uploads a dataset: shows its first rows and what its columns can be, and stores it when the form is sent.
 // What was chosen stays in the form whatever the server says.
 (() => {
   "use strict";

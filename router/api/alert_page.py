@@ -92,8 +92,8 @@ def _cells(alert: AlertView) -> dict[str, Any]:
         "severity": alert.severity,
         "rule": alert.rule,
         "since": utc(alert.since),
-        "resolved": "" if alert.resolved_at is None else utc(alert.resolved_at),
-        "silenced": "" if alert.silenced_until is None else utc(alert.silenced_until),
+        "resolved": utc(alert.resolved_at),
+        "silenced": utc(alert.silenced_until),
     }
 
 

@@ -235,8 +235,8 @@ async def key_page(
         key=line,
         role_words=_ROLE_WORDS,
         created=utc(line.created_at),
-        expires=_when(line.expires_at),
-        period_ends=_when(line.period_ends),
+        expires=utc(line.expires_at),
+        period_ends=utc(line.period_ends),
         is_own=caller.key_id == line.id,
         browsers=await sessions.count(line.id),
         may_revoke=caller.reach_of("DELETE /keys/{name}") == "all" and line.state != "revoked",
@@ -294,7 +294,7 @@ async def _usage_values(services: Services, key_id: str, period: Period) -> dict
         "usd": sum(stretch.usd for stretch in stretches),
         "unpriced": sum(stretch.unpriced for stretch in stretches),
         "words": words,
-        "cut_at": _when(stretches[0].since) if len(stretches) < count else "",
+        "cut_at": utc(stretches[0].since) if len(stretches) < count else "",
     }
 
 
@@ -359,10 +359,6 @@ def _line(listed_key: ListedKey, now: float) -> KeyLine:
 
 def _cells(line: KeyLine) -> dict[str, Any]:
     return line._asdict() | {
-        "expires_at": _when(line.expires_at),
+        "expires_at": utc(line.expires_at),
         "created_at": utc(line.created_at),
     }
-
-
-def _when(moment: float | None) -> str:
-    return "" if moment is None else utc(moment)

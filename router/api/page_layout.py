@@ -261,7 +261,6 @@ def _templates() -> Environment:
         auto_reload=False,
     )
     templates.filters |= {"as_json": as_json, "bytes": size, "number": number, "utc": utc}
-    templates.filters["clock"] = clock
     templates.filters |= {"dollars": money, "duration": duration}
     templates.globals |= {
         "release": version_of("evalrouter"),
@@ -312,15 +311,12 @@ def as_json(value: Any, indent: int = 0) -> str:
     return msgspec.json.format(msgspec.json.encode(value), indent=indent).decode()
 
 
-def utc(seconds: float, *, precise: bool = False) -> str:
-    """Return a moment as pages show it, to the minute, or to the second."""
+def utc(seconds: float | None, *, precise: bool = False) -> str:
+    """Return a moment as pages show it, to the minute, or to the second; "" for None."""
+    if seconds is None:
+        return ""
     form = "%Y-%m-%d %H:%M:%S" if precise else "%Y-%m-%d %H:%M"
     return datetime.fromtimestamp(seconds, UTC).strftime(form)
-
-
-def clock(seconds: float) -> str:
-    """Return a moment as logs show it, to the second."""
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _verdict_class(comparison: Comparison | None) -> str:

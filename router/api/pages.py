@@ -132,11 +132,10 @@ async def experiment_list(
 
 
 def _experiment_cells(experiment: Experiment) -> dict[str, Any]:
-    last = experiment.last_run_at
     return {
         "name": experiment.name,
         "runs": experiment.runs,
         "tags": ", ".join(experiment.tags),
         "notes": experiment.notes,
-        "last_run_at": "" if last is None else utc(last),
+        "last_run_at": utc(experiment.last_run_at),
     }

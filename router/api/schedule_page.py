@@ -72,7 +72,7 @@ def _cells(schedule: ScheduleView) -> dict[str, Any]:
         "name": schedule.name,
         "state": _state(schedule),
         "cron": f"{schedule.cron} ({schedule.timezone})",
-        "next": "" if schedule.next_due is None else utc(schedule.next_due),
+        "next": utc(schedule.next_due),
         "last": "" if last is None else utc(last.due),
         "result": "" if last is None else last.state,
         "gates": "" if last is None else ", ".join(mark.text for mark in gate_marks(last)),

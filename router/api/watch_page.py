@@ -59,7 +59,7 @@ def _cells(watch: WatchView) -> dict[str, Any]:
         "state": watch.state.replace("_", " "),
         "evidence": f"{e_value_text(max(evidence))} of {watch.threshold:,.0f}" if evidence else "",
         "last": utc(max(times)) if times else "",
-        "next": "" if watch.next_at is None else utc(watch.next_at),
+        "next": utc(watch.next_at),
         "spent": money(watch.spent_today_usd),
         "why": watch.why,
     }

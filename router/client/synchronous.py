@@ -1261,8 +1261,8 @@ class Routes:
         Args:
             name: the route's name.
             route: as in the config file.
-            version: the version that it was shown with, to be refused where somebody has changed it
-                since; "" for a new route, None for whatever there is.
+            version: the version that it was shown with, to be refused where the route has another
+                by now; "" for a new route, None for whatever there is.
             reason: why; it is stored with the new version.
         """
         params = {"version": version, "reason": reason or None}

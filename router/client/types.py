@@ -414,7 +414,7 @@ class DatasetLine(TypedDict):
 class RouteView(TypedDict):
     """A route: `source` is `config`, or `override` where it was set at run time.
 
-    With `version`, a change is refused where somebody else came first.
+    A change that is sent with `version` is refused where the route has another by now.
     """
 
     name: str
@@ -425,7 +425,7 @@ class RouteView(TypedDict):
 
 
 class RouteVersion(TypedDict):
-    """What a route was from `at` on: the config file's, or one that somebody set."""
+    """What a route was from `at` on: the config file's, or one set at run time."""
 
     number: int
     at: float

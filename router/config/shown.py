@@ -36,7 +36,7 @@ class ShownConfig:
     Args:
         config: as it is in use.
         source: the file that it was read from, which is read again for the variables in it; None
-            where there is none.
+            for a config without a file.
     """
 
     def __init__(self, config: Config, source: Path | None) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
+from router.api.page_layout import as_json
 
 # Characters of one text, and of all texts of a page.
 MAX_TEXT = 20_000
@@ -18,7 +18,6 @@ MAX_PAGE = 60_000
 _NO_MARKS: Mapping[str, Sequence[Mark]] = {}
 # Fields of a message that are shown by themselves, or say nothing.
 _SHOWN_FIELDS = frozenset({"role", "content", "tool_calls", "function_call", "refusal"})
-_encode = msgspec.json.Encoder().encode
 
 
 class Mark(NamedTuple):
@@ -133,7 +132,7 @@ def _texts(message: Mapping[str, Any], place: str) -> Iterable[tuple[str, str, s
             yield f"{where}.text", "", part["text"]
         else:
             kind = part.get("type") if isinstance(part, Mapping) else None
-            yield where, str(kind or "part"), json_text(part)
+            yield where, str(kind or "part"), as_json(part, 2)
     if isinstance(message.get("refusal"), str) and message["refusal"]:
         yield f"{place}.refusal", "refusal", message["refusal"]
     calls = message.get("tool_calls")
@@ -149,19 +148,14 @@ def _texts(message: Mapping[str, Any], place: str) -> Iterable[tuple[str, str, s
         if name not in _SHOWN_FIELDS and value not in (None, "", [], {})
     }
     if others:
-        yield place, "other fields", json_text(others)
+        yield place, "other fields", as_json(others, 2)
 
 
 def _call(function: Any, place: str, whole: Any) -> Iterable[tuple[str, str, str]]:
     if isinstance(function, Mapping) and isinstance(function.get("arguments"), str):
         yield f"{place}.arguments", f"calls {function.get('name', '')}", function["arguments"]
     else:
-        yield place, "calls", json_text(function if whole is None else whole)
-
-
-def json_text(value: Any) -> str:
-    """Return a JSON value as a person reads it."""
-    return msgspec.json.format(_encode(value), indent=2).decode("utf-8", "replace")
+        yield place, "calls", as_json(function if whole is None else whole, 2)
 
 
 def _sendable(text: str) -> str:

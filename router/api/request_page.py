@@ -27,13 +27,12 @@ from router.api.excerpts import (
     Excerpt,
     ShownMessages,
     excerpt,
-    json_text,
     shown_messages,
 )
 from router.api.feedback import delete_one, giver_of
 from router.api.feedback_page import value_text
 from router.api.injection import Injected
-from router.api.page_layout import action, done, form_again, page, rendered, text_response
+from router.api.page_layout import action, as_json, done, form_again, page, rendered, text_response
 from router.api.sign_in import read_fields
 from router.api.traffic import ShownRequest, delete_named, shown_request
 from router.api.traffic_page import is_fallback, tokens
@@ -149,7 +148,7 @@ def _sent(row: ShownRequest) -> tuple[ShownMessages | None, tuple[tuple[str, Exc
     if not isinstance(body, dict):
         return _as_it_is("request", row.request), ()
     parameters = tuple(
-        (name, excerpt(json_text(value), limit=_MAX_PARAMETER))
+        (name, excerpt(as_json(value, 2), limit=_MAX_PARAMETER))
         for name, value in body.items()
         if name not in _NOT_PARAMETERS
     )
@@ -159,7 +158,7 @@ def _sent(row: ShownRequest) -> tuple[ShownMessages | None, tuple[tuple[str, Exc
     for name in ("prompt", "input"):
         if name in body:
             value = body[name]
-            text = value if isinstance(value, str) else json_text(value)
+            text = value if isinstance(value, str) else as_json(value, 2)
             return _as_it_is(name, text), parameters
     return _as_it_is("request", row.request), parameters
 

@@ -24,13 +24,13 @@ from router.api.excerpts import (
     ShownMessages,
     excerpt,
     field_text,
-    json_text,
     shown_messages,
 )
 from router.api.form_numbers import number_from_digits
 from router.api.injection import Injected
 from router.api.page_layout import (
     action,
+    as_json,
     done,
     form_again,
     page,
@@ -313,7 +313,7 @@ def shown_row(row: ReviewRow) -> ShownRow:
         reference=None
         if content.reference is None
         else excerpt(content.reference, marks.get("reference", ())),
-        metadata=excerpt(json_text(content.metadata)) if content.metadata else None,
+        metadata=excerpt(as_json(content.metadata, 2)) if content.metadata else None,
         texts=tuple(texts),
         left_out=left_out,
     )
@@ -382,7 +382,7 @@ def version_of(fields: Mapping[str, str]) -> int:
 async def review_content(services: Injected, row_id: FromPath[str]) -> Response[bytes]:
     """Send all texts of a row as a text."""
     row = await services.store.review_row(row_id)
-    return text_response(json_text(row.content))
+    return text_response(as_json(row.content, 2))
 
 
 @action("/pages/review/{row_id:str}/{decision:str}")

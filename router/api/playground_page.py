@@ -146,6 +146,7 @@ async def playground(  # noqa: PLR0917 - Litestar passes query parameters by nam
         rubrics=STOCK,
         datasets=list(dict.fromkeys(row.name for row in datasets)),
         max_bytes=services.config.server.max_body_bytes,
+        max_columns=MAX_COLUMNS,
         may_send=caller.reach_of("POST /v1/chat/completions") != "no",
         may_keep=may_keep,
     )

@@ -6,9 +6,8 @@
   const STORED = "evalrouter playground";
   const FIELDS = ["temperature", "top_p", "max_tokens", "seed", "stop", "reasoning_effort", "response_format"];
   const IN_ADDRESS = 200; // characters of a prompt
-  const SHOWN = 100_000; // characters of an answer, until more is wanted
+  const SHOWN = 100_000; // characters of an answer, until a person shows more of it
   const RECORD_TRIES = 20;
-  const MAX_COLUMNS = 8;
 
   const form = document.getElementById("playground");
   const fields = form.elements;
@@ -16,6 +15,7 @@
   const columns = document.getElementById("columns");
   const formError = document.getElementById("form-error");
   const maxBytes = Number(form.dataset.maxBytes);
+  const maxColumns = Number(form.dataset.maxColumns);
   const copyOf = (id) => document.getElementById(id).content.firstElementChild.cloneNode(true);
   const shown = (element, isShown) => { element.hidden = !isShown; };
   const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -262,12 +262,16 @@
       });
     }
 
+    get isUsable() {
+      return this.isComplete && Boolean(this.text);
+    }
+
     stop() {
       this.control?.abort();
     }
 
     clear() {
-      Object.assign(this, { text: "", reasoning: "", calls: [], headers: undefined, isComplete: false, shownLength: SHOWN, usage: undefined, finish: "", record: "" });
+      Object.assign(this, { text: "", reasoning: "", calls: [], headers: undefined, first: undefined, isComplete: false, shownLength: SHOWN, usage: undefined, finish: "", record: "" });
       this.find(".answer").replaceChildren();
       for (const selector of [".failure", ".reasoning", ".calls", ".facts", ".verdict", ".markdown", ".whole", ".as-markdown", ".with-images", ".go-on"]) shown(this.find(selector), false);
       shown(this.find(".answer"), true);
@@ -340,7 +344,7 @@
       this.draw();
       this.showCalls();
       shown(this.find(".as-markdown"), Boolean(this.text));
-      shown(this.find(".go-on"), this.isComplete && Boolean(this.text));
+      shown(this.find(".go-on"), this.isUsable);
       this.showFacts();
       updated();
       await this.addCost();
@@ -356,19 +360,16 @@
       for await (const data of eventsOf(response)) {
         if (data === "[DONE]") { isDone = true; continue; }
         let chunk;
-        try { chunk = JSON.parse(data); } catch { throw new Failure("The target sent something that is no JSON. Send again, or choose another route."); }
+        try { chunk = JSON.parse(data); } catch { throw new Failure("The target sent something that is not JSON. Send again, or choose another route."); }
         if (chunk.error) throw failureOf(0, chunk.error);
         this.usage = chunk.usage ?? this.usage;
         const choice = chunk.choices?.[0];
         if (!choice) continue;
         const delta = choice.delta ?? {};
         const thought = delta.reasoning_content ?? delta.reasoning ?? "";
-        if (this.first === undefined || this.firstOf !== began) {
-          if (delta.content || thought || delta.tool_calls || delta.refusal) {
-            this.first = performance.now() - began;
-            this.firstOf = began;
-            this.say("Answering");
-          }
+        if (this.first === undefined && (delta.content || thought || delta.tool_calls || delta.refusal)) {
+          this.first = performance.now() - began;
+          this.say("Answering");
         }
         if (typeof delta.content === "string") this.text += delta.content;
         if (typeof delta.refusal === "string") this.text += delta.refusal;
@@ -489,7 +490,7 @@
   };
 
   const answers = () => [...columns.children].map((section) => all.get(section));
-  const complete = () => answers().filter((column) => column.isComplete && column.text);
+  const complete = () => answers().filter((column) => column.isUsable);
 
   // What can be done with answers changes as they come.
   const updated = () => {
@@ -499,7 +500,7 @@
     const chosen = choice.value;
     choice.replaceChildren(new Option("none", ""));
     answers().forEach((column, index) => {
-      if (column.isComplete && column.text) choice.append(new Option(`answer ${index + 1}, ${column.model.value.trim()}`, String(index)));
+      if (column.isUsable) choice.append(new Option(`answer ${index + 1}, ${column.model.value.trim()}`, String(index)));
     });
     choice.value = [...choice.options].some((option) => option.value === chosen) ? chosen : "";
   };
@@ -565,7 +566,7 @@
     try { typed = JSON.parse(sessionStorage.getItem(STORED)); } catch { return; }
     if (!typed) return;
     const query = new URLSearchParams(location.search);
-    // A link of somebody else's with a prompt comes before what was typed here.
+    // A prompt in the address, as a link from another person has one, comes before what was typed here.
     const own = typed.messages.find((message) => message.role === "user")?.text;
     if (!query.has("prompt") || query.get("prompt") === own) {
       messages.replaceChildren();
@@ -696,7 +697,7 @@
     changed();
   });
   document.getElementById("add-column").addEventListener("click", () => {
-    if (columns.childElementCount >= MAX_COLUMNS) { complain(`At most ${MAX_COLUMNS} routes are compared here; a run compares more.`); return; }
+    if (columns.childElementCount >= maxColumns) { complain(`At most ${maxColumns} routes are compared here; a run compares more.`); return; }
     addColumn("").querySelector(".model").focus();
     changed();
   });

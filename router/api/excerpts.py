@@ -164,5 +164,5 @@ def _sendable(text: str) -> str:
 
 
 def field_text(text: str) -> str:
-    """Return a text as a form brings it back that nobody has changed."""
+    """Return a text as a form brings it back where a person has not changed it."""
     return _sendable(text).replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd")

@@ -1,4 +1,4 @@
-"""The page of one request: what was sent and answered, what befell it, and what is said of it.
+"""The page of one request: what was sent and answered, what happened to it, and its feedback.
 
 From here it is given feedback, becomes a row of a dataset, is sent to other routes again, and is
 deleted. Each of these does what the API does, with the same checks.
@@ -72,7 +72,7 @@ class PageForms(NamedTuple):
     """What was typed into the forms of the page, and what was wrong with it.
 
     Attributes:
-        failed: the form that was sent in vain: `feedback`, `dataset` or `replay`; "" for none.
+        failed: the form that was refused: `feedback`, `dataset` or `replay`; "" for none.
         error: why.
         typed: its fields.
     """

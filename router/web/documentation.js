@@ -14,7 +14,7 @@
     docExpansion: "list",
     defaultModelsExpandDepth: -1,
     filter: true,
-    // Another host would be asked whether the document is valid.
+    // Swagger UI would otherwise send the document's address to another host, which checks it.
     validatorUrl: null,
     // A session's request is refused without its token.
     requestInterceptor: (request) => {

@@ -33,7 +33,7 @@
     form.setAttribute("aria-busy", "true");
     // Not `disabled`, which would take the keyboard's focus away, and the button's own value.
     for (const button of buttons(form)) button.setAttribute("aria-disabled", "true");
-    // Nothing tells that the loading of a page was stopped; htmx gives up after as long.
+    // No event says that a person stopped the loading of a page; htmx gives up after as long.
     if (!isBoosted) window.setTimeout(free, 60_000, form);
   });
   document.addEventListener("htmx:finally:request", (event) => free(event.detail.ctx.request.form));

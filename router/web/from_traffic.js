@@ -42,7 +42,7 @@
     for (;;) {
       const { value, done } = await reader.read();
       if (done) return;
-      const events = (text + value.replaceAll("\r\n", "\n")).split("\n\n");
+      const events = (text + value).replaceAll("\r\n", "\n").split("\n\n");
       text = events.pop();
       for (const event of events) {
         const lines = event.split("\n");

@@ -31,7 +31,7 @@ from evaluators.base import Output
 from evaluators.metrics.output_names import not_produced
 from evaluators.reports.accumulator import ScoreAccumulator
 from evaluators.reports.headlines import headline_score, headlines
-from evaluators.reports.report import Report, RouteReport, runs_in_words
+from evaluators.reports.report import Report, RouteReport, runs_in_words, score_of
 from evaluators.reports.scores import RouteScore
 from evaluators.stats.comparison import (
     ALPHA,
@@ -310,9 +310,9 @@ class _Judge:
         corrected = self._corrected.get(named)
         if corrected is None or deciding == corrected:
             return ""
-        why = _score_of(route, corrected).withheld
+        why = score_of(route, corrected).withheld
         if not why and self._baseline is not None:
-            why = _score_of(self._baseline, corrected).withheld
+            why = score_of(self._baseline, corrected).withheld
         return f"{named} is raw, as the judge scores" + (f": {why}" if why else "")
 
     def _decided(self, gate: Gate, route: RouteReport) -> GateResult:
@@ -339,7 +339,7 @@ class _Judge:
         return msgspec.structs.replace(result, why=why)
 
     def _score(self, gate: Gate, route: RouteReport) -> GateResult:
-        score = _score_of(route, gate.output)
+        score = score_of(route, gate.output)
         why = score.withheld or self._missing(gate, route)
         if gate.bound is not None:
             return _result(gate, route, score.estimate, gate.bound, why)
@@ -473,7 +473,7 @@ class _Judge:
         why = ""
         if not math.isfinite(percentile):
             why = _taken(route) or (
-                f"{_finished(route) - _score_of(route, gate.output).scored:,} answers are missing"
+                f"{_finished(route) - score_of(route, gate.output).scored:,} answers are missing"
             )
         return _result(gate, route, _finite(percentile), bound, why)
 
@@ -507,7 +507,7 @@ class _Judge:
             demanded.bound for demanded in self._demanded if demanded.output in {"", gate.output}
         ]
         enough = max((bound for bound in bounds if bound is not None), default=1.0)
-        score = _score_of(route, gate.output)
+        score = score_of(route, gate.output)
         if _covered(route, score) >= enough:
             return ""
         finished = _finished(route)
@@ -527,10 +527,6 @@ def _no_interval(compared: Comparison) -> str:
     if compared.effective_clusters is not None:
         return f"no interval: only {compared.effective_clusters:.1f} effective clusters"
     return "no interval: all samples differ alike, and the score has no range"
-
-
-def _score_of(route: RouteReport, output: str) -> RouteScore:
-    return next(score for score in route.scores if score.output == output)
 
 
 def _finished(route: RouteReport) -> int:

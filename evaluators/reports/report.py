@@ -318,6 +318,11 @@ def infos_of(metrics: Iterable[Measured]) -> tuple[OutputInfo, ...]:
     )
 
 
+def score_of(route: RouteReport, output: str) -> RouteScore:
+    """Return the route's score of an output of its run."""
+    return next(score for score in route.scores if score.output == output)
+
+
 def dollars(amount: float, *, estimated: bool = False) -> str:
     """Format US dollars to the cent, or to two digits below a dollar."""
     sign = "≈ $" if estimated else "$"

@@ -8,7 +8,7 @@ A run ends early only by what its report shows, so that the report can never say
 from __future__ import annotations
 
 from evaluators.judge.graded import corrected_name
-from evaluators.reports.report import Report
+from evaluators.reports.report import Report, score_of
 from evaluators.stats.sequential import StopWhen
 
 
@@ -30,7 +30,7 @@ def stop_reason(report: Report, when: StopWhen, output: str) -> str:
 def _known(report: Report, half_width: float, name: str) -> str:
     parts = []
     for route in report.routes:
-        score = next(score for score in route.scores if score.output == name)
+        score = score_of(route, name)
         if score.low is None or score.high is None or score.estimate is None:
             return ""
         half = (score.high - score.low) / 2

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from evaluators.document import Notes, RunDocument, Tags
-from evaluators.reports.report import Report, runs_in_words
+from evaluators.reports.report import Report, runs_in_words, score_of
 from evaluators.reports.scores import OutputInfo
 from evaluators.stats.comparison import ALPHA, Verdict
 from providers.errors import ConflictError, InputError, NotFoundError, closest
@@ -328,7 +328,7 @@ def _entries(output: str, members: Iterable[_Member]) -> Iterable[LeaderboardEnt
         task = run.document.get("task")
         compared = {pair.route: pair for pair in report.comparisons if pair.output == output}
         for route in report.routes:
-            score = next(score for score in route.scores if score.output == output)
+            score = score_of(route, output)
             if score.estimate is None:
                 continue
             against = compared.get(route.route)

@@ -294,15 +294,15 @@ def _contrast(
         sentence += (
             "; these samples show a true difference 4 times in 5 if it is at least about " + least
         )
-    samples = f"{contrast.n:,} {plural('pair', contrast.n)} of samples"
-    if not contrast.joined:
-        samples = f"{contrast.n_a:,} and {contrast.n_b:,} samples, not paired"
+    if contrast.joined:
+        counts = f"{contrast.n:,} {plural('pair', contrast.n)}"
+        samples = f"{counts} of samples"
+    else:
+        counts = f"{contrast.n_a:,} and {contrast.n_b:,}"
+        samples = f"{counts} samples, not paired"
     numbers = f"{difference(info, row)}, {samples}"
     if contrast.p_holm is not None:
         numbers += f", p {p_value(contrast.p_holm)}"
-    counts = f"{contrast.n:,} {plural('pair', contrast.n)}"
-    if not contrast.joined:
-        counts = f"{contrast.n_a:,} and {contrast.n_b:,}"
     cells = (difference(info, row), p_value(contrast.p_holm), outcomes(info, row), counts)
     kind = words if words in {"better", "worse"} else ""
     return ShownContrast(contrast, (first, second), kind, words, sentence, numbers, cells, link)

@@ -282,14 +282,20 @@ async def stream_of_run(
     return parts.stream(caller, (name, followed.id), made)
 
 
+def output_named(outputs: Iterable[OutputInfo], name: str) -> OutputInfo:
+    """Return the score of a run that an address names. Raises RequestError."""
+    infos = {info.name: info for info in outputs}
+    if name not in infos:
+        known = ", ".join(infos) or "none"
+        raise RequestError(f"This run has no score {name!r}; it has {known}.", param="output")
+    return infos[name]
+
+
 def _chosen(outcome: Outcome, name: str) -> OutputInfo | None:
     """Return the output that is plotted; None where the run has no scores."""
-    infos = {info.name: info for info in outcome.report.outputs}
     if name:
-        if name not in infos:
-            known = ", ".join(infos) or "none"
-            raise RequestError(f"This run has no score {name!r}; it has {known}.", param="output")
-        return infos[name]
+        return output_named(outcome.report.outputs, name)
+    infos = {info.name: info for info in outcome.report.outputs}
     deciding = stored_document(outcome.run).deciding
     headline = [each.output for each in outcome.report.comparisons if each.headline]
     for candidate in (deciding, *headline, *infos):

@@ -24,6 +24,7 @@ from router.api.form_numbers import number_from_digits
 from router.api.injection import Injected
 from router.api.page_layout import done, page, rendered
 from router.api.page_tables import Export, TableColumn, TableView, csv_response
+from router.api.run_page import output_named
 from router.evals.sample_search import MAX_READ, PairedScore, SampleQuery
 from router.evals.stored_runs import stored_document
 from router.evals.validation import build_metrics
@@ -147,11 +148,10 @@ def _outputs(document: RunDocument) -> Sequence[OutputInfo]:
 
 
 def _output(document: RunDocument, outputs: Sequence[OutputInfo], name: str) -> OutputInfo | None:
-    infos = {info.name: info for info in outputs}
-    if name and name not in infos:
-        known = ", ".join(infos) or "none"
-        raise RequestError(f"This run has no score {name!r}; it has {known}.", param="output")
-    return infos.get(name or document.deciding or "") or next(iter(outputs), None)
+    if name:
+        return output_named(outputs, name)
+    deciding = (info for info in outputs if info.name == document.deciding)
+    return next(deciding, None) or next(iter(outputs), None)
 
 
 def _pair(document: RunDocument, a: str, b: str) -> tuple[str, str]:

@@ -163,6 +163,6 @@ def _sendable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def field_text(text: str) -> str:
-    """Return a text as a form brings it back where a person has not changed it."""
+def form_text(text: str) -> str:
+    """Return a text as a form sends it back where a person has not changed it."""
     return _sendable(text).replace("\r\n", "\n").replace("\r", "\n").replace("\0", "\ufffd")

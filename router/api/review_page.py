@@ -23,7 +23,7 @@ from router.api.excerpts import (
     Mark,
     ShownMessages,
     excerpt,
-    field_text,
+    form_text,
     shown_messages,
 )
 from router.api.form_numbers import number_from_digits
@@ -356,7 +356,7 @@ def edit_of(row: ReviewRow, fields: Mapping[str, str]) -> ReviewEdit:
     messages: list[dict[str, Any]] = list(row.content.messages)
     for each in editable_texts(row)[0]:
         text = fields.get(each.name)
-        if text is None or text == field_text(each.text):
+        if text is None or text == form_text(each.text):
             continue
         if each.name in {"answer", "reference"}:
             changes[each.name] = text or None

@@ -19,7 +19,6 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlencode
 
@@ -33,6 +32,7 @@ from loadtests.traffic import (
     conditions,
     fill,
     index,
+    measure_in_folder,
     serving,
     write_report,
 )
@@ -137,12 +137,12 @@ def report(args: argparse.Namespace, folder: Path) -> tuple[str, bool]:
             "SELECT record_id FROM feedback ORDER BY number DESC LIMIT 1"
         ).fetchone()[0]
     measured = {}
-    with serving(path) as url:
+    with serving(path) as (url, _):
         measured["SQLite"] = measure(url, record_id, args.times)
     if args.postgres:
         source, target = Storage(database=f"sqlite:///{path}"), Storage(database=args.postgres)
         copy(source, target, lambda *_: None, lambda _: 30.0)
-        with serving(path, database=args.postgres) as url:
+        with serving(path, database=args.postgres) as (url, _):
             measured["PostgreSQL"] = measure(url, record_id, args.times)
     lines = [
         f"# Feedback: {rows:,} rows and {args.records:,} requests",
@@ -177,11 +177,7 @@ def report_pages(
         name: the report's.
     """
     parser.add_argument("--times", type=int, default=20, help="of each page")
-    parser.add_argument("--folder", type=Path, help="for the file; else a temporary one")
-    parser.add_argument("--out", type=Path, help="the report's file")
-    args = parser.parse_args()
-    with TemporaryDirectory(dir=args.folder) as folder:
-        text, quick = report(args, Path(folder))
+    args, (text, quick) = measure_in_folder(parser, report)
     write_report(text, args.out, name)
     if not quick:
         raise SystemExit(f"a page took more than {LIMIT_MS:.0f} ms")

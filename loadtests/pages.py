@@ -27,12 +27,10 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
@@ -42,8 +40,17 @@ from litestar.handlers import HTTPRouteHandler
 import router.api
 from evaluators.base import Sample
 from loadtests.client import MODEL, NOT_SUSTAINED, NotSustained
-from loadtests.processes import cpu_seconds, free_port, started
-from loadtests.traffic import KEY_5, ROOT, conditions, fill, index, write_report
+from loadtests.processes import cpu_seconds
+from loadtests.traffic import (
+    KEY_5,
+    ROOT,
+    conditions,
+    fill,
+    index,
+    measure_in_folder,
+    serving,
+    write_report,
+)
 from router.api.access import ACCESS
 from router.api.page_layout import PAGE
 from router.gateway.key_administration import create
@@ -59,15 +66,6 @@ ATTEMPTS = 5
 MOST_KB, MOST_MS = 100.0, 150.0
 BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8", "accept-encoding": "gzip, br"}
 _FILES = re.compile(r'(?:href|src)="(/static/[^"]+)"')
-CONFIG = """
-server: {{port: {port}}}
-providers:
-  up: {{kind: compatible, base_url: "http://127.0.0.1:{upstream}/v1", api_key: "upstream"}}
-routes:
-  {model}: {{targets: [{{model: up/m}}]}}
-  probe: {{targets: [{{model: up/m}}]}}
-storage: {{database: "sqlite:///{folder}/e.db", artifacts: "{folder}/artifacts", traffic_days: 0}}
-"""
 
 
 class PageLoad(NamedTuple):
@@ -114,27 +112,6 @@ async def add_rest(path: Path, runs: int) -> str:
     secret, _ = await create(store, "admin", now=now, role="admin")
     await store.close()
     return secret
-
-
-@contextmanager
-def serving(folder: Path) -> Iterator[tuple[str, int]]:
-    """Start a server over the file; give its address and its process's id."""
-    port, upstream = free_port(), free_port()
-    config = folder / "evalrouter.yaml"
-    config.write_text(CONFIG.format(model=MODEL, port=port, upstream=upstream, folder=folder))
-    python, log = [sys.executable, "-m"], folder / "log"
-    url = f"http://127.0.0.1:{port}"
-    with (
-        started([*python, "loadtests.upstream", "--port", str(upstream)], log=log, cwd=ROOT),
-        started([*python, "router", "serve", "--config", str(config)], log=log, cwd=ROOT) as server,
-    ):
-        for _ in range(1200):
-            try:
-                urllib.request.urlopen(f"{url}/health/ready", timeout=1).read()
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield url, server.pid
 
 
 def sign_in(http_client: httpx.Client, key: str) -> None:
@@ -212,7 +189,7 @@ def address_of(path: str, known: Mapping[str, str]) -> str | None:
 
 
 def load(http_client: httpx.Client, path: str, times: int) -> PageLoad | None:
-    """Load a page some times; None where it is none."""
+    """Load a page some times; None where the answer is no HTML."""
     ms: list[float] = []
     for _ in range(times):
         began = time.perf_counter()
@@ -405,6 +382,7 @@ def report(args: argparse.Namespace, folder: Path) -> str:
     asyncio.run(fill(path, args.records, time.time()))
     asyncio.run(index(path))
     key = asyncio.run(add_rest(path, args.runs))
+    storage = f'artifacts: "{folder}/artifacts", traffic_days: 0'
     lines = [
         f"# Pages: {args.records:,} requests and {args.runs:,} runs in one SQLite file",
         "",
@@ -417,7 +395,7 @@ def report(args: argparse.Namespace, folder: Path) -> str:
         "",
     ]
     with (
-        serving(folder) as (url, pid),
+        serving(path, storage, routes=(MODEL, "probe")) as (url, pid),
         httpx.Client(base_url=url, headers=BROWSER, timeout=120) as http_client,
     ):
         sign_in(http_client, key)
@@ -454,11 +432,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="turns of live requests")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each turn")
     parser.add_argument("--probes", type=int, default=15, help="requests whose delay is measured")
-    parser.add_argument("--folder", type=Path, help="for the file; else a temporary one")
-    parser.add_argument("--out", type=Path, help="the report's file")
-    args = parser.parse_args()
-    with TemporaryDirectory(dir=args.folder) as folder:
-        text = report(args, Path(folder))
+    args, text = measure_in_folder(parser, report)
     write_report(text, args.out, "pages")
 
 

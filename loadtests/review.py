@@ -111,7 +111,7 @@ def report(args: argparse.Namespace, folder: Path) -> tuple[str, bool]:
     """Measure everything; return the report, and whether every page was quick enough."""
     path = folder / "review.db"
     asyncio.run(fill(path, args.rows))
-    with serving(path) as url:
+    with serving(path) as (url, _):
         pages = measure(url, args.rows, args.times)
     cpu = asyncio.run(cpu_times(path, args.rows, args.times))
     lines = [

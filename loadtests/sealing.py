@@ -20,7 +20,6 @@ from collections.abc import Callable, Coroutine
 from contextlib import closing
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -32,6 +31,7 @@ from loadtests.traffic import (
     ROOT,
     conditions,
     fill,
+    measure_in_folder,
     p99,
     run_child,
     serving,
@@ -177,7 +177,7 @@ def live(path: Path, rounds: int, seconds: float) -> tuple[list[float], list[flo
     """Return p99s in ms of live requests while a server seals, and after it; and when it ended."""
     storage = f'seal_after_days: 1, artifacts: "{path.with_name("live")}", traffic_days: 0'
     began = time.perf_counter()
-    with serving(path, storage) as url:
+    with serving(path, storage) as (url, _):
         during = [p99(url, seconds) for _ in range(rounds)]
         assert _live_requests(path), "all was sealed before the measurement ended: use more records"
         while _live_requests(path):
@@ -296,12 +296,8 @@ def main() -> None:
     parser.add_argument("--live-records", type=int, default=100_000, help="for live traffic")
     parser.add_argument("--rounds", type=int, default=3, help="turns of live traffic")
     parser.add_argument("--seconds", type=float, default=1.0, help="of each page")
-    parser.add_argument("--folder", type=Path, help="for the files; else a temporary one")
-    parser.add_argument("--out", type=Path, help="the report's file")
-    args = parser.parse_args()
-    with TemporaryDirectory(dir=args.folder) as folder:
-        text = report(measure(args, Path(folder)))
-    write_report(text, args.out, "sealing")
+    args, measured = measure_in_folder(parser, measure)
+    write_report(report(measured), args.out, "sealing")
 
 
 if __name__ == "__main__":

@@ -25,13 +25,13 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
@@ -41,6 +41,8 @@ from loadtests.processes import free_port, started
 from router.records import Attempt, Record, Target
 from router.store.sqlite import SqliteStore
 from router.store.traffic import TrafficFilter
+
+_Measured = TypeVar("_Measured")
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).with_name("results")
@@ -250,24 +252,43 @@ CONFIG = """
 server: {{port: {port}}}
 providers:
   up: {{kind: compatible, base_url: "http://127.0.0.1:{upstream}/v1", api_key: "upstream"}}
-routes:
-  {model}: {{targets: [{{model: up/m}}]}}
+routes: {{{routes}}}
 storage: {{database: "{database}", {storage}}}
 """
 
 
+class Serving(NamedTuple):
+    """A server under measurement.
+
+    Attributes:
+        url: its address.
+        pid: its process.
+    """
+
+    url: str
+    pid: int
+
+
 @contextmanager
 def serving(
-    path: Path, storage: str = "traffic_days: 0", *, database: str | None = None
-) -> Iterator[str]:
-    """Start a server over a database with keys of `storage`; give its address once it is ready.
+    path: Path,
+    storage: str = "traffic_days: 0",
+    *,
+    database: str | None = None,
+    routes: Sequence[str] = (MODEL,),
+) -> Iterator[Serving]:
+    """Start a server with an upstream of a fixed delay; give it once it is ready.
 
-    `database` is its address where it is not the file at `path`, beside which config and log are.
+    Args:
+        path: the database's file, beside which config and log are.
+        storage: keys of `storage` in the config.
+        database: the database's address where it is not that file.
+        routes: names of routes to the upstream.
     """
     port, upstream = free_port(), free_port()
     config = path.with_name("evalrouter.yaml")
     text = CONFIG.format(
-        model=MODEL,
+        routes=", ".join(f"{name}: {{targets: [{{model: up/m}}]}}" for name in routes),
         port=port,
         upstream=upstream,
         database=database or f"sqlite:///{path}",
@@ -279,15 +300,15 @@ def serving(
     url = f"http://127.0.0.1:{port}"
     with (
         started([*python, "loadtests.upstream", "--port", str(upstream)], log=log, cwd=ROOT),
-        started([*python, "router", "serve", "--config", str(config)], log=log, cwd=ROOT),
+        started([*python, "router", "serve", "--config", str(config)], log=log, cwd=ROOT) as server,
     ):
-        for _ in range(600):
+        for _ in range(1200):
             try:
                 urllib.request.urlopen(f"{url}/health/ready", timeout=1).read()
                 break
             except OSError:
                 time.sleep(0.1)
-        yield url
+        yield Serving(url, server.pid)
 
 
 # Of a client that reads pages: one who looks at them without a break, and a program.
@@ -299,7 +320,7 @@ def live(path: Path, rounds: int, seconds: float) -> list[list[float]]:
 
     Of each round: without a reader of pages, and with one that pauses as `PAUSES_S` says.
     """
-    with serving(path) as url:
+    with serving(path) as (url, _):
         results = []
         for _ in range(rounds):
             times = [p99(url, seconds)]
@@ -477,6 +498,22 @@ def write_report(text: str, path: Path | None, name: str) -> None:
     sys.stdout.write(text)
 
 
+def measure_in_folder(
+    parser: argparse.ArgumentParser, measure: Callable[[argparse.Namespace, Path], _Measured]
+) -> tuple[argparse.Namespace, _Measured]:
+    """Measure as the command line says; return its options and what was measured.
+
+    Args:
+        parser: of the command line, to which the options for the folder and the report are added.
+        measure: measures, with the options and a folder that is deleted afterwards.
+    """
+    parser.add_argument("--folder", type=Path, help="for the files; else a temporary one")
+    parser.add_argument("--out", type=Path, help="the report's file")
+    args = parser.parse_args()
+    with TemporaryDirectory(dir=args.folder) as folder:
+        return args, measure(args, Path(folder))
+
+
 def main() -> None:
     if run_child(CHILDREN):
         return
@@ -485,12 +522,8 @@ def main() -> None:
     parser.add_argument("--writes", type=int, default=51_200, help="requests of one turn")
     parser.add_argument("--rounds", type=int, default=5, help="turns of writes and of live traffic")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each page")
-    parser.add_argument("--folder", type=Path, help="for the file; else a temporary one")
     parser.add_argument("--before", type=Path, help="a checkout of an earlier version")
-    parser.add_argument("--out", type=Path, help="the report's file")
-    args = parser.parse_args()
-    with TemporaryDirectory(dir=args.folder) as folder:
-        text = report(args, Path(folder))
+    args, text = measure_in_folder(parser, report)
     write_report(text, args.out, "traffic")
 
 

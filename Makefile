@@ -70,7 +70,7 @@ test-loop: .venv/dev
 test-web: .venv/web
 	$(PYTEST) tests/web
 
-# The pages of a filled server as pictures, in docs/images, which the README shows: a minute.
+# The pictures in docs/images, which the README shows, of a server with some traffic; takes a minute.
 screenshots: .venv/web
 	$(BIN)/python -E -X utf8 tests/screenshots.py
 

@@ -36,6 +36,6 @@ async def test_rows_that_are_added_at_once_by_two_servers_are_all_kept(tmp_path)
             publish(first, "reviewed"),
             *(add(services, f"{n}") for n, services in enumerate([first, second] * 3)),
         )
-        # Each was told of a version that has its row, and those of the ones before it.
+        # Each got a version that has its row, and those of the ones before it.
         assert sorted(version.rows for version in versions) == [1, 2, 3, 4, 5, 6, 7]
         assert (await first.datasets.find("kept")).rows == 7

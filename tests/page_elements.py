@@ -1,7 +1,11 @@
-"""What tests read of pages: elements, text, and the policy that they are sent with."""
+"""What tests read of pages: elements, text, and the policy that they are sent with; signing in."""
 
+import html
 import re
+from contextlib import ExitStack, contextmanager
 from html.parser import HTMLParser
+
+import httpx
 
 BROWSER = {"accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 
@@ -21,6 +25,16 @@ class Elements(HTMLParser):
 
     def handle_data(self, data):
         self.text += data
+
+
+def text_of(page):
+    """Return a page's words, with a space between cells."""
+    return re.sub(r"\s+", " ", Elements(page.replace("</t", " </t")).text)
+
+
+def alert_of(page):
+    """Return what a page says went wrong."""
+    return html.unescape(re.search(r'role="alert">(.*?)</p>', page)[1])
 
 
 def check_policy(answer):
@@ -56,3 +70,17 @@ def sign_in(http, key, target="/", **fields):
     form = http.get("/login", params={"next": target})
     data = {"key": key, "next": target, "csrf_token": csrf_token(form.text)} | fields
     return http.post("/login", data=data)
+
+
+@contextmanager
+def browsers(url, keys):
+    """Give a function that signs in with the key of a name; it returns a browser's client."""
+    with ExitStack() as opened:
+
+        def browser(name):
+            http = httpx.Client(base_url=url, headers=BROWSER, timeout=60)
+            opened.enter_context(http)
+            assert sign_in(http, keys[name]).status_code == 303
+            return http
+
+        yield browser

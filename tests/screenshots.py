@@ -1,13 +1,13 @@
-"""Pictures of the pages, for the README: `make screenshots` writes docs/images.
+"""Take the pictures of pages that the README shows: `make screenshots` writes docs/images.
 
-A server with models that are scripted, traffic of several keys, and a run of the dataset that
+They are of a server with scripted models, traffic of several keys, and a run of the dataset that
 ships: the same texts and numbers each time, but for ids, moments and durations.
 """
 
 from __future__ import annotations
 
-import asyncio
 import itertools
+import shutil
 import sys
 import time
 from collections.abc import Iterator
@@ -16,18 +16,25 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
-import httpx
 from playwright.sync_api import Page, sync_playwright
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(Path(__file__).parent), str(ROOT)]
 
-from servers import gateway, scripted  # noqa: E402  # of the folders above
+from servers import (  # noqa: E402  # of the folders above
+    begun,
+    client_of,
+    finished,
+    gateway,
+    scripted,
+)
+from stores import in_store  # noqa: E402
+from web_pages import sign_in  # noqa: E402
 
 from router.gateway.key_administration import create  # noqa: E402
 from router.gateway.limits import period_around  # noqa: E402
 from router.store.keys import KeySpend  # noqa: E402
-from router.store.sqlite import SqliteStore  # noqa: E402
+from router.store.protocol import Store  # noqa: E402
 
 IMAGES = ROOT / "docs" / "images"
 MAX_BYTES = 150_000
@@ -91,10 +98,8 @@ PICTURES = (
 )
 
 
-async def add_keys(path: Path) -> dict[str, str]:
+async def add_budgets(store: Store) -> dict[str, str]:
     """Add keys with budgets; return them by name."""
-    store = SqliteStore(path)
-    await store.open()
     now = time.time()
     secrets = {}
     for name, spent, fields in (
@@ -107,7 +112,6 @@ async def add_keys(path: Path) -> dict[str, str]:
         secrets[name], row = await create(store, name, now=now, **fields)
         since, _ = period_around(row.budget_period, now)
         await store.add_key_spend([KeySpend(key_id=row.id, since=since, usd=spent)])
-    await store.close()
     return secrets
 
 
@@ -116,15 +120,12 @@ def filled() -> Iterator[tuple[str, str, str]]:
     """A server with everything in it; yields its address, an administrator's key and a run."""
     with TemporaryDirectory() as name, scripted(MODELS) as upstream:
         folder = Path(name)
-        secrets = asyncio.run(add_keys(folder / "e.db"))
+        secrets = in_store(folder / "e.db", add_budgets)
         with (
             gateway(CONFIG.format(folder=folder, url=upstream.url)) as url,
-            httpx.Client(base_url=url, timeout=60) as http,
+            client_of(url, secrets["admin"]) as http,
         ):
-            admin = {"authorization": f"Bearer {secrets['admin']}"}
-            begun = http.post("/eval", json=DOCUMENT, headers=admin)
-            begun.raise_for_status()
-            run = begun.json()["id"]
+            run = begun(http, DOCUMENT)
             turns = itertools.product(
                 ("search-team", "mobile-app", "nightly"), ("summarizer", "chat", "drafts"), range(4)
             )
@@ -137,8 +138,7 @@ def filled() -> Iterator[tuple[str, str, str]]:
                     },
                     headers={"authorization": f"Bearer {secrets[key]}"},
                 )
-            while not http.get(f"/eval/{run}", headers=admin).json()["run"]["finished_at"]:
-                time.sleep(0.1)
+            finished(http, run)
             yield url, secrets["admin"], run
 
 
@@ -162,15 +162,12 @@ def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     with filled() as (url, key, run), sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=["--no-sandbox"]
+            executable_path=shutil.which("chromium"), args=["--no-sandbox"]
         )
         for scheme in ("light", "dark"):
             context = browser.new_context(viewport=SIZE, color_scheme=scheme)
             tab = context.new_page()
-            tab.goto(f"{url}/login")
-            tab.get_by_label("Key").fill(key)
-            tab.keyboard.press("Enter")
-            tab.wait_for_url(f"{url}/")
+            sign_in(tab, url, key)
             for picture in PICTURES:
                 if picture.scheme == scheme:
                     take(tab, url, run, picture)

@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -79,6 +79,38 @@ def gateway(config: Config | str, environ: Mapping[str, str] | None = None) -> I
     server = msgspec.structs.replace(config.server, port=0)
     with background(msgspec.structs.replace(config, server=server)) as url:
         yield url
+
+
+def client_of(url: str, key: str, headers: Mapping[str, str] = {}) -> httpx.Client:
+    """A client of a server that presents a key."""
+    headers = {"authorization": f"Bearer {key}", **headers}
+    return httpx.Client(base_url=url, headers=headers, timeout=60)
+
+
+@contextmanager
+def clients_of(
+    url: str, keys: Mapping[str, str], headers: Mapping[str, str] = {}
+) -> Iterator[dict[str, httpx.Client]]:
+    """Clients of a server that present keys, by the keys' names."""
+    with ExitStack() as clients:
+        yield {
+            name: clients.enter_context(client_of(url, key, headers)) for name, key in keys.items()
+        }
+
+
+def begun(http: httpx.Client, document: Mapping[str, Any]) -> str:
+    """Begin a run and return its id."""
+    answer = http.post("/eval", json=document)
+    assert answer.status_code == 202, answer.text
+    run_id: str = answer.json()["id"]
+    return run_id
+
+
+def finished(http: httpx.Client, run_id: str) -> dict[str, Any]:
+    """Wait until a run has ended, and return it with its report."""
+    while not (outcome := http.get(f"/eval/{run_id}").json())["run"]["finished_at"]:
+        time.sleep(0.02)
+    return outcome
 
 
 @contextmanager

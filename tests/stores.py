@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 from evaluators.base import Answer, Cell, Sample, Score
+from router.gateway.key_administration import create
 from router.store.protocol import Store
 from router.store.rollouts import RolloutBatch
 from router.store.runs import Run
@@ -70,6 +72,34 @@ async def sqlite_store(path: Path, **options):
         yield store
     finally:
         await store.close()
+
+
+def in_store(path: Path, action):
+    """Run an action on the store of a file, and return its result."""
+
+    async def run():
+        async with sqlite_store(path) as store:
+            return await action(store)
+
+    return asyncio.run(run())
+
+
+def add_keys(path: Path, *roles: str, **named: str) -> dict[str, str]:
+    """Add keys to a file, and return them by their names.
+
+    Args:
+        path: the file, which may be a new one.
+        roles: of keys that are named as their role.
+        named: the roles of others, by name.
+    """
+
+    async def add(store):
+        return {
+            name: (await create(store, name, now=1.0, role=role))[0]
+            for name, role in ({role: role for role in roles} | named).items()
+        }
+
+    return in_store(path, add)
 
 
 @asynccontextmanager

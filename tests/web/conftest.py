@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import shutil
 
-import httpx
 import pytest
 from playwright.sync_api import sync_playwright
-from servers import gateway
-from stores import a_run
+from servers import begun, client_of, finished, gateway
+from stores import a_run, add_keys, in_store
 from web_pages import ATTACK, LONG, RIGHT_TO_LEFT, sign_in
-
-from router.gateway.key_administration import create
-from router.store.sqlite import SqliteStore
 
 CHROMIUM = shutil.which("chromium")
 OPTIONS = (
@@ -39,22 +34,17 @@ def chromium(world):
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("web")
-    keys = {}
     rows = [{"input": f"First {n}. Then more.", "reference": f"First {n}."} for n in range(30)]
     (folder / "d.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
-    async def fill():
-        store = SqliteStore(folder / "e.db")
-        await store.open()
+    async def fill(store):
         for n in range(150):
             name = (ATTACK, LONG, RIGHT_TO_LEFT, f"nightly {n}")[min(n, 3)]
             fields = {"name": name, "dataset": name, "experiment": f"e{n % 3}"}
             await store.add_run(a_run(f"run_{n:04}", **fields), [])
-        for role in ("admin", "viewer"):
-            keys[role], _ = await create(store, role, now=1.0, role=role)
-        await store.close()
 
-    asyncio.run(fill())
+    in_store(folder / "e.db", fill)
+    keys = add_keys(folder / "e.db", "admin", "viewer")
     config = f"""
 storage: {{database: "sqlite:///{folder}/e.db", artifacts: "{folder}/artifacts"}}
 evaluation: {{roots: ["{folder}"]}}
@@ -74,13 +64,9 @@ routes: {{r: {{targets: [{{model: baseline/echo}}]}}, s: {{targets: [{{model: ba
         "gates": ["rougeL >= 0.5"],
     }
     with gateway(config) as url:
-        with httpx.Client(base_url=url, timeout=60) as http:
-            http.headers["authorization"] = f"Bearer {keys['admin']}"
-            begun = http.post("/eval", json=document)
-            assert begun.status_code == 202, begun.text
-            keys["run"] = begun.json()["id"]
-            while not http.get(f"/eval/{keys['run']}").json()["run"]["finished_at"]:
-                pass
+        with client_of(url, keys["admin"]) as http:
+            keys["run"] = begun(http, document)
+            finished(http, keys["run"])
         yield url, keys
 
 

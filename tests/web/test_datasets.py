@@ -6,12 +6,10 @@ import json
 
 import httpx
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
-from web_pages import ATTACK, RIGHT_TO_LEFT, sign_in
+from web_pages import ATTACK, RIGHT_TO_LEFT, check_axe, check_width, sign_in
 
 ROWS = [{"id": n, "question": f"{n}? {ATTACK}", "right": RIGHT_TO_LEFT} for n in range(30)]
-AXE = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 DROP = """content => {
     const file = new DataTransfer();
     file.items.add(new File([content], "dropped.jsonl"));
@@ -40,11 +38,9 @@ def admin(request, chromium, world):
 
 
 def check(tab):
-    result = Axe().run(tab, options=AXE)
-    assert result.violations_count == 0, result.generate_report()
+    check_axe(tab)
     assert tab.title() != "taken"
-    overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    assert tab.evaluate(overflow) <= 0
+    check_width(tab)
 
 
 def test_a_file_is_looked_at_mapped_stored_and_compared(admin, world):

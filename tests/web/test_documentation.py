@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
-from web_pages import sign_in
+from web_pages import check_width, sign_in
 
 
 @pytest.fixture
@@ -30,8 +30,7 @@ def test_operations_are_shown_and_nothing_is_blocked_or_from_elsewhere(tab, worl
     operation.focus()
     tab.keyboard.press("Enter")
     expect(tab.get_by_role("button", name="Try it out")).to_be_visible()
-    overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    assert tab.evaluate(overflow) <= 0
+    check_width(tab)
     assert tab.complaints == []
     assert {address.startswith((url, "data:")) for address in tab.foreign} == {True}
 

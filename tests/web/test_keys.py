@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import httpx
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
-from web_pages import sign_in
-
-RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+from web_pages import check_axe, check_width, sign_in
 
 
 @pytest.fixture(params=["light 1280", "dark 360", "no JavaScript"])
@@ -29,10 +26,8 @@ def admin(request, chromium, world):
 
 def check_with_axe(tab, kind):
     if kind != "no JavaScript":
-        result = Axe().run(tab, options=RULES)
-        assert result.violations_count == 0, result.generate_report()
-        overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        assert tab.evaluate(overflow) <= 0
+        check_axe(tab)
+        check_width(tab)
 
 
 def test_a_key_is_created_used_and_revoked(admin):

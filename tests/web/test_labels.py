@@ -6,12 +6,10 @@ import json
 
 import httpx
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
-from servers import gateway, scripted
-from web_pages import ATTACK, RIGHT_TO_LEFT
+from servers import begun, finished, gateway, scripted
+from web_pages import ATTACK, RIGHT_TO_LEFT, check_axe, check_width
 
-AXE = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 MODELS = {
     "echo": [{}],
     "judge": [{"match": "(?s)evaluate:\n.*", "answer": "[RESULT] 4"}],
@@ -34,9 +32,8 @@ providers: {{up: {{kind: compatible, base_url: "{upstream.url}"}}}}
         with gateway(config) as url, httpx.Client(base_url=url, timeout=60) as http:
             metrics = [{"name": "prometheus", "judge": "up/judge"}]
             document = {"dataset": f"{folder}/d.jsonl", "routes": ["up/echo"], "metrics": metrics}
-            run = http.post("/eval", json=document | {"name": ATTACK}).json()["id"]
-            while not http.get(f"/eval/{run}").json()["run"]["finished_at"]:
-                pass
+            run = begun(http, document | {"name": ATTACK})
+            finished(http, run)
             yield url, run
 
 
@@ -75,8 +72,6 @@ def test_answers_are_scored_skipped_and_taken_back_by_keyboard_alone(chromium, j
 
 
 def check(tab):
-    result = Axe().run(tab, options=AXE)
-    assert result.violations_count == 0, result.generate_report()
+    check_axe(tab)
     assert tab.title() != "taken"
-    overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    assert tab.evaluate(overflow) <= 0
+    check_width(tab)

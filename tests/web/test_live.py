@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import httpx
 import pytest
 from playwright.sync_api import expect
+from servers import client_of
 from web_pages import sign_in
 
 
@@ -16,7 +16,7 @@ def watched(chromium, world):
     tab = context.new_page()
     sign_in(tab, url, keys["admin"])
     tab.goto(url)
-    with httpx.Client(base_url=url, headers={"authorization": f"Bearer {keys['admin']}"}) as http:
+    with client_of(url, keys["admin"]) as http:
         yield tab, http
     context.close()
 

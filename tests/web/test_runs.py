@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 from servers import gateway
+from web_pages import check_axe, check_width
 
 # A machine that does other things as well takes its time.
 expect.set_options(timeout=30_000)
-RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 
 
 @pytest.fixture(params=["light", "dark 360 px"])
@@ -40,10 +39,8 @@ providers:
 
 def check(tab):
     """What is shown passes axe and fits."""
-    result = Axe().run(tab, options={"runOnly": RULES})
-    assert result.violations_count == 0, result.generate_report()
-    overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-    assert tab.evaluate(overflow) <= 0
+    check_axe(tab)
+    check_width(tab)
 
 
 def test_an_empty_server_leads_to_a_compared_pair_without_a_terminal(empty):

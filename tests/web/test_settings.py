@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
-from web_pages import sign_in
+from web_pages import check_axe, check_width, sign_in
 
-RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 PAGES = ("", "/config", "/prices", "/metrics", "/roles", "/providers/baseline")
-OVERFLOW = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
 def test_settings_fit_and_pass_axe(tab, world, request):
@@ -16,11 +13,10 @@ def test_settings_fit_and_pass_axe(tab, world, request):
     for path in PAGES:
         tab.goto(f"{url}/settings{path}")
         expect(tab.get_by_role("navigation", name="Settings")).to_be_visible()
-        assert tab.evaluate(OVERFLOW) <= 0, path
+        check_width(tab)
         # Axe is a script of the page.
         if "no JavaScript" not in request.node.name:
-            result = Axe().run(tab, options=RULES)
-            assert result.violations_count == 0, f"{path}: {result.generate_report()}"
+            check_axe(tab)
     assert tab.complaints == []
 
 
@@ -34,7 +30,6 @@ def test_a_provider_is_examined_by_keyboard(chromium, world):
     tab.keyboard.press("Enter")
     expect(tab.get_by_role("region", name="Checks")).to_be_visible()
     expect(tab).to_have_url(f"{url}/settings/providers/baseline?model=echo")
-    result = Axe().run(tab, options=RULES)
-    assert result.violations_count == 0, result.generate_report()
-    assert tab.evaluate(OVERFLOW) <= 0
+    check_axe(tab)
+    check_width(tab)
     context.close()

@@ -7,12 +7,9 @@ import re
 
 import httpx
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 from servers import gateway
-from web_pages import ATTACK, LONG, RIGHT_TO_LEFT
-
-AXE = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+from web_pages import ATTACK, LONG, RIGHT_TO_LEFT, check_axe, check_width
 
 
 @pytest.fixture(scope="module")
@@ -118,12 +115,10 @@ def test_pages_fit_and_pass_axe(steered, pages, open_tab, kind):
     for path in chosen:
         tab.goto(steered[0] + path)
         assert "taken" not in tab.title()
-        overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        assert tab.evaluate(overflow) <= 0, path
+        check_width(tab)
         # What is folded is looked at, too.
         tab.evaluate("document.querySelectorAll('details').forEach((each) => each.open = true)")
-        result = Axe().run(tab, options=AXE)
-        assert result.violations_count == 0, f"{path}: {result.generate_report()}"
+        check_axe(tab)
     assert tab.complaints == []
 
 

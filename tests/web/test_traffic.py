@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 
-import httpx
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
-from web_pages import ATTACK, RIGHT_TO_LEFT, sign_in
+from servers import client_of
+from web_pages import ATTACK, RIGHT_TO_LEFT, check_axe, check_width, sign_in
 
-AXE = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 TEXTS = (f"{ATTACK} mail ann@example.org", f"{RIGHT_TO_LEFT} bob@example.org", "Third of the rows.")
 
 
@@ -18,8 +16,7 @@ TEXTS = (f"{ATTACK} mail ann@example.org", f"{RIGHT_TO_LEFT} bob@example.org", "
 def requests(world):
     """Records of two requests, and rows of the dataset `web` that wait for a review."""
     url, keys = world
-    headers = {"authorization": f"Bearer {keys['admin']}"}
-    with httpx.Client(base_url=url, headers=headers, timeout=60) as http:
+    with client_of(url, keys["admin"]) as http:
         records = [ask(http, text) for text in TEXTS[:2]]
         rows = [{"messages": [{"role": "user", "content": text}]} for text in TEXTS]
         added = http.post("/review", json={"rows": rows, "dataset": "web"})
@@ -68,10 +65,8 @@ def test_pages_fit_pass_axe_and_run_no_text(tab, world, requests, request):
         expect(tab.locator("h1")).to_be_visible()
         if "no JavaScript" in request.node.name:
             continue
-        overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        assert tab.evaluate(overflow) <= 0, path
-        result = Axe().run(tab, options=AXE)
-        assert result.violations_count == 0, f"{path}: {result.generate_report()}"
+        check_width(tab)
+        check_axe(tab)
     assert tab.complaints == []
     assert {address.startswith(url) for address in tab.foreign} == {True}
 

@@ -6,13 +6,11 @@ import re
 
 import httpx
 import pytest
-from page_elements import BROWSER, Elements, check_policy
+from page_elements import BROWSER, check_policy, text_of
 from servers import gateway
-from stores import a_run, answered
+from stores import a_run, add_keys, answered, in_store
 
 from evaluators.base import Cell, Sample, Score
-from router.gateway.key_administration import create
-from router.store.sqlite import SqliteStore
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'"
 A, B = ATTACK, "b/second"
@@ -33,9 +31,7 @@ def world(tmp_path_factory):
         "parameters": {"temperature": 0.5},
     }
 
-    async def fill():
-        store = SqliteStore(folder / "e.db")
-        await store.open()
+    async def fill(store):
         hotter = document | {
             "prompt": f"Answer the question at length {ATTACK}",
             "parameters": {"temperature": 0.9, "top_p": 0.5},
@@ -70,14 +66,9 @@ def world(tmp_path_factory):
                     for cell, (n, route) in cells.items()
                 },
             )
-        keys = {
-            role: (await create(store, role, now=1.0, role=role))[0]
-            for role in ("viewer", "client")
-        }
-        await store.close()
-        return keys
 
-    keys = asyncio.run(fill())
+    in_store(folder / "e.db", fill)
+    keys = add_keys(folder / "e.db", "viewer", "client")
     config = f"""
 storage: {{database: "sqlite:///{folder}/e.db", artifacts: "{folder}/artifacts"}}
 providers: {{baseline: {{kind: baseline}}}}
@@ -104,10 +95,6 @@ def get(world, query="", status=200, role="viewer", path="/compare"):
     assert "<script>alert" not in answer.text
     assert "<img" not in answer.text
     return answer.text
-
-
-def text_of(page):
-    return re.sub(r"\s+", " ", Elements(page.replace("</t", " </t")).text)
 
 
 def test_routes_of_one_run_are_compared_in_words_with_the_api_s_numbers(world):

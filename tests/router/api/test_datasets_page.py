@@ -7,7 +7,7 @@ import time
 import httpx
 import pytest
 from page_elements import BROWSER, Elements, check_policy
-from servers import gateway
+from servers import finished, gateway
 
 ATTACK = "<script>alert(1)</script>"
 ROWS = [{"id": str(n), "input": f"Question {n}", "reference": f"Answer {n}"} for n in range(45)]
@@ -209,8 +209,7 @@ def test_runs_with_a_version_are_listed_and_their_answers_can_be_its_references(
     begun = url.post(f"/pages/datasets/{name}/label", data={"route": "r"})
     assert begun.status_code == 303, begun.text
     run = begun.headers["location"].rpartition("/")[2]
-    while not url.get(f"/eval/{run}").json()["run"]["finished_at"]:
-        pass
+    finished(url, run)
     page = url.get(path).text
     assert f"/runs/{run}" in page
     assert "Store as references" in page

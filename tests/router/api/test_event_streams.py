@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -11,9 +10,9 @@ import httpx
 import pytest
 from page_elements import BROWSER, csrf_token, sign_in
 from servers import gateway, scripted
+from stores import add_keys, in_store
 
-from router.gateway.key_administration import create, revoke
-from router.store.sqlite import SqliteStore
+from router.gateway.key_administration import revoke
 
 HOME = "/pages/live/home"
 
@@ -24,26 +23,13 @@ class World(NamedTuple):
     path: str
 
 
-async def in_store(path, action):
-    store = SqliteStore(path)
-    await store.open()
-    try:
-        return await action(store)
-    finally:
-        await store.close()
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """Two servers of one database."""
     folder = tmp_path_factory.mktemp("streams")
     (folder / "d.jsonl").write_text(json.dumps({"input": "x"}))
 
-    async def add(store):
-        names = ("admin", "leaver", "stayer")
-        return {name: (await create(store, name, now=1.0, role="admin"))[0] for name in names}
-
-    keys = asyncio.run(in_store(folder / "e.db", add))
+    keys = add_keys(folder / "e.db", "admin", leaver="admin", stayer="admin")
     with scripted({"slow": [{"answer": "late", "delay_s": 3600}]}) as upstream:
         config = f"""
 storage: {{database: "sqlite:///{folder}/e.db", artifacts: "{folder}/artifacts"}}
@@ -89,10 +75,7 @@ def test_parts_of_pages_end_in_every_process_when_a_user_signs_out(world):
 
 
 def test_streams_of_a_run_and_of_pages_end_when_their_key_is_revoked(world):
-    async def add(store):
-        return (await create(store, "revoked", now=1.0, role="admin"))[0]
-
-    secret = asyncio.run(in_store(world.path, add))
+    secret = add_keys(world.path, revoked="admin")["revoked"]
     admin = {"authorization": f"Bearer {world.keys['admin']}"}
     revoked = {"authorization": f"Bearer {secret}"}
     with httpx.Client(base_url=world.urls[0], headers=admin, timeout=60) as http:
@@ -106,7 +89,7 @@ def test_streams_of_a_run_and_of_pages_end_when_their_key_is_revoked(world):
             following(world.urls[0], f"/pages/live/runs/{run}", revoked) as part,
             following(world.urls[0], f"/eval/{run}/events", admin) as stays,
         ):
-            asyncio.run(in_store(world.path, lambda store: revoke(store, "revoked", now=2.0)))
+            in_store(world.path, lambda store: revoke(store, "revoked", now=2.0))
             for lines in (progress, log, part):
                 assert "event: end" not in list(lines)
             assert http.get(f"/eval/{run}").json()["run"]["state"] not in {"done", "failed"}
@@ -117,8 +100,6 @@ def test_streams_of_a_run_and_of_pages_end_when_their_key_is_revoked(world):
 def test_what_was_begun_without_a_key_ends_when_the_first_key_is_created(tmp_path):
     config = f"{{storage: {{database: 'sqlite:///{tmp_path}/e.db', artifacts: '{tmp_path}'}}}}"
     with gateway(config) as url, following(url, HOME, BROWSER) as lines:
-        asyncio.run(
-            in_store(tmp_path / "e.db", lambda store: create(store, "a", now=1.0, role="admin"))
-        )
+        add_keys(tmp_path / "e.db", "admin")
         list(lines)
         assert httpx.get(f"{url}{HOME}").status_code == 401

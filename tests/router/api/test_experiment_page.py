@@ -5,7 +5,7 @@ import json
 import httpx
 import pytest
 from page_elements import BROWSER, Elements, check_policy
-from servers import gateway
+from servers import begun, finished, gateway
 
 ATTACK = "<script>alert(1)</script>"
 PROGRAM = {"accept": "*/*"}
@@ -30,10 +30,8 @@ datasets: {{roots: ["{folder}"]}}
             "experiment": "e",
             "name": ATTACK,
         }
-        run = http.post("/eval", json=document).json()["id"]
-        while not http.get(f"/eval/{run}").json()["run"]["finished_at"]:
-            pass
-        http.run = run
+        http.run = begun(http, document)
+        finished(http, http.run)
         yield http
 
 

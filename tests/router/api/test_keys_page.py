@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import html
 import io
@@ -12,12 +11,12 @@ from typing import NamedTuple
 
 import httpx
 import pytest
-from page_elements import BROWSER, Elements, check_policy
+from page_elements import BROWSER, Elements, browsers, check_policy, csrf_token
 from servers import gateway, scripted
+from stores import in_store
 
 from router.gateway.key_administration import create
 from router.store.keys import KeySpend
-from router.store.sqlite import SqliteStore
 
 ROLES = ("client", "reviewer", "admin", "viewer")
 
@@ -33,9 +32,7 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("keys_page")
     keys, ids = {}, {}
 
-    async def fill():
-        store = SqliteStore(folder / "e.db")
-        await store.open()
+    async def fill(store):
         for role in ROLES:
             keys[role], row = await create(store, role, now=1.0, role=role)
             ids[role] = row.id
@@ -45,9 +42,8 @@ def world(tmp_path_factory):
         spend = KeySpend(key_id=row.id, since=0.0, usd=5.5, tokens=10, requests=3, unpriced=2)
         await store.add_key_spend([spend])
         keys["old"], row = await create(store, "old", now=2.0, expires_at=3.0)
-        await store.close()
 
-    asyncio.run(fill())
+    in_store(folder / "e.db", fill)
     with scripted({"m": [{"answer": "one two"}], "down": [{"status": 400}]}) as upstream:
         config = f"""
 storage: {{database: "sqlite:///{folder}/e.db", artifacts: "{folder}/artifacts"}}
@@ -59,30 +55,15 @@ prices: {{up/m: {{input: 100000, output: 100000}}}}
             yield World(url, keys, ids)
 
 
-def token_of(text):
-    return re.search(r'name="csrf_token" value="([\w-]+)"', text)[1]
-
-
 @pytest.fixture
 def browser(world):
     """Makes browsers that are signed in."""
-    made = []
-
-    def sign_in(name):
-        http = httpx.Client(base_url=world.url, headers=BROWSER, timeout=60)
-        made.append(http)
-        token = token_of(http.get("/login").text)
-        data = {"key": world.keys[name], "csrf_token": token}
-        assert http.post("/login", data=data).status_code == 303
-        return http
-
-    yield sign_in
-    for http in made:
-        http.close()
+    with browsers(world.url, world.keys) as sign_in:
+        yield sign_in
 
 
 def create_key(http, **fields):
-    token = token_of(http.get("/keys").text)
+    token = csrf_token(http.get("/keys").text)
     return http.post("/pages/keys", data={"csrf_token": token, "role": "client"} | fields)
 
 
@@ -189,7 +170,7 @@ def test_a_viewer_sees_keys_and_no_form(world, browser):
         assert page.status_code == 200
         actions = {attributes.get("action") for tag, attributes in Elements(page.text).elements}
         assert not {one for one in actions if one and one.startswith("/pages/keys")}
-    token = token_of(http.get("/keys").text)
+    token = csrf_token(http.get("/keys").text)
     for path in ("/pages/keys", f"/pages/keys/{world.ids['app']}/revoke"):
         answer = http.post(path, data={"csrf_token": token, "name": "x"})
         assert answer.status_code == 403
@@ -213,11 +194,11 @@ def test_a_key_is_revoked_with_its_sessions(world, browser):
     assert 'data-confirm="Revoke the key gone2?"' in page.text
     own = other.get(f"/keys/{key_id}")
     assert "You are signed in with it." in own.text
-    done = http.post(f"/pages/keys/{key_id}/revoke", data={"csrf_token": token_of(page.text)})
+    done = http.post(f"/pages/keys/{key_id}/revoke", data={"csrf_token": csrf_token(page.text)})
     assert (done.status_code, done.headers["location"]) == (303, "/keys")
     assert other.get("/keys").headers["location"].startswith("/login")
     assert "/revoke" not in http.get(f"/keys/{key_id}").text
-    again = http.post(f"/pages/keys/{key_id}/revoke", data={"csrf_token": token_of(page.text)})
+    again = http.post(f"/pages/keys/{key_id}/revoke", data={"csrf_token": csrf_token(page.text)})
     assert again.status_code == 404
     assert http.get("/keys/key_nothing").status_code == 404
 
@@ -227,7 +208,7 @@ def test_all_browsers_of_a_key_are_signed_out_and_the_key_stays(world, browser):
     address = f"/keys/{world.ids['reviewer']}"
     page = http.get(address)
     assert int(re.search(r"(\d+) browsers are signed in with it", page.text)[1]) >= 2
-    form = {"csrf_token": token_of(page.text)}
+    form = {"csrf_token": csrf_token(page.text)}
     assert http.post(f"/pages{address}/sign-out").status_code == 403
     assert one.get("/experiments").status_code == 200
     done = http.post(f"/pages{address}/sign-out", data=form)

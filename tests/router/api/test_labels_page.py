@@ -10,7 +10,7 @@ import httpx
 import msgspec
 import pytest
 from page_elements import BROWSER, Elements, check_policy
-from servers import gateway, scripted
+from servers import begun, client_of, finished, gateway, scripted
 
 from evaluators.judge.calibration import Item, calibrate
 from router.store.sqlite import SqliteStore
@@ -51,18 +51,10 @@ providers: {{up: {{kind: compatible, base_url: "{upstream.url}"}}}}
                 "routes": ["up/echo", "baseline/echo"],
                 "metrics": [{"name": "prometheus", "judge": "up/judge"}],
             }
-            begun = http.post("/eval", json=document)
-            assert begun.status_code == 202, begun.text
-            run = begun.json()["id"]
-            while not http.get(f"/eval/{run}").json()["run"]["finished_at"]:
-                pass
+            run = begun(http, document)
+            finished(http, run)
             keys = {}
-            for name, role in (
-                ("root", "admin"),
-                ("ann", "reviewer"),
-                ("bob", "reviewer"),
-                ("eve", "viewer"),
-            ):
+            for name, role in ROLES.items():
                 headers = {"authorization": f"Bearer {keys['root']}"} if keys else {}
                 made = http.post("/keys", json={"name": name, "role": role}, headers=headers)
                 assert made.status_code == 201, made.text
@@ -77,8 +69,7 @@ def ann(server):
 
 
 def client(server, name):
-    headers = {**BROWSER, "authorization": f"Bearer {server[2][name]}"}
-    return httpx.Client(base_url=server[0], headers=headers, timeout=60)
+    return client_of(server[0], server[2][name], BROWSER)
 
 
 def path(run, route="up/echo", **query):

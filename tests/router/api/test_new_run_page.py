@@ -1,6 +1,5 @@
 """The page that begins a run: its form, what it says of mistakes, its estimate, and the run."""
 
-import asyncio
 import html
 import re
 
@@ -9,11 +8,10 @@ import msgspec
 import pytest
 from page_elements import BROWSER, Elements, check_policy
 from servers import gateway
+from stores import add_keys
 
 from router.evals.estimate import Estimate
 from router.evals.estimate_text import total_time
-from router.gateway.key_administration import create
-from router.store.sqlite import SqliteStore
 
 ATTACK = "</textarea><script>alert(1)</script><img src=x onerror=alert(1)>\"'"
 FORM = "/pages/runs/new"
@@ -240,16 +238,7 @@ def test_a_form_reaches_no_further_than_a_request(world):
 
 
 def test_only_administrators_begin_runs(tmp_path):
-    keys = {}
-
-    async def make():
-        store = SqliteStore(tmp_path / "e.db")
-        await store.open()
-        for role in ("admin", "viewer", "reviewer"):
-            keys[role], _ = await create(store, role, now=1.0, role=role)
-        await store.close()
-
-    asyncio.run(make())
+    keys = add_keys(tmp_path / "e.db", "admin", "viewer", "reviewer")
     with gateway(config_of(tmp_path)) as url, httpx.Client(base_url=url, timeout=60) as http:
         for role, status, may in (
             ("admin", 200, True),

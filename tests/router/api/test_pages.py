@@ -9,7 +9,7 @@ import re
 import httpx
 import pytest
 from page_elements import BROWSER, Elements, check_policy
-from servers import gateway
+from servers import begun, finished, gateway
 from stores import a_run
 
 from router.api.page_layout import duration, money, number
@@ -35,11 +35,8 @@ routes:
 """
     with gateway(config) as url:
         document = {"dataset": f"{folder}/d.jsonl", "routes": ["r"], "name": ATTACK}
-        begun = httpx.post(f"{url}/eval", json=document | {"metrics": ["length"]}, timeout=60)
-        assert begun.status_code == 202, begun.text
-        with httpx.Client(timeout=60) as http:
-            while not http.get(f"{url}/eval/{begun.json()['id']}").json()["run"]["finished_at"]:
-                pass
+        with httpx.Client(base_url=url, timeout=60) as http:
+            finished(http, begun(http, document | {"metrics": ["length"]}))
         yield url
 
 

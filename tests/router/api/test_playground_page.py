@@ -1,13 +1,12 @@
 """The playground: its form, and what becomes of answers."""
 
-import asyncio
 import json
 
 import httpx
 import pytest
 from page_elements import BROWSER, Elements, check_policy
-from servers import gateway
-from stores import sqlite_store
+from servers import finished, gateway
+from stores import add_keys, in_store
 
 from router.gateway.key_administration import create
 
@@ -137,8 +136,7 @@ def test_a_judge_scores_the_answers_in_a_run(http):
     begun = http.post("/pages/playground/judge", json=body)
     assert begun.status_code == 202, begun.text
     run = begun.json()["run"]
-    while not (shown := http.get(f"/eval/{run}").json()["run"])["finished_at"]:
-        pass
+    shown = finished(http, run)["run"]
     assert (shown["state"], shown["name"]) == ("completed", "answers of the playground")
     rows = http.get(f"/eval/{run}/samples").json()["data"]
     assert [(row["answer"]["text"], row["scores"][0]["value"]) for row in rows] == [
@@ -171,16 +169,11 @@ def test_what_cannot_be_judged_is_refused(http, change):
 
 
 def test_who_may_send_and_keep(tmp_path):
-    secrets = {}
-
-    async def fill():
-        async with sqlite_store(tmp_path / "e.db") as store:
-            for role in ("client", "reviewer", "admin", "viewer"):
-                secrets[role], _ = await create(
-                    store, role, now=1.0, role=role, routes=["s"] if role == "client" else None
-                )
-
-    asyncio.run(fill())
+    secrets = add_keys(tmp_path / "e.db", "reviewer", "admin", "viewer")
+    secrets["client"], _ = in_store(
+        tmp_path / "e.db",
+        lambda store: create(store, "client", now=1.0, role="client", routes=["s"]),
+    )
     config = f"""
 storage: {{database: "sqlite:///{tmp_path}/e.db", artifacts: "{tmp_path}/artifacts"}}
 routes: {{r: {{targets: [{{model: baseline/echo}}]}}, s: {{targets: [{{model: baseline/lead-3}}]}}}}

@@ -1,17 +1,13 @@
 """The page of one request: its texts, what befell it, and what people do with it there."""
 
-import asyncio
-import html
 import re
 
-import httpx
 import pytest
-from page_elements import BROWSER, Elements, check_policy
-from servers import gateway
+from page_elements import BROWSER, Elements, alert_of, check_policy, text_of
+from servers import clients_of, finished, gateway
+from stores import add_keys
 
 from router.api.excerpts import MAX_PAGE, MAX_TEXT, Mark, excerpt, shown_messages
-from router.gateway.key_administration import create
-from router.store.sqlite import SqliteStore
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'"
 LONG = "A word. " * 100_000
@@ -21,17 +17,8 @@ LONG = "A word. " * 100_000
 def world(tmp_path_factory):
     """Clients by the names of their keys, and the ids of records by what they are of."""
     folder = tmp_path_factory.mktemp("request_page")
-    keys, records = {}, {}
-
-    async def fill():
-        store = SqliteStore(folder / "e.db")
-        await store.open()
-        for name in ("client", "other", "reviewer", "admin", "viewer"):
-            role = "client" if name == "other" else name
-            keys[name], _ = await create(store, name, now=1.0, role=role)
-        await store.close()
-
-    asyncio.run(fill())
+    records = {}
+    keys = add_keys(folder / "e.db", "client", "reviewer", "admin", "viewer", other="client")
     config = f"""
 storage: {{database: "sqlite:///{folder}/e.db", artifacts: "{folder}/artifacts"}}
 evaluation: {{roots: ["{folder}"]}}
@@ -48,11 +35,7 @@ routes:
   s: {{targets: [{{model: baseline/lead-3}}], record: full}}
   bare: {{targets: [{{model: baseline/echo}}], record: metadata}}
 """
-    with gateway(config) as url:
-        clients = {
-            name: httpx.Client(base_url=url, headers={"authorization": f"Bearer {key}"}, timeout=60)
-            for name, key in keys.items()
-        }
+    with gateway(config) as url, clients_of(url, keys) as clients:
         tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
         call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
         image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
@@ -80,8 +63,6 @@ routes:
             while clients["admin"].get(f"/traffic/{record}").status_code == 404:
                 pass
         yield clients, records
-        for client in clients.values():
-            client.close()
 
 
 def user(content):
@@ -96,10 +77,6 @@ def page_of(world, request, name="admin"):
     return answer.text
 
 
-def text_of(page):
-    return re.sub(r"\s+", " ", Elements(page.replace("</t", " </t")).text)
-
-
 def send(world, request, form, who="admin", /, **fields):
     clients, records = world
     path = f"/pages/traffic/{records[request]}/{form}"
@@ -108,10 +85,6 @@ def send(world, request, form, who="admin", /, **fields):
 
 def forms(page):
     return set(re.findall(r'action="/pages/traffic/\w+/(\w+)"', page))
-
-
-def alert(answer):
-    return html.unescape(re.search(r'role="alert">(.*?)</p>', answer.text)[1])
 
 
 def test_texts_are_texts_and_what_befell_the_request_is_said(world):
@@ -223,7 +196,7 @@ def test_feedback_is_given_and_shown(world):
     ):
         answer = send(world, "attack", "feedback", **fields, comment="kept words")
         assert answer.status_code == 400
-        assert words in alert(answer)
+        assert words in alert_of(answer.text)
         assert "kept words" in answer.text
 
 
@@ -242,7 +215,7 @@ def test_a_request_becomes_a_row_of_a_dataset(world):
     answer = send(world, "attack", "dataset", "admin", dataset="../x", to="version")
     assert answer.status_code == 400
     assert 'value="../x"' in answer.text
-    assert alert(answer)
+    assert alert_of(answer.text)
 
 
 def test_a_request_waits_for_a_review_once(world):
@@ -253,14 +226,13 @@ def test_a_request_waits_for_a_review_once(world):
     assert world[1]["attack"] in {row["source"]["id"] for row in rows}
     answer = send(world, "attack", "dataset", "admin", **fields)
     assert answer.status_code == 409
-    assert "same words as another row" in alert(answer)
+    assert "same words as another row" in alert_of(answer.text)
 
 
 def test_a_request_is_replayed_beside_its_recorded_answer(world):
     answer = send(world, "stream", "replay", **{"route:s": "on", "others": "baseline/echo, s"})
     run_id = answer.headers["location"].removeprefix("/runs/")
-    while not (outcome := world[0]["admin"].get(f"/eval/{run_id}").json())["run"]["finished_at"]:
-        pass
+    outcome = finished(world[0]["admin"], run_id)
     routes = [route["route"] for route in outcome["report"]["routes"]]
     assert routes == ["dataset/answer", "s", "baseline/echo"]
     rows = world[0]["admin"].get(f"/eval/{run_id}/samples").json()["data"]
@@ -270,7 +242,7 @@ def test_a_request_is_replayed_beside_its_recorded_answer(world):
     for fields, words in (({}, "Choose at least one route."), ({"others": "no/such"}, "no/such")):
         answer = send(world, "stream", "replay", **fields)
         assert 400 <= answer.status_code < 500
-        assert words in alert(answer)
+        assert words in alert_of(answer.text)
 
 
 def test_a_request_is_deleted(world):

@@ -1,6 +1,5 @@
 """The pages of the review queue: rows with marks, decisions, two reviewers at once."""
 
-import asyncio
 import csv
 import html
 import io
@@ -8,11 +7,9 @@ import re
 
 import httpx
 import pytest
-from page_elements import BROWSER, Elements, check_policy
-from servers import gateway
-
-from router.gateway.key_administration import create
-from router.store.sqlite import SqliteStore
+from page_elements import BROWSER, Elements, alert_of, check_policy, text_of
+from servers import clients_of, gateway
+from stores import add_keys
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'"
 LONG = "A word. " * 100_000
@@ -21,29 +18,13 @@ LONG = "A word. " * 100_000
 @pytest.fixture(scope="module")
 def clients(tmp_path_factory):
     folder = tmp_path_factory.mktemp("review_page")
-    keys = {}
-
-    async def fill():
-        store = SqliteStore(folder / "e.db")
-        await store.open()
-        for name in ("client", "eve", "reviewer", "admin", "viewer"):
-            role = "reviewer" if name == "eve" else name
-            keys[name], _ = await create(store, name, now=1.0, role=role)
-        await store.close()
-
-    asyncio.run(fill())
+    keys = add_keys(folder / "e.db", "client", "reviewer", "admin", "viewer", eve="reviewer")
     config = f"""
 storage: {{database: "sqlite:///{folder}/e.db", artifacts: "{folder}/artifacts"}}
 datasets: {{roots: ["{folder}"]}}
 """
-    with gateway(config) as url:
-        clients = {
-            name: httpx.Client(base_url=url, headers={"authorization": f"Bearer {key}"}, timeout=60)
-            for name, key in keys.items()
-        }
+    with gateway(config) as url, clients_of(url, keys) as clients:
         yield clients
-        for client in clients.values():
-            client.close()
 
 
 def add(clients, dataset, *texts, **fields):
@@ -61,10 +42,6 @@ def page_of(clients, path, name="reviewer"):
     return answer.text
 
 
-def text_of(page):
-    return re.sub(r"\s+", " ", Elements(page.replace("</t", " </t")).text)
-
-
 def hidden(page):
     """What a form of the page sends along."""
     named = r'<input type="hidden" name="(\w+)" value="([^"]*)">'
@@ -78,10 +55,6 @@ def decide(clients, page, row, decision, who="reviewer", /, **fields):
 
 def row_of(clients, row):
     return clients["admin"].get(f"/review/{row}").json()
-
-
-def alert(answer):
-    return html.unescape(re.search(r'role="alert">(.*?)</p>', answer.text)[1])
 
 
 def test_rows_are_listed_filtered_and_saved(clients):
@@ -200,8 +173,8 @@ def test_of_two_reviewers_one_wins_and_the_other_loses_nothing(clients):
     for decision in ("accept", "reject", "edit"):
         answer = decide(clients, page, row, decision, reference="My own words", dataset="shared")
         assert answer.status_code == 409
-        assert "has been changed since version 1" in alert(answer)
-        assert "This page shows the row as it is now." in alert(answer)
+        assert "has been changed since version 1" in alert_of(answer.text)
+        assert "This page shows the row as it is now." in alert_of(answer.text)
         assert "Eve&#39;s words" in answer.text
         assert "My own words" in answer.text
     assert row_of(clients, row)["content"]["reference"] == "Eve's words"
@@ -211,7 +184,7 @@ def test_of_two_reviewers_one_wins_and_the_other_loses_nothing(clients):
     answer = decide(clients, page, row, "reject")
     assert answer.status_code == 409
     assert re.match(
-        r"key eve \(key_\w+\) accepted rv_\w+ at .* UTC\. Undo it first\.", alert(answer)
+        r"key eve \(key_\w+\) accepted rv_\w+ at .* UTC\. Undo it first\.", alert_of(answer.text)
     )
 
 
@@ -245,7 +218,7 @@ def test_accepted_rows_are_published_from_the_list(clients):
     assert "/pages/review/" not in page.replace(f"/pages/review/{one}/content", "")
     answer = send("/pages/review/publish", data={"dataset": "published"}, headers=BROWSER)
     assert answer.status_code == 409
-    assert "No accepted row waits" in alert(answer)
+    assert "No accepted row waits" in alert_of(answer.text)
     assert row_of(clients, two)["state"] == "waiting"
 
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import html
 import re
 
-import httpx
 import pytest
-from page_elements import BROWSER, Elements, check_policy
-from servers import gateway
-
-from router.gateway.key_administration import create
-from router.store.sqlite import SqliteStore
+from page_elements import BROWSER, Elements, check_policy, text_of
+from servers import client_of, gateway
+from stores import add_keys
 
 ATTACK = "<script>alert(1)</script>"
 START = {
@@ -28,16 +24,7 @@ START = {
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("rollouts")
-
-    async def fill():
-        store = SqliteStore(folder / "e.db")
-        await store.open()
-        keys = {role: (await create(store, role, now=1.0, role=role))[0]
-                for role in ("admin", "viewer", "reviewer", "client")}  # fmt: skip
-        await store.close()
-        return keys
-
-    keys = asyncio.run(fill())
+    keys = add_keys(folder / "e.db", "admin", "viewer", "reviewer", "client")
     config = f"""
 storage: {{database: "sqlite:///{folder}/e.db", artifacts: "{folder}/artifacts"}}
 routes:
@@ -50,8 +37,7 @@ routes:
 
 def as_role(world, role):
     url, keys = world
-    headers = BROWSER | {"authorization": f"Bearer {keys[role]}"}
-    return httpx.Client(base_url=url, headers=headers, timeout=60)
+    return client_of(url, keys[role], BROWSER)
 
 
 @pytest.fixture
@@ -64,14 +50,10 @@ def browser(world):
 def rollout(browser):
     """The address of a rollout that has just begun; it is rolled back afterwards."""
     answer = browser.post("/pages/routes/chat/rollout", data=START)
-    assert answer.status_code == 303, text_of(answer)
+    assert answer.status_code == 303, text_of(answer.text)
     yield answer.headers["location"]
     if {"running", "holding", "paused", "promoted"} & {state_of(browser)}:
         browser.post("/routes/chat/rollout/rollback", json={"reason": "over"})
-
-
-def text_of(answer):
-    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", answer.text)).split())
 
 
 def state_of(browser):
@@ -90,7 +72,7 @@ def decision(browser, rollout, act, reason, **changed):
 def test_a_rollout_is_started_and_shown(browser, rollout):
     page = browser.get(rollout)
     check_policy(page)
-    shown = text_of(page)
+    shown = text_of(page.text)
     assert "baseline/lead-2 on chat" in shown
     assert "10 % of the requests to the candidate" in shown
     assert "10 % (now) → 50 %" in shown
@@ -121,21 +103,21 @@ def test_people_decide_with_a_reason_about_what_they_have_seen(browser, rollout)
     assert decision(browser, rollout, "pause", "slow").status_code == 303
     assert state_of(browser) == "paused"
     page = browser.get(rollout)
-    assert "by a person" in text_of(page)
+    assert "by a person" in text_of(page.text)
     assert "Resume" in page.text
     # Somebody decides after the page was loaded.
     answer = decision(browser, rollout, "promote", "as good", revision="1")
     assert answer.status_code == 409
-    assert "look at it again" in text_of(answer)
+    assert "look at it again" in text_of(answer.text)
     assert reasons(answer.text) == {"reason-stop": "decided by hand", "reason-go": "as good"}
     assert decision(browser, rollout, "resume", "fine").status_code == 303
     assert decision(browser, rollout, "resume", "fine").status_code == 409
     assert decision(browser, rollout, "promote", "as good").status_code == 303
     assert state_of(browser) == "promoted"
-    assert "as good" in text_of(browser.get(rollout))
+    assert "as good" in text_of(browser.get(rollout).text)
     versions = browser.get("/routes/chat/versions?version=2")
-    assert "as good" in text_of(versions)
-    assert "target baseline/lead-2.weight - 1" in text_of(versions)
+    assert "as good" in text_of(versions.text)
+    assert "target baseline/lead-2.weight - 1" in text_of(versions.text)
     assert decision(browser, rollout, "rollback", "bad").status_code == 303
     assert state_of(browser) == "rolled_back"
     assert "Decide" not in browser.get(rollout).text
@@ -188,7 +170,7 @@ def test_only_the_newest_rollout_is_decided_about(browser, rollout):
 def test_a_mistake_is_named_at_its_field_and_nothing_is_lost(browser, wrong, field, message):
     answer = browser.post("/pages/routes/other/rollout", data=START | wrong)
     assert answer.status_code == 400
-    assert message in text_of(answer)
+    assert message in text_of(answer.text)
     elements = Elements(answer.text).elements
     assert {each.get("name") for _, each in elements if "aria-invalid" in each} == {field} - {""}
     inputs = {each.get("name"): each.get("value") for tag, each in elements if tag == "input"}
@@ -204,11 +186,11 @@ def test_the_form_has_the_routes_own_settings_and_says_what_its_traffic_cannot_s
     assert answer.status_code == 409
     # What can be done is said in the words of the form.
     [box] = re.findall(r'<label for="force">(.+?)</label>', answer.text)
-    assert f"To start it all the same, tick “{html.unescape(box)}” below." in text_of(answer)
+    assert f"To start it all the same, tick “{html.unescape(box)}” below." in text_of(answer.text)
     assert "--force" not in answer.text
     margin = START | {"margin": "3"}
     begun = browser.post("/pages/routes/other/rollout", data=margin).headers["location"]
-    shown = text_of(browser.get(begun))
+    shown = text_of(browser.get(begun).text)
     assert "errors (goal) margin 0.03" in shown
     assert "alpha 0.1" in shown
     browser.post("/routes/other/rollout/rollback", json={"reason": "over"})

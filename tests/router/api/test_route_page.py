@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import html
 import re
 
 import httpx
 import pytest
-from page_elements import BROWSER, Elements, check_policy
-from servers import gateway
-
-from router.gateway.key_administration import create
-from router.store.sqlite import SqliteStore
+from page_elements import BROWSER, Elements, check_policy, text_of
+from servers import client_of, gateway
+from stores import add_keys
 
 ATTACK = "<script>alert(1)</script>"
 CHAT = """{
@@ -23,16 +20,7 @@ CHAT = """{
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("routes")
-
-    async def fill():
-        store = SqliteStore(folder / "e.db")
-        await store.open()
-        keys = {role: (await create(store, role, now=1.0, role=role))[0]
-                for role in ("admin", "viewer", "reviewer")}  # fmt: skip
-        await store.close()
-        return keys
-
-    keys = asyncio.run(fill())
+    keys = add_keys(folder / "e.db", "admin", "viewer", "reviewer")
     config = f"""
 storage: {{database: "sqlite:///{folder}/e.db", artifacts: "{folder}/artifacts"}}
 prices: {{baseline/echo: {{input: 1, output: 1}}, baseline/lead-3: {{input: 1, output: 1}}}}
@@ -46,8 +34,7 @@ routes: {{chat: {CHAT}, busy: {{targets: [{{model: baseline/echo}}], strategy: l
 def browser(world):
     """A browser of an administrator; the routes are the config file's again afterwards."""
     url, keys = world
-    headers = BROWSER | {"authorization": f"Bearer {keys['admin']}"}
-    with httpx.Client(base_url=url, headers=headers, timeout=60) as http:
+    with client_of(url, keys["admin"], BROWSER) as http:
         yield http
         for name in ("chat", "busy"):
             http.delete(f"/routes/{name}")
@@ -75,10 +62,6 @@ def weights(browser, name="chat"):
     return [t["weight"] for t in as_json(browser, f"/routes/{name}")["route"]["targets"]]
 
 
-def text_of(answer):
-    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", answer.text)).split())
-
-
 def test_a_page_shows_what_a_route_does_now_and_did_lately(browser):
     for n in range(20):
         message = {"role": "user", "content": f"One {n}. Two."}
@@ -88,7 +71,7 @@ def test_a_page_shows_what_a_route_does_now_and_did_lately(browser):
     while "No request in the last hour" in answer.text:
         answer = browser.get("/routes/chat")
     check_policy(answer)
-    shown = text_of(answer)
+    shown = text_of(answer.text)
     assert "baseline/echo 70 70.0 % closed 0 0" in shown
     assert "baseline/lead-1 fallback - no request yet" in shown
     assert "retries.attempts 2" in shown
@@ -100,7 +83,7 @@ def test_a_page_shows_what_a_route_does_now_and_did_lately(browser):
 def test_the_effect_of_weights_is_shown_and_nothing_is_saved(browser):
     answer = send(browser, **{"weight.0": "10", "do": "weights preview"})
     check_policy(answer)
-    shown = text_of(answer)
+    shown = text_of(answer.text)
     assert answer.status_code == 200
     assert answer.headers["hx-push-url"] == "false"
     assert "baseline/echo 70.0 % 25.0 %" in shown
@@ -113,7 +96,7 @@ def test_the_effect_of_weights_is_shown_and_nothing_is_saved(browser):
 
 
 def test_what_cannot_be_estimated_says_why(browser):
-    shown = text_of(send(browser, "busy", do="weights preview"))
+    shown = text_of(send(browser, "busy", do="weights preview").text)
     assert "least_busy chooses by more than the route says" in shown
 
 
@@ -128,12 +111,14 @@ def test_saved_weights_are_a_version_with_its_reason_that_can_be_gone_back_to(br
     check_policy(page)
     assert ATTACK not in page.text
     assert html.escape(ATTACK) in page.text
-    assert "target baseline/echo.weight 70 10" in text_of(page)
-    assert "What version" in text_of(page)
+    assert "target baseline/echo.weight 70 10" in text_of(page.text)
+    assert "What version" in text_of(page.text)
     page = browser.get(f"/routes/chat/versions?version={before['number']}")
     change = "target baseline/echo.weight 10 70"
-    assert f"Now (version {newest['number']}) Version {before['number']} {change}" in text_of(page)
-    assert " null" not in text_of(page)
+    assert f"Now (version {newest['number']}) Version {before['number']} {change}" in text_of(
+        page.text
+    )
+    assert " null" not in text_of(page.text)
     # The list leads back, too, but not to what is now.
     assert page.text.count(f'aria-label="Go back to version {before["number"]}"') == 1
     assert f'aria-label="Go back to version {newest["number"]}"' not in page.text
@@ -160,7 +145,7 @@ def test_somebody_elses_change_is_said_and_what_was_typed_stays(browser):
                                                   {"model": "baseline/lead-3"}]})  # fmt: skip
     answer = browser.post("/pages/routes/chat", data=typed)
     assert answer.status_code == 409
-    assert "was changed by key admin" in text_of(answer)
+    assert "was changed by key admin" in text_of(answer.text)
     assert 'value="11"' in answer.text
     assert weights(browser) == [1.0, 1.0]
     answer = browser.post("/pages/routes/chat", data=document)
@@ -176,7 +161,7 @@ def test_a_mistake_is_named_at_its_field_and_nothing_typed_is_lost(browser):
     for wrong in ("", "x", "-1", "nan", "1e999"):
         answer = send(browser, **{"weight.1": wrong, "do": "weights save"})
         assert answer.status_code == 400
-        assert "The weight of baseline/lead-3 is a number from 0 on." in text_of(answer)
+        assert "The weight of baseline/lead-3 is a number from 0 on." in text_of(answer.text)
         [field] = [each for _, each in Elements(answer.text).elements if "aria-invalid" in each]
         assert field["name"] == "weight.1"
     answer = send(browser, **{"weight.0": "0", "weight.1": "0", "do": "weights save"})
@@ -190,14 +175,14 @@ def test_a_mistake_is_named_at_its_field_and_nothing_typed_is_lost(browser):
     ):
         answer = send(browser, do="document save", document=text)
         assert answer.status_code == 400
-        assert message in text_of(answer)
+        assert message in text_of(answer.text)
         assert f"{text}</textarea>" in answer.text
     assert weights(browser) == [70.0, 30.0]
 
 
 def test_a_document_is_saved_and_dropped_again(browser):
     document = "targets:\r\n- model: baseline/lead-3\r\n  weight: 2\r\n"
-    shown = text_of(send(browser, do="document preview", document=document))
+    shown = text_of(send(browser, do="document preview", document=document).text)
     assert "baseline/lead-3 30.0 % 100.0 %" in shown
     assert send(browser, do="document save", document=document).status_code == 303
     page = browser.get("/routes/chat")

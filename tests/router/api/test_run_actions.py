@@ -1,17 +1,13 @@
 """Pages that follow and steer runs: their list, a run's forms and log, and the home page."""
 
-import asyncio
 import json
 
-import httpx
 import pytest
 from page_elements import BROWSER, Elements, check_policy
-from servers import gateway
-from stores import a_run
+from servers import begun, clients_of, gateway
+from stores import a_run, add_keys, in_store
 
-from router.gateway.key_administration import create
 from router.store.run_logs import LogLine
-from router.store.sqlite import SqliteStore
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 ROLES = ("admin", "viewer", "client")
@@ -23,19 +19,14 @@ def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run_actions")
     rows = [{"input": f"First {n}. Then more.", "reference": f"First {n}."} for n in range(6)]
     (folder / "d.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    keys = {}
 
-    async def fill():
-        store = SqliteStore(folder / "e.db")
-        await store.open()
-        for role in ROLES:
-            keys[role], _ = await create(store, role, now=1.0, role=role)
+    async def fill(store):
         await store.add_run(a_run("run_logged", name="logged", state="completed"), [])
         lines = [LogLine(at=n, kind="error", source="up/x", text=ATTACK) for n in range(250)]
         await store.add_run_log("run_logged", lines)
-        await store.close()
 
-    asyncio.run(fill())
+    in_store(folder / "e.db", fill)
+    keys = add_keys(folder / "e.db", *ROLES)
     config = f"""
 storage: {{database: "sqlite:///{folder}/e.db", artifacts: "{folder}/artifacts"}}
 evaluation: {{roots: ["{folder}"]}}
@@ -46,21 +37,13 @@ providers:
 prices: {{"up/quick": {{input: 5, output: 15}}}}
 routes: {{priced: {{targets: [{{model: up/quick}}]}}}}
 """
-    with gateway(config) as url:
-        clients = {}
-        for role in ROLES:
-            headers = {"authorization": f"Bearer {keys[role]}"} | BROWSER
-            clients[role] = httpx.Client(base_url=url, timeout=60, headers=headers)
+    with gateway(config) as url, clients_of(url, keys, BROWSER) as clients:
         yield clients, f"{folder}/d.jsonl"
-        for client in clients.values():
-            client.close()
 
 
 def begin(http, dataset, **changes):
     document = {"dataset": dataset, "routes": ["baseline/echo"], "metrics": ["exact_match"]}
-    begun = http.post("/eval", json=document | changes)
-    assert begun.status_code == 202, begun.text
-    return begun.json()["id"]
+    return begun(http, document | changes)
 
 
 def run_of(http, run_id):

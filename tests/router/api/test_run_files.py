@@ -12,7 +12,7 @@ from contextlib import aclosing
 import httpx
 import pytest
 from click.testing import CliRunner
-from servers import gateway, scripted
+from servers import finished, gateway, scripted
 from stores import a_run, some_samples, sqlite_store
 
 from providers.errors import RateLimitError
@@ -71,8 +71,7 @@ def begun(http, folder, **changes):
 
 
 def ended(http, run):
-    while not http.get(f"/eval/{run}").json()["run"]["finished_at"]:
-        time.sleep(0.02)
+    finished(http, run)
     return run
 
 

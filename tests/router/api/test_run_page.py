@@ -1,19 +1,17 @@
 """The page of a run: real runs, in every state and size, with texts that would be markup."""
 
-import asyncio
 import html
 import json
 import re
 
 import httpx
 import pytest
-from page_elements import BROWSER, Elements, check_policy
-from servers import gateway
-from stores import a_run, answered, failed, some_samples, sqlite_store
+from page_elements import BROWSER, Elements, check_policy, text_of
+from servers import begun, finished, gateway
+from stores import a_run, answered, failed, in_store, some_samples, sqlite_store
 
 from evaluators.base import Cell, Sample, Score
 from router.api.run_page import Distribution, read_distribution
-from router.store.sqlite import SqliteStore
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'"
 MANY = [f"r{n:02}" for n in range(40)]
@@ -28,9 +26,7 @@ def world(tmp_path_factory):
     (folder / "one.jsonl").write_text(json.dumps(rows[0]) + "\n")
     ids = {}
 
-    async def fill():
-        store = SqliteStore(folder / "e.db")
-        await store.open()
+    async def fill(store):
         samples = [
             Sample(id=f"s{n}", messages=({"role": "user", "content": "x"},)) for n in range(3)
         ]
@@ -46,9 +42,8 @@ def world(tmp_path_factory):
         score = Score(output="exact_match", value=1.0)
         await store.keep_scores(half, {Cell(ATTACK, "s0", 0): [score]})
         await failed(store, Cell("b", "s0", 0), run_id=half)
-        await store.close()
 
-    asyncio.run(fill())
+    in_store(folder / "e.db", fill)
     routes = "\n".join(f"  {name}: {{targets: [{{model: baseline/echo}}]}}" for name in MANY)
     config = f"""
 storage: {{database: "sqlite:///{folder}/e.db", artifacts: "{folder}/artifacts"}}
@@ -81,12 +76,9 @@ routes:
     }
     with gateway(config) as url, httpx.Client(base_url=url, timeout=60) as http:
         for name, document in documents.items():
-            begun = http.post("/eval", json=document | {"name": name})
-            assert begun.status_code == 202, begun.text
-            ids[name] = begun.json()["id"]
-        for run_id in [ids[name] for name in documents]:
-            while not http.get(f"/eval/{run_id}").json()["run"]["finished_at"]:
-                pass
+            ids[name] = begun(http, document | {"name": name})
+        for name in documents:
+            finished(http, ids[name])
         yield http, ids
 
 
@@ -96,11 +88,6 @@ def page_of(world, name, query=""):
     assert answer.status_code == 200, answer.text
     check_policy(answer)
     return answer.text
-
-
-def text_of(page):
-    """Its words, with a space between cells."""
-    return re.sub(r"\s+", " ", Elements(page.replace("</t", " </t")).text)
 
 
 def titles(page):

@@ -8,16 +8,14 @@ import re
 
 import httpx
 import pytest
-from page_elements import BROWSER, Elements, check_policy
+from page_elements import BROWSER, check_policy, text_of
 from servers import gateway
-from stores import a_run, answered, failed
+from stores import a_run, add_keys, answered, failed, in_store
 
 from evaluators.base import Answer, Cell, Judgement, Sample, Score, Usage, Verdict
 from providers.base import Translation
-from router.gateway.key_administration import create
 from router.store.judgements import JudgementRow
 from router.store.people_labels import PeopleLabel
-from router.store.sqlite import SqliteStore
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'"
 RIGHT_TO_LEFT = "\u202e\u0645\u0631\u062d\u0628\u0627"
@@ -34,9 +32,7 @@ def world(tmp_path_factory):
     """Runs as they would be stored: with samples of all kinds, without scores, empty."""
     folder = tmp_path_factory.mktemp("samples")
 
-    async def fill():
-        store = SqliteStore(folder / "e.db")
-        await store.open()
+    async def fill(store):
         samples = [
             Sample(
                 id=f"s/{n}" if n > 1 else ATTACK,
@@ -81,14 +77,9 @@ def world(tmp_path_factory):
         wide = a_run("run_wide", document=document, dataset_rows=1)
         await store.add_run(wide, samples[:1])
         await answered(store, Cell("r29", ATTACK, 0), run_id=wide.id, text="of the last")
-        keys = {
-            role: (await create(store, role, now=1.0, role=role))[0]
-            for role in ("admin", "reviewer", "viewer", "client")
-        }
-        await store.close()
-        return keys
 
-    keys = asyncio.run(fill())
+    in_store(folder / "e.db", fill)
+    keys = add_keys(folder / "e.db", "admin", "reviewer", "viewer", "client")
     config = f"""
 storage: {{database: "sqlite:///{folder}/e.db", artifacts: "{folder}/artifacts"}}
 providers: {{baseline: {{kind: baseline}}}}
@@ -152,10 +143,6 @@ def get(world, path, status=200, role="admin", **options):
         assert "<script>alert" not in answer.text
         assert "<img" not in answer.text
     return answer
-
-
-def text_of(page):
-    return re.sub(r"\s+", " ", Elements(page.replace("</t", " </t")).text)
 
 
 def positions(page):

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 
-import httpx
 import pytest
-from page_elements import BROWSER, Elements, check_policy
+from page_elements import Elements, browsers, check_policy, csrf_token
 from servers import gateway, scripted
+from stores import add_keys
 
 from evaluators.judge.kinds import BUILT_IN
 from router.api.access import ACCESS, reach_of
 from router.api.settings_page import ACTIVITIES, ROLES
 from router.config.loading import parse
 from router.evals.extras import missing_packages
-from router.gateway.key_administration import create
 from router.gateway.prices import PriceBook, list_prices
-from router.store.sqlite import SqliteStore
 
 PAGES = ("", "/config", "/prices", "/metrics", "/roles", "/providers/up")
 
@@ -25,16 +22,7 @@ PAGES = ("", "/config", "/prices", "/metrics", "/roles", "/providers/up")
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("settings")
-    keys = {}
-
-    async def fill():
-        store = SqliteStore(folder / "e.db")
-        await store.open()
-        for role in ("client", "reviewer", "admin", "viewer"):
-            keys[role], _ = await create(store, role, now=1.0, role=role)
-        await store.close()
-
-    asyncio.run(fill())
+    keys = add_keys(folder / "e.db", "client", "reviewer", "admin", "viewer")
     with scripted({"m": [{"answer": "one two"}]}) as upstream:
         config = f"""
 storage: {{database: "sqlite:///{folder}/e.db", artifacts: "{folder}/artifacts"}}
@@ -50,24 +38,9 @@ prices: {{up/m: {{input: 1.5, output: 2}}}}
 
 @pytest.fixture
 def browser(world):
-    url, keys = world
-    made = []
-
-    def sign_in(role):
-        http = httpx.Client(base_url=url, headers=BROWSER, timeout=60)
-        made.append(http)
-        token = token_of(http.get("/login").text)
-        data = {"key": keys[role], "csrf_token": token}
-        assert http.post("/login", data=data).status_code == 303
-        return http
-
-    yield sign_in
-    for http in made:
-        http.close()
-
-
-def token_of(text):
-    return re.search(r'name="csrf_token" value="([\w-]+)"', text)[1]
+    """Makes browsers that are signed in."""
+    with browsers(*world) as sign_in:
+        yield sign_in
 
 
 def test_settings_are_shown_to_those_who_see_everything_and_have_no_secret(browser):
@@ -143,7 +116,7 @@ def test_a_provider_is_examined_on_demand(browser):
     http = browser("admin")
     page = http.get("/settings/providers/up")
     assert "Not examined since the server started" in page.text
-    form = {"csrf_token": token_of(page.text)}
+    form = {"csrf_token": csrf_token(page.text)}
     address = "/pages/settings/providers/up/conformance"
     assert http.post(address).status_code == 403
     done = http.post(address, data=form | {"model": "m"})
@@ -167,7 +140,7 @@ def test_a_provider_is_examined_on_demand(browser):
 
 def test_what_is_wrong_with_an_examination_is_said_on_its_page(browser):
     http = browser("admin")
-    form = {"csrf_token": token_of(http.get("/settings/providers/up").text)}
+    form = {"csrf_token": csrf_token(http.get("/settings/providers/up").text)}
     answer = http.post("/pages/settings/providers/up/conformance", data=form | {"model": "\u0007"})
     assert answer.status_code == 400
     assert answer.headers["hx-push-url"] == "false"

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
 from typing import NamedTuple
 
 import httpx
 import pytest
-from page_elements import csrf_token, sign_in
+from page_elements import BROWSER, csrf_token, sign_in
 from servers import gateway
+from stores import add_keys, in_store
 
 from router.api.sign_in import cookie_of, local_path
-from router.gateway.key_administration import create, revoke
+from router.gateway.key_administration import revoke
 from router.gateway.keys import Keys
 from router.gateway.sessions import Sessions
-from router.store.sqlite import SqliteStore
 
-BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 ROLES = ("client", "reviewer", "admin", "viewer")
 
 
@@ -29,27 +27,12 @@ class World(NamedTuple):
     path: str
 
 
-async def in_store(path, action):
-    store = SqliteStore(path)
-    await store.open()
-    try:
-        return await action(store)
-    finally:
-        await store.close()
-
-
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sessions")
     path = folder / "e.db"
 
-    async def add(store):
-        return {
-            name: (await create(store, name, now=1.0, role=role))[0]
-            for name, role in [*zip(ROLES, ROLES, strict=True), ("gone", "admin")]
-        }
-
-    keys = asyncio.run(in_store(path, add))
+    keys = add_keys(path, *ROLES, gone="admin")
     config = f"{{storage: {{database: 'sqlite:///{path}', artifacts: '{folder}'}}}}"
     https = config[:-1] + ", server: {public_url: 'https://router.test'}}"
     with gateway(config) as url, gateway(https) as other_url:
@@ -260,7 +243,7 @@ def test_a_page_exchanges_a_token_that_is_old_for_a_new_one(world):
         two_hours_ago = Sessions(store, Keys(), clock=lambda: time.time() - 2 * 3600)
         return (await two_hours_ago.begin(key)).token
 
-    former = asyncio.run(in_store(world.path, begin))
+    former = in_store(world.path, begin)
     with browser(world.url) as http:
         http.cookies["evalrouter_session"] = former
         assert "set-cookie" not in http.get("/eval").headers
@@ -295,7 +278,7 @@ def test_a_session_ends_with_its_key(world):
     with browser(world.url) as http:
         sign_in(http, world.keys["gone"])
         assert http.get("/keys").status_code == 200
-        asyncio.run(in_store(world.path, lambda store: revoke(store, "gone", time.time())))
+        in_store(world.path, lambda store: revoke(store, "gone", time.time()))
         while http.get("/keys").status_code == 200:
             time.sleep(0.05)
         assert http.get("/").headers["location"] == "/login?next=%2F"

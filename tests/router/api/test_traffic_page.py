@@ -1,19 +1,15 @@
 """The pages of requests and of feedback: real requests of clients with keys and without."""
 
-import asyncio
 import csv
 import io
 import re
 import time
 from itertools import pairwise
 
-import httpx
 import pytest
-from page_elements import BROWSER, Elements, check_policy
-from servers import gateway
-
-from router.gateway.key_administration import create
-from router.store.sqlite import SqliteStore
+from page_elements import BROWSER, Elements, check_policy, text_of
+from servers import clients_of, gateway
+from stores import add_keys
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'"
 PAGES = ("/traffic", "/traffic?live=true", "/traffic/totals", "/traffic/totals?by=key", "/feedback")
@@ -23,16 +19,7 @@ PAGES = ("/traffic", "/traffic?live=true", "/traffic/totals", "/traffic/totals?b
 def world(tmp_path_factory):
     """Clients by the names of their keys, and the records of what they sent."""
     folder = tmp_path_factory.mktemp("traffic_page")
-    keys = {}
-
-    async def fill():
-        store = SqliteStore(folder / "e.db")
-        await store.open()
-        for name, role in (("ann", "client"), ("bob", "client"), ("admin", "admin")):
-            keys[name], _ = await create(store, name, now=1.0, role=role)
-        await store.close()
-
-    asyncio.run(fill())
+    keys = add_keys(folder / "e.db", "admin", ann="client", bob="client")
     config = f"""
 storage: {{database: "sqlite:///{folder}/e.db", artifacts: "{folder}/artifacts"}}
 providers:
@@ -42,11 +29,7 @@ routes:
   r: {{targets: [{{model: baseline/echo}}]}}
   f: {{targets: [{{model: refuses/x}}], fallback: [baseline/lead-3], retries: {{attempts: 1}}}}
 """
-    with gateway(config) as url:
-        clients = {
-            name: httpx.Client(base_url=url, headers={"authorization": f"Bearer {key}"}, timeout=60)
-            for name, key in keys.items()
-        }
+    with gateway(config) as url, clients_of(url, keys) as clients:
         records = [
             send(clients[name], model, text, **more)
             for name, model, text, more in (
@@ -65,8 +48,6 @@ routes:
         while len(clients["admin"].get("/traffic").json()["data"]) < len(records):
             pass
         yield clients, records
-        for client in clients.values():
-            client.close()
 
 
 def send(client, model, text, **more):
@@ -87,10 +68,6 @@ def page_of(world, path, name="admin", status=200):
 def shown(page):
     """The records that a list links to, newest first."""
     return re.findall(r'<a href="/traffic/(req_\w+)"', page)
-
-
-def text_of(page):
-    return re.sub(r"\s+", " ", Elements(page.replace("</t", " </t")).text)
 
 
 def test_a_browser_gets_pages_with_texts_and_not_markup(world):

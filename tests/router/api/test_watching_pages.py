@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import html
 import json
 import re
 import time
 
-import httpx
 import pytest
-from page_elements import BROWSER, check_policy
-from servers import gateway
+from page_elements import BROWSER, check_policy, text_of
+from servers import client_of, gateway
+from stores import add_keys, in_store
 
-from router.gateway.key_administration import create
 from router.store.alerts import Alert, AlertChanges
-from router.store.sqlite import SqliteStore
 
 ATTACK = "<script>alert(1)</script>"
 LISTS = ("/shadows", "/watches", "/schedules", "/alerts")
@@ -28,11 +25,7 @@ def world(tmp_path_factory):
     rows = [{"input": f"First {n}. Then more."} for n in range(5)]
     (folder / "d.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
-    async def fill():
-        store = SqliteStore(folder / "e.db")
-        await store.open()
-        keys = {role: (await create(store, role, now=1.0, role=role))[0]
-                for role in ("admin", "viewer", "reviewer")}  # fmt: skip
+    async def fill(store):
         alert = {
             "fingerprint": "f", "rule": "gone", "subject": "breaker", "labels": {"target": ATTACK},
             "severity": "critical", "state": "resolved", "summary": ATTACK, "link": "/traffic",
@@ -46,10 +39,9 @@ def world(tmp_path_factory):
         await store.change_alerts(
             AlertChanges(alerts=tuple(alerts)), lease="tell", owner="a", max_waiting=3
         )
-        await store.close()
-        return keys
 
-    keys = asyncio.run(fill())
+    in_store(folder / "e.db", fill)
+    keys = add_keys(folder / "e.db", "admin", "viewer", "reviewer")
     config = f"""
 storage: {{database: "sqlite:///{folder}/e.db", artifacts: "{folder}/artifacts"}}
 evaluation: {{roots: ["{folder}"]}}
@@ -76,18 +68,13 @@ alerts: {{rules: {{failing: {{subject: errors, above: 0.5}}}}}}
 
 def as_role(world, role):
     url, keys = world
-    headers = BROWSER | {"authorization": f"Bearer {keys[role]}"}
-    return httpx.Client(base_url=url, headers=headers, timeout=60)
+    return client_of(url, keys[role], BROWSER)
 
 
 @pytest.fixture
 def browser(world):
     with as_role(world, "admin") as http:
         yield http
-
-
-def text_of(answer):
-    return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", answer.text)).split())
 
 
 def as_json(browser, path):
@@ -135,8 +122,8 @@ def test_a_shadow_is_paused_with_a_reason_and_resumed(browser):
     assert (answer.status_code, 'role="alert"' in answer.text) == (400, True)
     assert browser.post(path, data={"do": "pause", "reason": ATTACK}).status_code == 303
     page = browser.get("/routes/chat/shadow")
-    assert "Paused" in text_of(page)
-    assert "by admin" in text_of(page)
+    assert "Paused" in text_of(page.text)
+    assert "by admin" in text_of(page.text)
     assert html.escape(ATTACK) in page.text
     assert browser.post(path, data={"do": "resume"}).status_code == 303
     assert as_json(browser, "/routes/chat/shadow")["state"] != "paused"
@@ -146,14 +133,14 @@ def test_a_watch_is_probed_and_gets_a_new_reference_with_a_reason(browser):
     path = "/pages/watches/steady"
     for _ in range(6):
         assert browser.post(path, data={"do": "probe"}).status_code == 303
-    shown = text_of(browser.get("/watches/steady"))
+    shown = text_of(browser.get("/watches/steady").text)
     assert "probe 6 of 6" in shown
     assert "held out 2 of 2" in shown
     answer = browser.post(path, data={"do": "pin", "reason": " "})
     assert (answer.status_code, "Say why" in answer.text) == (400, True)
     assert browser.post(path, data={"do": "pin", "reason": "it is better"}).status_code == 303
     page = browser.get("/watches/steady")
-    assert "Compared with reference 2" in text_of(page)
+    assert "Compared with reference 2" in text_of(page.text)
     assert "it is better" in page.text
 
 
@@ -163,7 +150,7 @@ def test_a_schedule_is_run_paused_and_its_run_accepted(browser):
     while as_json(browser, "/schedules/nightly")["schedule"]["running"]:
         pass
     page = browser.get("/schedules/nightly")
-    shown = text_of(page)
+    shown = text_of(page.text)
     assert "✓ words >= 1 (chat)" in shown
     assert "✗ words >= 1000 (chat)" in shown
     assert "words of chat over time" in shown
@@ -171,19 +158,19 @@ def test_a_schedule_is_run_paused_and_its_run_accepted(browser):
     answer = browser.post(path, data={"do": accept, "reason": ""})
     assert (answer.status_code, "Say why" in answer.text) == (400, True)
     assert browser.post(path, data={"do": accept, "reason": "wanted"}).status_code == 303
-    assert "the last accepted one" in text_of(browser.get("/schedules/nightly"))
+    assert "the last accepted one" in text_of(browser.get("/schedules/nightly").text)
     for act, words in (("pause", "Paused"), ("resume", "due next")):
         assert browser.post(path, data={"do": act, "reason": "holidays"}).status_code == 303
-        assert words in text_of(browser.get("/schedules/nightly"))
+        assert words in text_of(browser.get("/schedules/nightly").text)
     answer = browser.post(path, data={"do": "resume", "reason": "holidays"})
     assert (answer.status_code, "not paused" in answer.text) == (409, True)
     assert 'value="holidays"' in answer.text
-    assert "✗ words >= 1000" in text_of(browser.get("/schedules"))
+    assert "✗ words >= 1000" in text_of(browser.get("/schedules").text)
 
 
 def test_an_alert_says_what_to_do_and_is_silenced_for_hours(browser):
     page = browser.get("/alerts/al_1")
-    shown = text_of(page)
+    shown = text_of(page.text)
     assert "The target fails in a row" in shown
     assert 'href="/traffic"' in page.text
     assert 'href="/alerts/al_2"' in page.text
@@ -196,8 +183,8 @@ def test_an_alert_says_what_to_do_and_is_silenced_for_hours(browser):
     fields = {"do": "silence", "hours": "2", "reason": "seen"}
     assert browser.post(path, data=fields | {"reason": ""}).status_code == 400
     assert browser.post(path, data=fields).status_code == 303
-    shown = text_of(browser.get("/alerts/al_1"))
+    shown = text_of(browser.get("/alerts/al_1").text)
     assert "Silenced until" in shown
     assert "by key admin" in shown
     assert browser.post(path, data={"do": "end", "reason": "over"}).status_code == 303
-    assert "Silenced until" not in text_of(browser.get("/alerts/al_1"))
+    assert "Silenced until" not in text_of(browser.get("/alerts/al_1").text)

@@ -1,12 +1,11 @@
 """`file:` metrics over HTTP: administrators', and only out of the folder that the config names."""
 
 import asyncio
-import time
 from pathlib import Path
 
 import httpx
 import pytest
-from servers import gateway
+from servers import finished, gateway
 
 from providers.errors import ConfigError
 from router.config.loading import parse
@@ -46,12 +45,6 @@ def folder(tmp_path):
 
 def document(folder, *metrics):
     return {"dataset": str(folder / "d.jsonl"), "routes": ["baseline/echo"], "metrics": metrics}
-
-
-def finished(http, run_id):
-    while not (outcome := http.get(f"/eval/{run_id}").json())["run"]["finished_at"]:
-        time.sleep(0.02)
-    return outcome
 
 
 def estimates(outcome):

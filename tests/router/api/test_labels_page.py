@@ -1,6 +1,5 @@
 """The pages of judges: studies, label plans, and answers that people label one after the other."""
 
-import asyncio
 import html
 import json
 import re
@@ -11,9 +10,9 @@ import msgspec
 import pytest
 from page_elements import BROWSER, Elements, check_policy
 from servers import begun, client_of, finished, gateway, scripted
+from stores import in_store
 
 from evaluators.judge.calibration import Item, calibrate
-from router.store.sqlite import SqliteStore
 from router.store.studies import Study
 
 ROLES = {"root": "admin", "ann": "reviewer", "bob": "reviewer", "eve": "viewer"}
@@ -275,16 +274,13 @@ def test_a_study_says_whether_its_judge_can_be_trusted(server, ann):
         detail={"items": msgspec.to_builtins(items)},
     )
 
-    async def add():
-        store = SqliteStore(folder / "e.db")
-        await store.open()
+    async def add(store):
         await store.set_study(study)
         await store.set_study(
             msgspec.structs.replace(study, id="cal_2", state="running", report={})
         )
-        await store.close()
 
-    asyncio.run(add())
+    in_store(folder / "e.db", add)
     listed = ann.get("/judges")
     check_policy(listed)
     assert "<i>judge</i>" in Elements(listed.text).text

@@ -1,6 +1,5 @@
 """The pages: their policy, their errors, and texts that would be markup."""
 
-import asyncio
 import csv
 import html
 import io
@@ -10,12 +9,11 @@ import httpx
 import pytest
 from page_elements import BROWSER, Elements, check_policy
 from servers import begun, finished, gateway
-from stores import a_run
+from stores import a_run, in_store
 
 from router.api.page_layout import duration, money, number
 from router.api.page_tables import MAX_EXPORTED, TableColumn, csv_response
 from router.api.static_files import WEB
-from router.store.sqlite import SqliteStore
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'"
 
@@ -158,14 +156,11 @@ def test_empty_tables_say_what_to_do(tmp_path):
 
 
 def test_runs_are_paged_by_key_in_both_directions(tmp_path):
-    async def add():
-        store = SqliteStore(tmp_path / "e.db")
-        await store.open()
+    async def add(store):
         for n in range(205):
             await store.add_run(a_run(f"run_{n:04}", name=f"n{n}", created_at=float(n)), [])
-        await store.close()
 
-    asyncio.run(add())
+    in_store(tmp_path / "e.db", add)
     config = f"storage: {{database: 'sqlite:///{tmp_path}/e.db', artifacts: '{tmp_path}'}}"
     with gateway(config) as url:
         for sort, names in (

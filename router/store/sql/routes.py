@@ -71,7 +71,7 @@ def set_route(db: Connection, change: RouteChange) -> None:
         db.execute(_SET, (name, json_text(change.route), change.at))
     if before == change.route:
         return
-    newest = _newest(db, name)
+    newest = next(iter(_versions(db, name, 1, None)), None)
     if before is None and change.config is not None:
         # The file may have been changed since its version was added.
         if newest is None or (newest.source, newest.route) != ("config", change.config):
@@ -95,16 +95,6 @@ def _add(
     db.execute(
         "DELETE FROM route_versions WHERE name = ? AND number <= ?", (name, number - MAX_VERSIONS)
     )
-
-
-def _newest(db: Connection, name: str) -> RouteVersion | None:
-    with db.lenient_text():
-        row = db.execute(
-            f"SELECT {', '.join(_VERSION)} FROM route_versions WHERE name = ?"
-            " ORDER BY number DESC LIMIT 1",
-            (name,),
-        ).fetchone()
-    return None if row is None else _version_of(row)
 
 
 def _versions(db: Connection, name: str, limit: int, before: int | None) -> list[RouteVersion]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from typing import Any, NamedTuple
 
 from litestar import Request, Response
@@ -107,8 +106,6 @@ async def schedule_page(
     before: FromQuery[float | None] = None,
 ) -> Response[str]:
     """Show one schedule with the times that it was due, or those due before a moment."""
-    if before is not None and not math.isfinite(before):
-        raise RequestError("before: must be a number", param="before")
     return await _page(services, caller, name, before=before)
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import msgspec
 from litestar import Request, get, post
 from litestar.params import FromPath, FromQuery
 
-from providers.errors import RequestError
 from router.api.access import InjectedCaller
 from router.api.bodies import body_as
 from router.api.injection import Injected
@@ -49,8 +47,6 @@ async def show_schedule(
     These are the newest first, each with its run's scores and gates; `before` is the `due` of the
     last one of the page before.
     """
-    if before is not None and not math.isfinite(before):
-        raise RequestError("before: must be a number", param="before")
     return await services.schedules.report(name, before=before, limit=limit)
 
 

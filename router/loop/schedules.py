@@ -8,11 +8,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from providers.errors import ConflictError, EvalrouterError, NotFoundError
+from providers.errors import ConflictError, EvalrouterError, NotFoundError, RequestError
 from providers.names import check_name
 from router.config.documents import Document
 from router.config.schedules import Schedule
@@ -159,7 +160,10 @@ class Schedules:
 
         Raises:
             NotFoundError: no such schedule.
+            RequestError: `before` is not a finite number.
         """
+        if before is not None and not math.isfinite(before):
+            raise RequestError("before: must be a number", param="before")
         view = await self.view(name)
         document, error = None, ""
         try:

@@ -32,7 +32,7 @@ from router.loop.rollout_rules import SignalReading
 from router.loop.rollout_statistics import statistics_of
 from router.loop.rollouts import HOW_TO_FORCE, POSSIBLE, Action, RolloutAction
 from router.services import Services
-from router.store.rollouts import Rollout, RolloutDecision
+from router.store.rollouts import AssignedRequests, Rollout, RolloutDecision
 from router.web.plots.evidence import EvidencePoint, EvidenceSeries, e_value_text, evidence_plot
 from router.web.plots.figure import Plot
 from router.web.plots.history import HistoryPoint, history
@@ -196,23 +196,19 @@ def _stages(rollout: Rollout, settings: RolloutSettings) -> list[RolloutStage]:
     return stages
 
 
-async def _standing(services: Services, rollout: Rollout) -> dict[str, Any]:
-    """Return what the live part shows: read often, so nothing is added up for it."""
-    text, waiting = await asyncio.gather(
-        services.store.rollout_statistics(rollout.id), services.store.uncounted(rollout.id, 1)
-    )
-    statistics = await asyncio.to_thread(statistics_of, text)
+def _standing(
+    rollout: Rollout, readings: Sequence[SignalReading], assigned: Sequence[AssignedRequests]
+) -> dict[str, Any]:
+    """Return what the live part shows."""
     settings = settings_of(rollout)
-    readings = () if statistics is None else statistics.readings
     return {
         "rollout": rollout,
         "stages": _stages(rollout, settings),
         "signals": [_signal_row(reading, settings) for reading in readings],
         "assigned": {
-            arm: sum(each.requests for each in waiting.assigned if each.arm == arm)
+            arm: sum(each.requests for each in assigned if each.arm == arm)
             for arm in ("candidate", "control")
         },
-        "imbalance": None if statistics is None else statistics.imbalance,
     }
 
 
@@ -243,7 +239,13 @@ async def rollout_part(
 
     async def make() -> str:
         rollout = await _stored(services, rollout_id)
-        return await part("rollout_part.html", **await _standing(services, rollout))
+        # Read often, so nothing is added up for it as for a report.
+        text, waiting = await asyncio.gather(
+            services.store.rollout_statistics(rollout_id), services.store.uncounted(rollout_id, 1)
+        )
+        statistics = await asyncio.to_thread(statistics_of, text)
+        readings = () if statistics is None else statistics.readings
+        return await part("rollout_part.html", **_standing(rollout, readings, waiting.assigned))
 
     return parts.stream(caller, ("rollout", rollout_id), make)
 
@@ -291,9 +293,8 @@ async def _page(
     act: Action | None = None,
     reason: str = "",
 ) -> Response[str]:
-    report, standing, newest = await asyncio.gather(
+    report, newest = await asyncio.gather(
         services.rollouts.report(rollout.route, rollout.id),
-        _standing(services, rollout),
         services.store.rollouts(route=rollout.route, limit=1),
     )
     settings = settings_of(rollout)
@@ -322,7 +323,7 @@ async def _page(
         act=act,
         reason=reason,
         default_reason=DEFAULT_REASON,
-        **standing,
+        **_standing(rollout, report.signals, report.assigned),
     )
 
 

@@ -1,7 +1,7 @@
 """The page of one route: what it does now, what a change would bring, and what it was before.
 
 A change is saved by the function that the API uses. It names the version that the page showed:
-where somebody else came first it is refused, and what was typed is still there.
+if the route has changed since, the change is refused, and what was typed is still there.
 """
 
 from __future__ import annotations
@@ -382,7 +382,7 @@ def _weights(view: RouteView, forms: RouteForms) -> list[WeightField]:
         return []
     models = [target.model for target in view.route.targets]
     if len(set(models)) < len(models):
-        # Two weights of one target are not told apart by its name.
+        # A target's name does not say which of its two weights a field is for.
         return []
     typed = forms.weights or {}
     return [

@@ -79,8 +79,8 @@ async def put_route(
 ) -> RouteView:
     """Set a route, new or not, without dropping a request. The body is as in the config file.
 
-    With the `version` that it was shown with, it is refused with 409 where somebody has changed it
-    since; "" is that of a route that does not exist. `reason` is stored with the new version.
+    With the `version` that it was shown with, it is refused with 409 if it has changed since; a
+    route that does not exist has the version "". `reason` is stored with the new version.
     """
     document = await document_of(request)
     return await set_route(services, caller, name, document.data, version=version, reason=reason)

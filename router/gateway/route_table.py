@@ -48,7 +48,7 @@ class RouteView(msgspec.Struct, frozen=True):
         route: the route in effect; None where the only route of the name cannot be used.
         override_error: the reason why a route that was set at run time is left out; "" for none.
         version: a hash of what is set, or else of the config file's route: with `?version=`, a
-            change is refused where somebody else came first.
+            change is refused if the route has changed since.
     """
 
     name: str

@@ -44,8 +44,8 @@ class RouteEffect(NamedTuple):
 
     Attributes:
         shares: of the targets, in the order of the new route.
-        what_if: what the requests of the time tell of it; None where they tell nothing.
-        refused: why they do not; "" where they do.
+        what_if: what is estimated from the requests of the time; None where nothing can be.
+        refused: why nothing can be; "" where it is.
     """
 
     shares: tuple[TargetShares, ...]
@@ -84,7 +84,7 @@ async def effect_of(
         after: as it would be.
         what_ifs: estimate from recorded requests.
         price_of: returns the price of a target, for the strategy `cheapest`.
-        since: how long ago the first of the requests came that tell what it would bring.
+        since: how long ago the first of the requests came that the estimate is made from.
     """
     old = None if before is None else first_shares(name, before, price_of)
     new = first_shares(name, after, price_of)
@@ -92,11 +92,11 @@ async def effect_of(
     refused = ""
     if new is None:
         refused = (
-            f"{after.strategy} chooses by more than the route says, so its shares cannot be told "
-            "in advance"
+            f"{after.strategy} chooses by more than the route says, so its shares are not known in "
+            "advance"
         )
     elif before is None:
-        refused = "the route is not in use, so no request of it tells anything"
+        refused = "the route is not in use, so its requests do not show what a change brings"
     else:
         policy = RoutingPolicy(route=name, weights=dict(new))
         try:

@@ -35,7 +35,7 @@ class RouteChange(msgspec.Struct, frozen=True):
         route: what it is from now on (its document, JSON types); None for that of the config file.
         at: when, seconds since the epoch.
         actor: who changes it.
-        reason: why; "" where nobody says so.
+        reason: why; "" where the request gives no reason.
         config: the config file's route, for the record; None where that has none of the name.
         expected: what must be set now; UNSET for anything.
     """
@@ -59,7 +59,7 @@ class RouteVersion(msgspec.Struct, frozen=True, kw_only=True):
         route: its document; None where there was no such route any more.
         actor: who made it so: `key NAME (ID)` and the like, or `config file`; "" where that was not
             recorded.
-        reason: why; "" where nobody said so.
+        reason: why; "" where the change gave no reason.
     """
 
     number: int

@@ -155,7 +155,7 @@ def test_weights_are_changed_with_the_keyboard_alone(steered, open_tab):
     expect(tab.get_by_label("baseline/echo")).to_have_value("20")
 
 
-def test_of_two_tabs_the_second_is_told_and_loses_nothing(steered, open_tab):
+def test_of_two_tabs_the_second_shows_the_change_and_loses_nothing(steered, open_tab):
     first, second = open_tab(), open_tab()
     for tab in (first, second):
         tab.goto(f"{steered[0]}/routes/two")

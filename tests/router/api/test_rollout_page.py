@@ -105,7 +105,7 @@ def test_people_decide_with_a_reason_about_what_they_have_seen(browser, rollout)
     page = browser.get(rollout)
     assert "by a person" in text_of(page.text)
     assert "Resume" in page.text
-    # Somebody decides after the page was loaded.
+    # A decision comes after the page was loaded.
     answer = decision(browser, rollout, "promote", "as good", revision="1")
     assert answer.status_code == 409
     assert "look at it again" in text_of(answer.text)

@@ -138,7 +138,7 @@ def test_saved_weights_are_a_version_with_its_reason_that_can_be_gone_back_to(br
         ).status_code in (400, 404)
 
 
-def test_somebody_elses_change_is_said_and_what_was_typed_stays(browser):
+def test_another_change_is_reported_and_what_was_typed_stays(browser):
     typed = form(browser, **{"weight.0": "11", "do": "weights save"})
     document = form(browser) | {"do": "document save", "document": "targets: [{model: baseline/x}]"}
     browser.put("/routes/chat", json={"targets": [{"model": "baseline/echo"},

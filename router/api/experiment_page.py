@@ -13,7 +13,7 @@ from evaluators.reports.scores import OutputInfo, decimals
 from providers.errors import EvalrouterError, RequestError
 from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
-from router.api.page_layout import action, done, html_response, page, part, rendered
+from router.api.page_layout import action, done, form_again, html_response, page, part, rendered
 from router.api.run_page import score_text
 from router.api.sign_in import read_fields
 from router.config.documents import Document, convert
@@ -88,9 +88,8 @@ async def change_experiment(
         change = convert(Document(data, "", {}), ExperimentChange, error=RequestError)
         await services.experiments.change(name, change)
     except EvalrouterError as error:
-        response = await _page(services, caller, name, typed=fields, error=error)
-        response.status_code = error.status
-        return response
+        again = await _page(services, caller, name, typed=fields, error=error)
+        return form_again(again, error.status)
     return done(f"/experiments/{quote(name, safe='')}")
 
 

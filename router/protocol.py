@@ -62,6 +62,8 @@ LINGER_S = 5.0
 MAX_LINGER_BYTES = 64 * 1024 * 1024
 # Connections beyond `max_connections` that are answered with 503; yet more are closed unanswered.
 MAX_REFUSED = 64
+# Descriptors that are left for files, databases and other servers.
+SPARE_DESCRIPTORS = 16
 # Seconds that an idle connection may stay while connections are running out.
 SHED_IDLE_S = 1.0
 SWEEP_S = 1.0
@@ -96,6 +98,7 @@ class Connections(ServerState):
         limits: the config's section `server`.
         max_connections: the number of connections that are answered; above it, with 503.
         refused: connections beyond that number, until they have been answered.
+        max_refused: the number of those; yet more are closed unanswered.
         stopping: whether the server is being stopped: nothing is worth waiting for any more.
     """
 
@@ -103,6 +106,7 @@ class Connections(ServerState):
         super().__init__()
         self.limits = limits
         self.max_connections = limits.max_connections or 0
+        self.max_refused = MAX_REFUSED
         self.refused: set[Protocol] = set()
         self.stopping = False
         self._full = False
@@ -110,7 +114,7 @@ class Connections(ServerState):
 
     def open(self) -> None:
         """Begin to enforce the limits; call it on the event loop, before the first connection."""
-        room = _room_for_connections()
+        room, self.max_refused = _room_for_connections()
         if not self.max_connections:
             self.max_connections = room
         elif self.max_connections > room:
@@ -189,15 +193,20 @@ class Connections(ServerState):
                 log.warning("there are file descriptors again")
 
 
-def _room_for_connections() -> int:
-    """Return how many connections fit the limit of open files, each with one to a target."""
+def _room_for_connections() -> tuple[int, int]:
+    """Return how many connections fit the limit of open files, and how many to refuse with them.
+
+    Each of the first needs a second descriptor, for the connection to a target.
+    """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
-        return 1_000_000
+        return 1_000_000, MAX_REFUSED
     # A new descriptor gets the lowest free number, so this is about how many are in use.
     used = os.open(os.devnull, os.O_RDONLY)
     os.close(used)
-    return max(8, (soft - used - MAX_REFUSED // 4) // 2)
+    free = max(0, soft - used - SPARE_DESCRIPTORS)
+    refused = min(MAX_REFUSED, free // 4)
+    return max(8, (free - refused) // 2), refused
 
 
 class Protocol(asyncio.Protocol):
@@ -269,7 +278,7 @@ class Protocol(asyncio.Protocol):
         self._client = get_remote_addr(self.transport)
         if not self.shared.admits(self):
             self._deaf = self._refused = True
-            if len(self.shared.refused) > MAX_REFUSED:
+            if len(self.shared.refused) > self.shared.max_refused:
                 self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -278,11 +278,16 @@ def test_without_a_limit_in_the_config_descriptors_do_not_run_out(upstream, tmp_
     with serving(tmp_path, before=open_files(120)) as server:
         url = server.url
         with contextlib.ExitStack() as stack:
+            idle = stack.enter_context(RawClient(url))
+            idle.send(request())
+            assert idle.response().status == 200
             clients = [stack.enter_context(RawClient(url)) for _ in range(200)]
             for client in clients:
                 with contextlib.suppress(ConnectionError):
                     client.send(b"GET / HTTP/1.1\r\n")
             wait_for(lambda: "connections are in use" in server.log)
+            # The walk that ends idle connections has looked for descriptors before.
+            assert idle.is_cut()
         until_answered(url)
         # Each request needs a second connection, to the target.
         with httpx.Client() as http:

@@ -510,7 +510,7 @@ def main() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
-    command = f"python -m loadtests.gateway {shlex.join(_public(sys.argv[1:]))}".rstrip()
+    command = f"python -m loadtests.gateway {shlex.join(public(sys.argv[1:]))}".rstrip()
     left_out = {} if options.only else missing
     top = heading(taking_part, left_out, command)
     port = free_port()
@@ -551,7 +551,7 @@ _FOLDERS = {
 }
 
 
-def _public(arguments: list[str]) -> list[str]:
+def public(arguments: list[str]) -> list[str]:
     """Return the arguments without this machine's folders."""
     shown: list[str] = []
     hide = ""

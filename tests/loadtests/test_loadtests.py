@@ -11,7 +11,7 @@ import pytest
 import uvloop
 from servers import reserved_port
 
-from loadtests import closed_loop, gateway, open_loop, report, sealing, streams, traffic
+from loadtests import closed_loop, gateway, open_loop, report, sealing, streams, traffic, turns
 from loadtests.client import RequestFailed, body, parse_header
 from loadtests.processes import cpu_seconds, resident_bytes, started, tree
 
@@ -49,6 +49,28 @@ def url(ports):
 def test_the_open_loop_sends_what_it_was_told(url):
     found = open_loop.measure(url, HEADERS, rate=200, seconds=0.1)
     assert (found.answered, found.failed) == (20, 0)
+
+
+def test_programs_that_take_turns_are_compared_by_their_cpu_time(ports):
+    one = turns.StartedOne(ports[1], ports[2], HEADERS)
+    found = uvloop.run(
+        turns.measure({"floor": one, "again": one}, 20, 40, warm_up=20, idle_s=0.05, settled_s=0.01)
+    )
+    assert {name: len(values) for name, values in found.items()} == {"floor": 10, "again": 10}
+    # Both have the CPU time of the one process, in which it answered the requests of both.
+    assert all(value > 0 for values in found.values() for value in values)
+    shown = turns.markdown({"floor": [2.0, 4.0], "loop": [2.5, 4.0]}, "# Turns", 20, 40)
+    assert "| floor | 3.0 (2.0 to 4.0) | 1.000 (1.000 to 1.000) |" in shown
+    assert "| loop | 3.2 (2.5 to 4.0) | 1.125 (1.000 to 1.250) |" in shown
+
+
+def test_a_programs_cpu_time_has_what_its_children_take(tmp_path):
+    spin = "import time\nwhile time.process_time() < 0.3: pass\n"
+    child = f"subprocess.Popen([sys.executable, '-c', {spin!r}])"
+    program = f"import subprocess, sys, time\n{child}\ntime.sleep(60)"
+    with started([sys.executable, "-c", program], log=tmp_path / "log") as process:
+        while turns.cpu_ns(process.pid) < 300_000_000:
+            time.sleep(0.01)
 
 
 def test_the_warm_up_does_not_count(url):

@@ -62,6 +62,7 @@ from router.api import (
     pages,
     playground_page,
     plugins,
+    preparation,
     providers,
     query_parameters,
     request_page,
@@ -155,6 +156,7 @@ def create_app(services: Services) -> ASGIApp:
         services.schedule_controller,
         services.learned_routes,
         services.alert_controller,
+        preparation.PagePreparation(),
     )
     start = front.StartFailure()
 

@@ -115,6 +115,9 @@ def main() -> None:
         gc.disable()
         for name in PRELOADED:
             importlib.import_module(name)
+        # A server does that in a thread after its start.
+        for read in importlib.import_module("router.api.preparation").pieces():
+            read()
         # Reads the environment when it is imported (the width of the terminal).
         for name in [name for name in sys.modules if name.startswith("router.cli")]:
             del sys.modules[name]

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import cache
 from http import HTTPStatus
@@ -208,7 +208,17 @@ async def rendered(
 
 async def part(template: str, **values: Any) -> str:
     """Return a template's HTML, made in a thread: of a whole page, or of a part that is live."""
-    return await asyncio.to_thread(_templates().get_template(template).render, values)
+    return await asyncio.to_thread(_render, template, values)
+
+
+def template_names() -> list[str]:
+    """Return the files of all templates."""
+    return _templates().list_templates(extensions=["html"])
+
+
+def read_template(name: str) -> None:
+    """Read a template's file and compile it, which takes 10 to 60 ms the first time."""
+    _templates().get_template(name)
 
 
 def error_page(request: Request[Any, Any, Any], error: EvalrouterError) -> Response[str]:
@@ -216,7 +226,7 @@ def error_page(request: Request[Any, Any, Any], error: EvalrouterError) -> Respo
     title = HTTPStatus(error.status).phrase if error.status in set(HTTPStatus) else "Error"
     values = _layout(known_sender(request), title, "")
     described = {"message": error.message, "status": error.status, "code": error.code}
-    text = _templates().get_template("error.html").render(values | described)
+    text = _render("error.html", values | described)
     return html_response(text, error.status)
 
 
@@ -237,6 +247,10 @@ def navigation_of(
 ) -> list[NavigationEntry]:
     """Return the entries that a caller may see, of the navigation of all pages or of another."""
     return [entry for entry in entries if caller.reach_of(entry.operation) != "no"]
+
+
+def _render(template: str, values: Mapping[str, Any]) -> str:
+    return _templates().get_template(template).render(values)
 
 
 def _layout(caller: Caller | None, title: str, current: str) -> dict[str, Any]:

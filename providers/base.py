@@ -8,7 +8,7 @@ purpose.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import msgspec
@@ -113,6 +113,11 @@ class ProviderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     record: str = ""
     price_per_hour: Positive | None = None
     timeout: Timeout = Timeout()
+
+    @property
+    def all_models(self) -> Collection[str] | None:
+        """Every model that the provider answers to; None where its host decides that."""
+        return None
 
 
 class Call(msgspec.Struct, kw_only=True):

@@ -205,6 +205,7 @@ class Services:
         self.readiness = Readiness(self.store)
         self.prices = PriceBook(config.prices, config.providers)
         self.routes = Routes(config, source, self.store, self.prices)
+        self.model_lists = ModelLists(self.providers, config.providers)
         self.masks = Masks(config)
         self.dispatcher = Dispatcher(self.providers, masks=self.masks)
         self.keys = Keys(
@@ -260,6 +261,7 @@ class Services:
             allowed=config.evaluation,
             owner=this_owner(),
             outdated=self.traffic.outdated,
+            unlisted=self.model_lists.unlisted,
             is_busy=self._is_busy,
         )
         self.toxicity_review = ToxicityReview(
@@ -277,7 +279,9 @@ class Services:
             self.store, self.runs, self.jobs, documents, owner=this_owner()
         )
         self.schedules = Schedules(self.store, documents, self.schedule_controller)
-        self.rollouts = Rollouts(self.store, self.routes, config)
+        self.rollouts = Rollouts(
+            self.store, self.routes, config, unlisted=self.model_lists.unlisted
+        )
         self.assignments = Assignments(self.store, self.routes, config.providers)
         self.rollout_controller = RolloutController(
             self.store, self.rollouts, self.assignments, owner=this_owner()
@@ -299,7 +303,6 @@ class Services:
             config.watches,
             owner=this_owner(),
         )
-        self.model_lists = ModelLists(self.providers, config.providers)
         self.retirements = Retirements(config, self.routes, self.model_lists, self.store)
         self._alert(config)
         self._watch_all()

@@ -18,7 +18,7 @@ import re
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from importlib.metadata import version
 from itertools import islice
@@ -151,6 +151,11 @@ def end_early(text: str, stop: Iterable[str], max_tokens: int | None) -> tuple[s
 
 class BaselineConfig(ProviderConfig, frozen=True, kw_only=True):
     """The baselines' entry. `models` names those to list; all when it is empty."""
+
+    @property
+    def all_models(self) -> Collection[str]:
+        """Every baseline, listed or not."""
+        return MODELS
 
 
 class Baseline:

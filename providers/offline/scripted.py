@@ -20,7 +20,7 @@ import socket
 import struct
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -68,6 +68,11 @@ class ScriptedConfig(ProviderConfig, frozen=True, kw_only=True):
     """
 
     script: dict[str, tuple[Rule, ...]] = msgspec.field(default_factory=dict)
+
+    @property
+    def all_models(self) -> Collection[str]:
+        """The models that have rules, listed or not."""
+        return self.script
 
 
 class Scripted:

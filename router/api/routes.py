@@ -8,10 +8,12 @@ import msgspec
 from litestar import Request, delete, get, put
 from litestar.params import FromPath, FromQuery, QueryParameter
 
+from providers.errors import ConfigError
 from router.api.access import Caller, InjectedCaller
 from router.api.bodies import document_of
 from router.api.injection import Injected
 from router.api.paging import MAX_OFFSET, PageSize
+from router.config.routes import Route
 from router.gateway.route_table import RouteView
 from router.services import Services
 from router.store.routes import RouteVersion
@@ -56,9 +58,23 @@ async def set_route(
         ConflictError: it was changed meanwhile.
     """
     route = services.routes.read(name, data)
+    _check_listed(services, name, route)
     await services.shadows.check(name, route)
     await services.rollouts.check(route)
     return await services.routes.put(name, data, actor=caller.actor, reason=reason, version=version)
+
+
+def _check_listed(services: Services, name: str, route: Route) -> None:
+    """Refuse a target that is new in a route, and that its provider's list is known to lack.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    current = services.routes.table.routes.get(name)
+    known = frozenset(() if current is None else current.named)
+    for target in route.named:
+        if target not in known and (problem := services.model_lists.unlisted(target)):
+            raise ConfigError(f"routes.{name}: {problem}")
 
 
 @get("/routes/{name:str}", tags=["routes"], summary="Show a route")

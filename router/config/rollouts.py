@@ -140,8 +140,8 @@ class RouteRollout(RolloutSettings, frozen=True, kw_only=True):
         candidate: `provider/model`. A server that finds it in its config starts the rollout, once.
             None, in the config: rollouts are started by requests or commands.
         reason: why it is started, for the record.
-        force: whether to start it although its goals cannot be shown with the traffic that there
-            is, or nothing is known of that.
+        force: whether to start it although its provider does not list the candidate, or its goals
+            cannot be shown with the traffic that there is, or nothing is known of that.
     """
 
     candidate: str | None = None

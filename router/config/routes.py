@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Annotated, Any, Literal
 
@@ -209,6 +209,15 @@ class Route(Section, frozen=True, kw_only=True):
         return "weighted" if self.learned is None else self.learned.otherwise
 
     @property
+    def named(self) -> Iterator[str]:
+        """Yield the `provider/model` that may get the route's requests, a shadow's among them."""
+        yield from self.models
+        if self.shadow is not None:
+            yield from self.shadow.targets
+        if self.rollout is not None and self.rollout.candidate is not None:
+            yield self.rollout.candidate
+
+    @property
     def weighted(self) -> tuple[str, ...]:
         """The `provider/model` of the targets that have a weight, each once."""
         return tuple(dict.fromkeys(target.model for target in self.targets if target.weight))
@@ -388,8 +397,8 @@ def _target_problems(
         yield document.problem(place, problem)
 
 
-def target_problem(model: str, providers: Collection[str]) -> str:
-    """Return why a model cannot be a target of routes; "" where it can."""
+def target_problem(model: str, providers: Providers) -> str:
+    """Return why a model cannot be a target of routes, by the config; "" where it can."""
     try:
         check_name(model, "the name")
     except RequestError as error:
@@ -403,7 +412,11 @@ def target_problem(model: str, providers: Collection[str]) -> str:
             "the provider that asks its host"
         )
     if provider in providers:
-        return ""
+        config = providers[provider]
+        models = None if config is None else config.all_models
+        if models is None or rest in models:
+            return ""
+        return f"{provider} has no model {rest!r}.{closest(rest, models)}"
     remedy = closest(provider, providers)
     if provider in KEY_VARIABLES:
         remedy = f" Set {KEY_VARIABLES[provider]}, or name it under providers."

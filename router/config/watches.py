@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -165,7 +165,7 @@ def small_references(watches: Mapping[str, WatchSettings]) -> list[str]:
     return warnings
 
 
-def _watched_problem(target: str, providers: Collection[str], routes: Mapping[str, Route]) -> str:
+def _watched_problem(target: str, providers: Providers, routes: Mapping[str, Route]) -> str:
     """Return why a name cannot be watched; "" where it can."""
     route = routes.get(target)
     if route is None:

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from providers.base import Call, Provider, ProviderConfig
-from providers.errors import EvalrouterError
+from providers.errors import EvalrouterError, closest
 from providers.names import MAX_NAME_BYTES
 from providers.off_loop import off_loop
 from providers.retirements import READ_ON, known_retirement
@@ -84,6 +84,30 @@ def retirement_of(kind: str, model: str, listing: Listing | None) -> Retirement 
     return Retirement(known.at, f"{known.source} (read on {READ_ON})")
 
 
+# Kinds whose lists have every model that a key may use. Others have names that no list has, as
+# Azure's deployments, Anthropic's aliases, OpenRouter's variants; or nobody knows.
+_LISTS_ALL = frozenset(
+    {"gemini", "llama_cpp", "mistral", "ollama", "openai", "ray_serve", "recorded", "vllm"}
+)
+
+
+def is_listed(kind: str, listed: Collection[str], model: str) -> bool:
+    """Return whether a host that lists these models answers to this one, as far as is known."""
+    match kind:
+        case "azure" | "llamafile":
+            # Deployments are not listed; llama.cpp's server answers to any name.
+            return True
+        case "gemini":
+            return f"models/{model}" in listed or model in listed
+        case "ollama":
+            return f"{model}:latest" in listed or model in listed
+        case "openai":
+            # Checkpoints of fine-tuned models are not listed.
+            return model in listed or model.startswith("ft:")
+        case _:
+            return model in listed
+
+
 _NOT_YET = Listing((), "its list is still being read", 0.0)
 
 
@@ -126,6 +150,26 @@ class ModelLists:
         if first:
             await asyncio.wait(first, timeout=FIRST_S)
         return {name: self._listings.get(name, _NOT_YET) for name in names}
+
+    def unlisted(self, target: str) -> str:
+        """Return why there is no such target, by the lists that are at hand; "" otherwise.
+
+        Those are the config's `models`, and the last list of a host that lists all its models.
+        Nothing is sent for it.
+        """
+        provider, _, model = target.partition("/")
+        config = self._configured.get(provider)
+        if config is None:
+            return ""
+        listed = config.models
+        where = f" Name it in providers.{provider}.models if there is one."
+        if not listed and config.kind in _LISTS_ALL:
+            listing = self._listings.get(provider)
+            listed = () if listing is None or listing.why else listing.models
+            where = ""
+        if not listed or is_listed(config.kind, listed, model):
+            return ""
+        return f"{provider} lists no model {model!r}.{closest(model, listed)}{where}"
 
     def _read_if_due(self, name: str) -> None:
         if name in self._reading:

@@ -15,7 +15,7 @@ import logging
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -199,7 +199,7 @@ class Retirements:
         routes = self._routes.table.routes
         users: dict[str, list[str]] = {}
         for name, route in sorted(routes.items()):
-            for target in dict.fromkeys(_targets(route)):
+            for target in dict.fromkeys(route.named):
                 users.setdefault(target, []).append(name)
         for watch in self._config.watches.values():
             if "/" in watch.target:
@@ -268,7 +268,7 @@ class Retirements:
         """Return where a route may go, and why; "" where nobody names anything."""
         if replacement:
             return replacement, "its host names it as the replacement"
-        for other in _targets(self._routes.table.routes[route_name]):
+        for other in self._routes.table.routes[route_name].named:
             if other != target:
                 return other, f"the route {route_name} names it already"
         return "", ""
@@ -287,6 +287,8 @@ class Retirements:
         if candidate == target:
             raise RequestError("candidate: that is the model itself", param="candidate")
         if problem := target_problem(candidate, self._config.providers):
+            raise RequestError(f"candidate: {problem}", param="candidate")
+        if problem := self._lists.unlisted(candidate):
             raise RequestError(f"candidate: {problem}", param="candidate")
         view = self._view(target, used[target], end, None)
         migrations = [
@@ -432,7 +434,7 @@ def targets_in_use(config: Config) -> dict[str, list[str]]:
     """Return the targets that a config names, each with who does so, in words."""
     users: dict[str, list[str]] = {}
     for name, route in config.routes.items():
-        for target in dict.fromkeys(_targets(route)):
+        for target in dict.fromkeys(route.named):
             users.setdefault(target, []).append(f"the route {name}")
     for name, watch in config.watches.items():
         if "/" in watch.target:
@@ -450,12 +452,3 @@ def shutdown_sentence(target: str, date: str, days_left: float, users: Sequence[
     """Return in words when a model will be shut down, and what uses it."""
     verb = "was" if days_left <= 0 else "will be"
     return f"{target} {verb} shut down on {date}; it is used by {', '.join(users)}"
-
-
-def _targets(route: Route) -> Iterator[str]:
-    """Yield the targets that may get requests of a route."""
-    yield from route.models
-    if route.shadow is not None:
-        yield from route.shadow.targets
-    if route.rollout is not None and route.rollout.candidate is not None:
-        yield route.rollout.candidate

@@ -106,6 +106,7 @@ class Rollouts:
         store: has them.
         routes: the routes as they stand.
         config: has the providers, and says what is recorded of requests and what may be opened.
+        unlisted: returns why the providers' lists have no such target, "" where one may have.
         clock: tells the seconds since the epoch.
 
     Attributes:
@@ -118,10 +119,12 @@ class Rollouts:
         routes: Routes,
         config: Config,
         *,
+        unlisted: Callable[[str], str] = lambda _: "",
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._routes = routes
+        self._unlisted = unlisted
         self._providers = config.providers
         self._record = config.record
         self._allowed = config.evaluation
@@ -219,6 +222,9 @@ class Rollouts:
             message = "candidate: name one, as provider/model"
             raise RequestError(message, param="candidate", code="missing_candidate")
         self._check_candidate(name, route, candidate)
+        if not request.force and (problem := self._unlisted(candidate)):
+            message = f"candidate: {problem}{HOW_TO_FORCE}"
+            raise RequestError(message, param="candidate", code="unlisted_model")
         if (route.record or self._record) == "none":
             raise ConflictError(
                 f"The route {name!r} records nothing of its requests, so nothing can be compared; "

@@ -278,6 +278,7 @@ class Shadows:
         allowed: what runs of a server may open.
         owner: a name for this part of the process, which no other has.
         outdated: yields which requests are too old to be stored at all.
+        unlisted: returns why the providers' lists have no such target, "" where one may have.
         is_busy: says whether live requests wait for a place at one of some targets.
         clock: seconds since the epoch.
 
@@ -296,6 +297,7 @@ class Shadows:
         allowed: Evaluation,
         owner: str,
         outdated: Callable[[], Iterable[TrafficFilter]],
+        unlisted: Callable[[str], str] = lambda _: "",
         is_busy: Callable[[Collection[Target]], bool] = lambda _: False,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -307,6 +309,7 @@ class Shadows:
         self._allowed = allowed
         self._lease = Lease(store, LEASE, owner, LEASE_S)
         self._outdated = outdated
+        self._unlisted = unlisted
         self._is_busy = is_busy
         self._clock = clock
         self.watched: Mapping[str, _Active] = {}
@@ -511,6 +514,7 @@ class Shadows:
         Raises:
             EvalrouterError: the shadow cannot be.
         """
+        self._check_listed(name, shadow)
         document = await self._document(name, shadow)
         run = Run(
             id=new_id(self._clock()),
@@ -810,8 +814,14 @@ class Shadows:
     async def _row(self, name: str) -> ShadowRow | None:
         return next((row for row in await self._store.shadows() if row.route == name), None)
 
+    def _check_listed(self, name: str, shadow: Shadow) -> None:
+        for n, target in enumerate(shadow.targets):
+            if problem := self._unlisted(target):
+                raise ConfigError(f"routes.{name}.shadow.targets[{n}]: {problem}")
+
     async def _why_not_begun(self, name: str, shadow: Shadow) -> str:
         try:
+            self._check_listed(name, shadow)
             await self._document(name, shadow)
         except EvalrouterError as error:
             return error.message

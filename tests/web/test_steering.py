@@ -58,7 +58,7 @@ alerts: {{every_seconds: 1, rules: {{broken: {{subject: breaker}}}}}}
         reason = f"{ATTACK} {RIGHT_TO_LEFT} {LONG}"
         begun = http.post(
             "/routes/chat/rollout",
-            json={"candidate": "baseline/lead-2", "reason": reason[:2000], "force": True},
+            json={"candidate": "baseline/lead-3", "reason": reason[:2000], "force": True},
         )
         assert begun.status_code == 201, begun.text
         route = http.get("/routes/two").json()["route"] | {"traffic_days": 7}

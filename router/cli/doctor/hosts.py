@@ -6,7 +6,7 @@ import asyncio
 import math
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from providers.wire import UNREADABLE, read_listed
 from router.cli.doctor.findings import Finding
 from router.config.providers import BUILT_IN
 from router.config.schema import Config
-from router.gateway.model_lists import Listing, listing_of, retirement_of
+from router.gateway.model_lists import Listing, is_listed, listing_of, retirement_of
 from router.loop.retirements import DAY_S, WARNED_DAYS, shutdown_sentence, targets_in_use
 
 _SLOW_S = 3.0
@@ -151,7 +151,7 @@ class ProviderChecks:
             for model in (*(target.model for target in route.targets), *route.fallback):
                 provider, _, rest = model.partition("/")
                 listed = self._listed.get(provider, Listed()).models
-                if listed and not _has(self._config.providers[provider].kind, listed, rest):
+                if listed and not is_listed(self._config.providers[provider].kind, listed, rest):
                     message = f"{name}: {provider} lists no model {rest!r}.{closest(rest, listed)}"
                     wrong.append(Finding("routes", "warning", message, "correct the model's name"))
         if not self._config.routes:
@@ -195,20 +195,6 @@ class ProviderChecks:
         if abs(offset) > _OFF_S:
             return Finding("clock", "warning", message, "set it, by NTP for example")
         return Finding("clock", "ok", "agrees with other machines")
-
-
-def _has(kind: str, listed: Sequence[str], model: str) -> bool:
-    """Return whether a host that lists these models answers to this one, as far as is known."""
-    match kind:
-        case "azure" | "llamafile":
-            # Deployments are not listed; llama.cpp's server answers to any name.
-            return True
-        case "gemini":
-            return f"models/{model}" in listed or model in listed
-        case "ollama":
-            return f"{model}:latest" in listed or model in listed
-        case _:
-            return model in listed
 
 
 async def _read(reply: Reply) -> bytes:

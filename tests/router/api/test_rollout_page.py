@@ -12,7 +12,7 @@ from stores import add_keys
 
 ATTACK = "<script>alert(1)</script>"
 START = {
-    "candidate": "baseline/lead-2",
+    "candidate": "baseline/lead-3",
     "steps": "10, 50",
     "step_hours": "1",
     "cycle_hours": "1",
@@ -73,7 +73,7 @@ def test_a_rollout_is_started_and_shown(browser, rollout):
     page = browser.get(rollout)
     check_policy(page)
     shown = text_of(page.text)
-    assert "baseline/lead-2 on chat" in shown
+    assert "baseline/lead-3 on chat" in shown
     assert "10 % of the requests to the candidate" in shown
     assert "10 % (now) → 50 %" in shown
     assert "by key admin" in shown
@@ -117,7 +117,7 @@ def test_people_decide_with_a_reason_about_what_they_have_seen(browser, rollout)
     assert "as good" in text_of(browser.get(rollout).text)
     versions = browser.get("/routes/chat/versions?version=2")
     assert "as good" in text_of(versions.text)
-    assert "target baseline/lead-2.weight - 1" in text_of(versions.text)
+    assert "target baseline/lead-3.weight - 1" in text_of(versions.text)
     assert decision(browser, rollout, "rollback", "bad").status_code == 303
     assert state_of(browser) == "rolled_back"
     assert "Decide" not in browser.get(rollout).text

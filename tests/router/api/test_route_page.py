@@ -140,7 +140,8 @@ def test_saved_weights_are_a_version_with_its_reason_that_can_be_gone_back_to(br
 
 def test_another_change_is_reported_and_what_was_typed_stays(browser):
     typed = form(browser, **{"weight.0": "11", "do": "weights save"})
-    document = form(browser) | {"do": "document save", "document": "targets: [{model: baseline/x}]"}
+    written = {"do": "document save", "document": "targets: [{model: baseline/echo}]"}
+    document = form(browser) | written
     browser.put("/routes/chat", json={"targets": [{"model": "baseline/echo"},
                                                   {"model": "baseline/lead-3"}]})  # fmt: skip
     answer = browser.post("/pages/routes/chat", data=typed)
@@ -150,7 +151,7 @@ def test_another_change_is_reported_and_what_was_typed_stays(browser):
     assert weights(browser) == [1.0, 1.0]
     answer = browser.post("/pages/routes/chat", data=document)
     assert answer.status_code == 409
-    assert "targets: [{model: baseline/x}]</textarea>" in answer.text
+    assert "targets: [{model: baseline/echo}]</textarea>" in answer.text
     # The form has the version of now, so that saving again is meant.
     version = re.search(r'name="version" value="(\w+)"', answer.text)[1]
     assert browser.post("/pages/routes/chat", data=typed | {"version": version}).status_code == 303

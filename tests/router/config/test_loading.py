@@ -124,10 +124,11 @@ def test_a_route_to_a_provider_without_its_key_names_the_variable():
         ("routes: {r: {targets: []}}", ["routes.r.targets", "length"]),
         ("routes: {r: {targets: [{model: lead-3}]}}", ["targets[0].model", "provider/model"]),
         ("routes: {r: {targets: [{model: basline/x}]}}", ["targets[0].model", "'baseline'"]),
-        ("routes: {r: {targets: [{model: baseline/x}], fallback: [y/z]}}", ["fallback[0]", "'y'"]),
-        ("routes: {r: {targets: [{model: baseline/x, weight: 0}]}}", ["targets", "weight"]),
-        ("routes: {r: {targets: [{model: baseline/x, wieght: 1}]}}", ["[0].wieght", "'weight'"]),
-        ("routes: {'a/b': {targets: [{model: baseline/x}]}}", ["routes.a/b"]),
+        ("routes: {r: {targets: [{model: baseline/lead-2}]}}", ["[0].model", "no model 'lead-2'"]),
+        ("routes: {r: {targets: [{model: hf/x}], fallback: [y/z]}}", ["fallback[0]", "'y'"]),
+        ("routes: {r: {targets: [{model: baseline/echo, weight: 0}]}}", ["targets", "weight"]),
+        ("routes: {r: {targets: [{model: baseline/echo, wieght: 1}]}}", ["[0].wieght", "'weight'"]),
+        ("routes: {'a/b': {targets: [{model: baseline/echo}]}}", ["routes.a/b"]),
         ("storage: {database: 'mysql://x'}", ["storage.database", "sqlite:///"]),
         ("- 1", ["must be an object (got an array)"]),
         ("a: [", ["c.yaml:1:", "not valid YAML"]),
@@ -156,11 +157,11 @@ providers:
   h: {kind: compatible, base_url: 1}
 routes:
   r:
-    targets: [{model: baseline/x, wieght: 1}, {weight: -1}, {}]
+    targets: [{model: baseline/echo, wieght: 1}, {weight: -1}, {}]
     retries: {attempts: 99}
     cache: {ttl: soon, tll: 1}
   s: {targets: [{model: baslin/x}, {model: a/x}, {model: e/x}, {model: y/z}], fallback: [q]}
-  "t/t": {targets: [{model: baseline/x, weight: 0}]}
+  "t/t": {targets: [{model: baseline/echo, weight: 0}]}
   "u/u": {targets: [{model: baslin/x, weight: -1}], fallbck: 1}
 storage: {database: "mysql://x", artifacts: "s4://x"}
 datasets: {hf_token: "a\\nb"}

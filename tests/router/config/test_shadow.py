@@ -14,7 +14,7 @@ providers:
 routes:
   judge: {targets: [{model: judges/echo}], fallback: [live/echo]}
   chat:
-    targets: [{model: live/echo}, {model: live/words, weight: 0}]
+    targets: [{model: live/echo}, {model: live/lead-1, weight: 0}]
 """
 
 
@@ -28,7 +28,7 @@ def test_a_shadow_with_its_defaults():
     assert route.shadow.limits.usd_per_day == 1.0
     assert route.shadow.all_metrics() == ("cost", "latency")
     # A target that gets no requests of the route is a candidate as any other.
-    assert chat("share_bodies_with: [live]\nshadow: {targets: [live/words]}").routes["chat"].shadow
+    assert chat("share_bodies_with: [live]\nshadow: {targets: [live/lead-1]}").routes["chat"].shadow
 
 
 @pytest.mark.parametrize(

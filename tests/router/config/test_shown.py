@@ -74,8 +74,9 @@ def test_providers_that_nobody_configured_are_not_shown(tmp_path):
 
 
 def test_a_large_section_is_cut():
-    routes = {f"r{n}": {"targets": [{"model": f"baseline/{'x' * 100}"}]} for n in range(2000)}
-    config = parse(yaml.safe_dump({"routes": routes}), "test.yaml", {})
+    routes = {f"r{n}": {"targets": [{"model": f"up/{'x' * 100}"}]} for n in range(2000)}
+    document = {"providers": {"up": {"kind": "ollama"}}, "routes": routes}
+    config = parse(yaml.safe_dump(document), "test.yaml", {})
     text = ShownConfig(config, None).sections()["routes"]
     assert len(text) < 51_000
     assert "characters" in text.splitlines()[-1]

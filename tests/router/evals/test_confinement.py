@@ -212,7 +212,7 @@ def routing(world, port):
         yield "/routes/r", shadowed(targets=[model])
         yield "/routes/r", shadowed(judge=model)
     for path in world.names("rubric.yaml"):
-        yield "/routes/r", shadowed(judge={"judge": "baseline/words", "rubric": path})
+        yield "/routes/r", shadowed(judge={"judge": "baseline/echo", "rubric": path})
         yield "/routes/r", shadowed(metrics=[f"file:{path}"])
 
 

@@ -120,9 +120,9 @@ async def test_a_route_set_at_run_time_brings_its_price_per_hour(tmp_path, monke
 async def test_a_reloaded_config_brings_its_prices_per_hour(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "evalrouter.yaml"
-    path.write_text("routes: {r: {targets: [{model: baseline/a, price_per_hour: 3.6}]}}")
+    path.write_text("routes: {r: {targets: [{model: baseline/echo, price_per_hour: 3.6}]}}")
     async with Services(load(path, {}), path) as services:
-        path.write_text("routes: {r: {targets: [{model: baseline/b, price_per_hour: 7.2}]}}")
+        path.write_text("routes: {r: {targets: [{model: baseline/lead-1, price_per_hour: 7.2}]}}")
         await services.routes.reload()
         prices = [services.prices.per_hour(Target("baseline", model)) for model in "ab"]
     assert prices == [None, 7.2]

@@ -92,8 +92,8 @@ def test_a_key_does_not_fall_into_the_same_arm_of_every_route():
 def test_a_routes_time_outs_come_before_its_providers_and_both_before_the_defaults():
     text = """
 providers:
-  slow: {kind: baseline, timeout: {connect: 9, total: 1800}}
-  usual: {kind: baseline}
+  slow: {kind: ollama, timeout: {connect: 9, total: 1800}}
+  usual: {kind: ollama}
 routes:
   says: {targets: [{model: slow/a}], fallback: [usual/b], timeout: {total: 60, first_byte: 7}}
   leaves: {targets: [{model: slow/a}], fallback: [usual/b]}

@@ -552,6 +552,7 @@ async def test_what_no_answer_depends_on_may_change(services):
         ("r", {"candidate": "up/old"}, RequestError, "its incumbent"),
         ("two", {"candidate": "up/new"}, RequestError, "has a share"),
         ("r", {"candidate": "nobody/new"}, RequestError, "no provider 'nobody'"),
+        ("r", {"candidate": "up/newer"}, RequestError, "up has no model 'newer'. Did you mean"),
         ("r", {"candidate": "new"}, RequestError, "not of the form"),
         ("r", {"candidate": None}, RequestError, "name one"),
         ("r", {"steps": (5.0, 5.0)}, RequestError, "larger than the one before"),

@@ -30,7 +30,7 @@ from router.store.traffic import TrafficFilter
 CONFIG = """
 server: {{port: 0}}
 storage: {{database: "sqlite:///{folder}/e.db"}}
-providers: {{up: {{kind: scripted, script: {{}}}}}}
+providers: {{up: {{kind: scripted, script: {{a: [{{}}], b: [{{}}], bb: [{{}}], never: [{{}}]}}}}}}
 prices: {{up/a: {{input: 1, output: 4}}, up/b: {{input: 2, output: 8}}}}
 routes:
   chat:

@@ -48,6 +48,7 @@ providers:
     script:
       cheap: [{{match: "easy", answer: "right"}}, {{answer: "wrong"}}]
       dear: [{{answer: "right"}}]
+      new: [{{answer: "right"}}]
   words: {{kind: compatible, base_url: "{url}", api_key: k}}
 prices:
   up/cheap: {{input: 10, output: 10}}

@@ -191,7 +191,7 @@ def read_completion(body: bytes, *, chat: bool) -> Completion:
             return Completion(text=None, has_choice=False)
         choice = _decode_chat(raw) if chat else _decode_text(raw)
         content = (
-            _Content(choice.text)
+            Content(choice.text)
             if isinstance(choice, _TextChoice)
             else _content(choice.message.content)
         )
@@ -215,7 +215,7 @@ def read_completion(body: bytes, *, chat: bool) -> Completion:
     )
 
 
-class _Content(NamedTuple):
+class Content(NamedTuple):
     """What a message's content says, wherever in it that is."""
 
     text: str | None
@@ -223,19 +223,22 @@ class _Content(NamedTuple):
     thinking: str = ""
 
 
-def _content(raw: msgspec.Raw) -> _Content:
-    """Return a message's text: its content, or the text parts of it joined; None without any.
+def _content(raw: msgspec.Raw) -> Content:
+    return read_content(None if raw is ABSENT else decode(raw))
+
+
+def read_content(content: Any) -> Content:
+    """Return what a message's decoded content says: itself, or its parts joined; None without any.
 
     Raises:
         msgspec.ValidationError: the content is neither text nor a list of parts.
     """
-    content = None if raw is ABSENT else decode(raw)
     if content is None or isinstance(content, str):
-        return _Content(content)
+        return Content(content)
     if not isinstance(content, list) or not all(isinstance(part, dict | str) for part in content):
         raise msgspec.ValidationError("content is neither text nor a list of content parts")
     parts = [{"text": part} if isinstance(part, str) else part for part in content]
-    return _Content(
+    return Content(
         _joined(part.get("text") for part in parts if part.get("type", "text") in _TEXT_PARTS),
         refusal=_joined(part.get("refusal") for part in parts),
         thinking=_joined(

@@ -47,6 +47,10 @@ class Edits:
         self.dropped.setdefault(name, why)
         return True
 
+    def leave_out(self, name: str, why: str) -> None:
+        """Note that `name` is not sent, under any policy but to refuse: it has no counterpart."""
+        self.dropped.setdefault(name, why)
+
     def finish(self, provider: str) -> Translation:
         """Return the record.
 

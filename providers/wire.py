@@ -69,7 +69,7 @@ Texts = Annotated[list[str], msgspec.Meta(min_length=1)]
 Choices = Annotated[int, msgspec.Meta(ge=1, le=128)]
 
 
-class ChatRequest(msgspec.Struct):
+class ChatCompletionRequest(msgspec.Struct):
     """A POST to `chat/completions`."""
 
     messages: Annotated[list[Message], msgspec.Meta(min_length=1)]

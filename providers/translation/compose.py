@@ -67,7 +67,7 @@ def read_question(path: TextPath, envelope: Mapping[str, msgspec.Raw]) -> TextRe
         RequestError: a field is missing or ill-typed; `param` names it.
     """
     if path == "chat/completions":
-        chat = wire.read_request(envelope, wire.ChatRequest)
+        chat = wire.read_request(envelope, wire.ChatCompletionRequest)
         texts = [wire.message_text(message.content, between="\n") for message in chat.messages]
         user_texts = [
             text
@@ -82,7 +82,7 @@ def read_question(path: TextPath, envelope: Mapping[str, msgspec.Raw]) -> TextRe
 
 
 def _question(
-    request: wire.ChatRequest | wire.CompletionRequest,
+    request: wire.ChatCompletionRequest | wire.CompletionRequest,
     prompts: Iterable[str],
     texts: Iterable[str],
     bounds: Iterable[int],

@@ -80,14 +80,14 @@ def number(value: Any, path: str) -> int | float:
     return value
 
 
-def integer(value: Any, path: str, *, least: int, most: int) -> int:
+def integer(value: Any, path: str, *, at_least: int, at_most: int) -> int:
     """Return an integer within bounds. Raises RequestError for anything else."""
     checked(value, int, path)
-    if value < least:
-        below = f"integer below minimum value. Expected a value >= {least}"
+    if value < at_least:
+        below = f"integer below minimum value. Expected a value >= {at_least}"
         code = "integer_below_min_value"
-    elif value > most:
-        below = f"integer above maximum value. Expected a value <= {most}"
+    elif value > at_most:
+        below = f"integer above maximum value. Expected a value <= {at_most}"
         code = "integer_above_max_value"
     else:
         return int(value)

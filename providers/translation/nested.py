@@ -204,6 +204,8 @@ class ToolCallIndexes:
         # By choice: each call's own number by the id that the host gave it, and the last one.
         self._by_id: dict[int, dict[str, int]] = {}
         self._last: dict[int, int] = {}
+        # Choices whose calls are not numbered, or all the same.
+        self._misnumbered: set[int] = set()
 
     def fix(self, choice: int, calls: Any) -> bool:
         """Set the indexes of a delta's `tool_calls`; return whether any had to be changed."""
@@ -225,11 +227,15 @@ class ToolCallIndexes:
             function = call.get("function")
             begins = _is_object(function) and bool(function.get("name"))
             if not begins:
-                return given if _is_number(given) and given > 0 else self._last.get(choice, 0)
+                # Where they are numbered rightly, calls may come interleaved.
+                if _is_number(given) and (given > 0 or choice not in self._misnumbered):
+                    return given
+                return self._last.get(choice, 0)
             identity = f"\0{len(by_id)}"
         if identity not in by_id:
             taken = set(by_id.values())
             if not _is_number(given) or given in taken:
+                self._misnumbered.add(choice)
                 given = max(taken, default=-1) + 1
             by_id[identity] = given
         self._last[choice] = by_id[identity]

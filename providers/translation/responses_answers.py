@@ -1,6 +1,6 @@
 """Chat completions as OpenAI's Responses API: the answers, whole and streamed. No IO.
 
-    reasoning_content, reasoning   -> a reasoning item; its text, or a summary where one was wanted
+    reasoning_content, reasoning   -> a reasoning item: text, or the summary that was requested
     thinking_blocks                -> its `encrypted_content`, to be sent back signed
     content, refusal               -> a message
     tool_calls                     -> an item each
@@ -30,11 +30,11 @@ from providers.translation.nested import ToolCallIndexes
 from providers.translation.responses_items import (
     ITEM_DONE,
     Events,
-    Message,
-    Reasoning,
+    MessageItem,
+    ReasoningItem,
     Status,
     TextPart,
-    ToolCall,
+    ToolCallItem,
     part_added,
 )
 from providers.usage import ABSENT, count_of, usage_of_answer
@@ -101,7 +101,7 @@ def echo_of(envelope: Mapping[str, msgspec.Raw]) -> _Object:
     return echo
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class AnswerPlan(msgspec.Struct, frozen=True, kw_only=True):
     """What the answers to a request depend on.
 
     Attributes:
@@ -172,7 +172,7 @@ class ResponseAnswers:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: AnswerPlan,
         *,
         new_id: dialect.NewId = dialect.new_id,
         clock: Callable[[], float] = time.time,
@@ -193,8 +193,8 @@ class ResponseAnswers:
 
         # Output items by index: those that have ended as they are, the others None.
         self._output: list[msgspec.Raw | None] = []
-        self._item: Message | Reasoning | None = None
-        self._calls: dict[int, ToolCall] = {}
+        self._item: MessageItem | ReasoningItem | None = None
+        self._calls: dict[int, ToolCallItem] = {}
         self._indexes = ToolCallIndexes()
         self._logprobs: list[Any] = []
 
@@ -239,8 +239,8 @@ class ResponseAnswers:
         """Return the events that end a stream which broke off: `error`, `response.failed`."""
         self._begin()
         shown = error.as_openai()["error"]
-        told = {name: shown[name] for name in ("code", "message", "param")}
-        self._event("error", told)
+        shown_fields = {name: shown[name] for name in ("code", "message", "param")}
+        self._event("error", shown_fields)
         code = "rate_limit_exceeded" if error.status == 429 else "server_error"
         response = self._response(
             "failed", output=self._so_far(), error={"code": code, "message": shown["message"]}
@@ -370,7 +370,7 @@ class ResponseAnswers:
         item, self._item = self._item, None
         if item is None:
             return
-        if isinstance(item, Message) and item.part is not None:
+        if isinstance(item, MessageItem) and item.part is not None:
             # Those of tokens without a text.
             item.part.logprobs += self._logprobs
             self._logprobs = []
@@ -390,13 +390,13 @@ class ResponseAnswers:
             self._text_part("output_text")
             self._close_item(status)
 
-    def _reasoning(self) -> Reasoning:
-        if not isinstance(self._item, Reasoning):
+    def _reasoning(self) -> ReasoningItem:
+        if not isinstance(self._item, ReasoningItem):
             self._settle()
             index = self._new_index()
-            item = Reasoning(self._new_id("rs"), index, as_summary=self._plan.summaries)
+            item = ReasoningItem(self._new_id("rs"), index, as_summary=self._plan.summaries)
             self._item = item
-            self._put(item.opened())
+            self._put(item.begin())
             return item
         return self._item
 
@@ -411,12 +411,12 @@ class ResponseAnswers:
     def _text_part(self, kind: Literal["output_text", "refusal"]) -> TextPart:
         """Return the part of this kind that grows."""
         item = self._item
-        if not isinstance(item, Message):
+        if not isinstance(item, MessageItem):
             self._settle()
             self._says_something = True
-            item = Message(self._new_id("msg"), self._new_index())
+            item = MessageItem(self._new_id("msg"), self._new_index())
             self._item = item
-            self._put(item.opened())
+            self._put(item.begin())
         part = item.part
         if part is None or part.kind != kind:
             self._put(item.close_part())
@@ -435,7 +435,7 @@ class ResponseAnswers:
         self._event("response.output_text.delta", fields)
         self._logprobs = []
 
-    def _grow(self, part: TextPart | ToolCall, text: str) -> None:
+    def _grow(self, part: TextPart | ToolCallItem, text: str) -> None:
         part.pieces.append(text)
         if self._streams and part.form is not None:
             self._events.append(part.form.written(self._sequence, text))
@@ -456,7 +456,7 @@ class ResponseAnswers:
         if call is None:
             if len(self._calls) >= MAX_ITEMS:
                 raise UpstreamProtocolError(f"the answer has over {MAX_ITEMS} tool calls")
-            call = self._calls[index] = ToolCall()
+            call = self._calls[index] = ToolCallItem()
         function = given.get("function")
         if not isinstance(function, dict):
             function = {}
@@ -473,7 +473,7 @@ class ResponseAnswers:
         if call.name:
             self._open_call(call)
 
-    def _open_call(self, call: ToolCall) -> None:
+    def _open_call(self, call: ToolCallItem) -> None:
         """Begin the item of a call, with the arguments that came before its name."""
         self._settle()
         self._says_something = True
@@ -544,13 +544,13 @@ def _data_of(events: bytes) -> Iterator[bytes | None]:
 
 
 def _parsed(events: bytes) -> Iterator[bytes | None]:
-    found = sse.Parser(limit=len(events) + 2).feed(events + b"\n\n")
-    for event in found:
+    read_events = sse.Parser(limit=len(events) + 2).feed(events + b"\n\n")
+    for event in read_events:
         if event.event == "error":
             raise UpstreamProtocolError(f"the answer is an error: {_message_of(event.data)}")
         if event.event == "message":
             yield event.data
-    if not found:
+    if not read_events:
         yield None
 
 

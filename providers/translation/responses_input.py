@@ -95,7 +95,7 @@ class _Turn:
         return self.message["role"] == "assistant" and not self.outputs
 
 
-class Conversation:
+class InputReader:
     """The messages of a chat, as the items of an input say them one by one.
 
     Args:

@@ -81,7 +81,7 @@ class TextPart:
 _EMPTY = msgspec.Raw(b'""')
 
 
-class Message:
+class MessageItem:
     """A message of the assistant, with parts that are text or a refusal.
 
     Attributes:
@@ -94,7 +94,7 @@ class Message:
         self.index = index
         self._parts: list[_Object] = []
 
-    def opened(self) -> Events:
+    def begin(self) -> Events:
         """Return the events of its beginning."""
         yield _ADDED, {"output_index": self.index, "item": self._item([], "in_progress")}
 
@@ -153,8 +153,8 @@ def part_added(part: TextPart) -> Events:
     yield kind, {**part.place, "part": part.as_part(_EMPTY)}
 
 
-class Reasoning:
-    """A model's thoughts: as a summary where the request wanted one, else as they are.
+class ReasoningItem:
+    """A model's thoughts: as a summary where the request has one, else as they are.
 
     Attributes:
         part: the text; None as long as there is none.
@@ -168,7 +168,7 @@ class Reasoning:
         self.index = index
         self._as_summary = as_summary
 
-    def opened(self) -> Events:
+    def begin(self) -> Events:
         """Return the events of its beginning."""
         yield _ADDED, {"output_index": self.index, "item": self.so_far("in_progress")}
 
@@ -212,7 +212,7 @@ class Reasoning:
 _decode_arguments = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-class ToolCall:
+class ToolCallItem:
     """A call of a function, or of a custom tool that a function stands for.
 
     Attributes:

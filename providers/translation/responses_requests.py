@@ -24,8 +24,8 @@ from providers.base import OnUnsupported
 from providers.errors import RequestError
 from providers.translation import field_checks
 from providers.translation.dialect import ChatRequest
-from providers.translation.responses_answers import Plan, ResponseAnswers, echo_of
-from providers.translation.responses_input import Conversation
+from providers.translation.responses_answers import AnswerPlan, ResponseAnswers, echo_of
+from providers.translation.responses_input import InputReader
 from providers.translation.responses_tools import Tools
 from providers.translation.translate import Edits, read
 
@@ -99,7 +99,7 @@ def to_chat(
     """
     request = _Request(envelope, policy, takes_reasoning=takes_reasoning or policy == "pass")
     request.translate()
-    plan = Plan(
+    plan = AnswerPlan(
         echo=echo_of({**envelope, **(echo or {})}),
         logprobs="logprobs" in request.sent,
         summaries=request.summaries,
@@ -170,16 +170,16 @@ class _Request:
         return None if raw is None else read(raw, name)
 
     def _messages(self) -> None:
-        conversation = Conversation(self.edits, takes_reasoning=self._takes_reasoning)
+        reader = InputReader(self.edits, takes_reasoning=self._takes_reasoning)
         instructions = self._value("instructions")
         if instructions is not None:
-            conversation.instruct(field_checks.checked(instructions, str, "instructions"))
+            reader.instruct(field_checks.checked(instructions, str, "instructions"))
             self.edits.convert("instructions", "to a system message")
         given = self._value("input")
         if given is None:
             raise field_checks.missing("input")
-        conversation.read(given)
-        messages = conversation.messages()
+        reader.read(given)
+        messages = reader.messages()
         if not messages:
             raise RequestError(
                 "Invalid 'input': it has no message, and the request has no instructions.",
@@ -232,19 +232,19 @@ def _number(request: _Request, value: Any, name: str, raw: msgspec.Raw) -> None:
 
 
 def _max_output_tokens(request: _Request, value: Any, name: str, raw: msgspec.Raw) -> None:
-    field_checks.integer(value, name, least=1, most=wire.MAX_COUNT)
+    field_checks.integer(value, name, at_least=1, at_most=wire.MAX_COUNT)
     request.sent["max_tokens"] = raw
     request.edits.renamed[name] = "max_tokens"
 
 
 def _max_tool_calls(request: _Request, value: Any, name: str, raw: msgspec.Raw) -> None:
     del raw
-    field_checks.integer(value, name, least=1, most=wire.MAX_COUNT)
+    field_checks.integer(value, name, at_least=1, at_most=wire.MAX_COUNT)
     request.edits.convert(name, "left out: it bounds calls of tools that OpenAI runs")
 
 
 def _top_logprobs(request: _Request, value: Any, name: str, raw: msgspec.Raw) -> None:
-    if field_checks.integer(value, name, least=0, most=MAX_TOP_LOGPROBS):
+    if field_checks.integer(value, name, at_least=0, at_most=MAX_TOP_LOGPROBS):
         request.sent["logprobs"] = True
         request.passes(name, raw)
     else:
@@ -278,8 +278,8 @@ def _format(request: _Request, text: _Object) -> None:
             "name": field_checks.text(given, "name", path),
             "schema": field_checks.required(given, "schema", path, dict),
         }
-        for name, wanted in (("description", str), ("strict", bool)):
-            value = field_checks.optional(given, name, path, wanted)
+        for name, expected in (("description", str), ("strict", bool)):
+            value = field_checks.optional(given, name, path, expected)
             if value is not None:
                 schema[name] = value
         sent["json_schema"] = schema

@@ -54,7 +54,7 @@ class _SamplingFields(msgspec.Struct):
     logit_bias: dict[str, Annotated[float, msgspec.Meta(ge=-100, le=100)]] | None = None
 
 
-class _Chat(wire.ChatRequest):
+class _Chat(wire.ChatCompletionRequest):
     logprobs: bool | None = None
     top_logprobs: _Top = None
 

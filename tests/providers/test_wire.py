@@ -7,7 +7,7 @@ import pytest
 
 from providers.errors import RequestError
 from providers.wire import (
-    ChatRequest,
+    ChatCompletionRequest,
     EmbeddingRequest,
     Part,
     message_text,
@@ -27,7 +27,8 @@ def envelope(**fields) -> dict[str, msgspec.Raw]:
 
 def test_only_the_fields_read_are_decoded():
     request = read_request(
-        {**envelope(messages=[{"role": "user"}], n=None), "tools": msgspec.Raw(b"[{]")}, ChatRequest
+        {**envelope(messages=[{"role": "user"}], n=None), "tools": msgspec.Raw(b"[{]")},
+        ChatCompletionRequest,
     )
     assert request.messages[0].content is None
     assert request.n is None
@@ -39,16 +40,21 @@ ASKED = envelope(messages=[{"role": "user"}])
 @pytest.mark.parametrize(
     ("fields", "shape", "param", "code"),
     [
-        (envelope(), ChatRequest, "messages", "missing_required_parameter"),
-        (envelope(messages=[{"role": 1}]), ChatRequest, "messages", "invalid_type"),
-        (envelope(messages=[{"role": "user"}], n=1e9), ChatRequest, "n", "invalid_type"),
-        ({"stop": msgspec.Raw(b'"\xff"'), **ASKED}, ChatRequest, "stop", "invalid_type"),
-        ({"stop": msgspec.Raw(b"[" * 100_000), **ASKED}, ChatRequest, "stop", "invalid_type"),
+        (envelope(), ChatCompletionRequest, "messages", "missing_required_parameter"),
+        (envelope(messages=[{"role": 1}]), ChatCompletionRequest, "messages", "invalid_type"),
+        (envelope(messages=[{"role": "user"}], n=1e9), ChatCompletionRequest, "n", "invalid_type"),
+        ({"stop": msgspec.Raw(b'"\xff"'), **ASKED}, ChatCompletionRequest, "stop", "invalid_type"),
+        (
+            {"stop": msgspec.Raw(b"[" * 100_000), **ASKED},
+            ChatCompletionRequest,
+            "stop",
+            "invalid_type",
+        ),
         (envelope(input=[[1, 2]]), EmbeddingRequest, "input", "invalid_type"),
         (envelope(input=[]), EmbeddingRequest, "input", "invalid_type"),
         (envelope(input="a", dimensions=10**6), EmbeddingRequest, "dimensions", "invalid_type"),
         *(
-            ({name: msgspec.Raw(value), **ASKED}, ChatRequest, name, "invalid_type")
+            ({name: msgspec.Raw(value), **ASKED}, ChatCompletionRequest, name, "invalid_type")
             for name in ("max_tokens", "max_completion_tokens", "n")
             for value in (b"10000001", b"1" + b"0" * 400, b"1e400", b"0", b"-1", b"true", b"1.0")
         ),

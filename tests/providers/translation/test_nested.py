@@ -320,6 +320,21 @@ def indexes(*deltas):
             ],
             [0, 1, 1],
         ),
+        # Pieces of calls that are numbered rightly may come interleaved; of others they cannot.
+        (
+            [
+                [call_of(id="a", index=0), call_of(id="b", index=1)],
+                [{"index": 0, "function": {"arguments": "x"}}],
+            ],
+            [0, 1, 0],
+        ),
+        (
+            [
+                [call_of(id="a", index=0), call_of(id="b", index=0)],
+                [{"index": 0, "function": {"arguments": "x"}}],
+            ],
+            [0, 1, 1],
+        ),
         # The id repeated in every piece.
         ([[call_of(id="a", index=0)], [{"id": "a", "function": {"arguments": "x"}}]], [0, 0]),
         ([[call_of(id="a", index="x"), call_of(id="b", index=-1)]], [0, 1]),

@@ -1,4 +1,4 @@
-"""`/keys`: create, list and revoke clients' keys."""
+"""`/keys`: create, change, list and revoke clients' keys."""
 
 from __future__ import annotations
 
@@ -6,23 +6,26 @@ import time
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Request, delete, get, post
+from litestar import Request, delete, get, patch, post
 from litestar.params import FromPath
 
+from router.api.access import InjectedCaller
 from router.api.bodies import body_as
 from router.api.injection import Injected
 from router.config.section import Names
 from router.gateway.key_administration import (
     MAX_LIMIT,
     ListedKey,
+    change,
     check_routes,
     create,
     expiry,
+    find_key,
     listed,
     revoke,
 )
 from router.services import Services
-from router.store.keys import BudgetPeriod, KeyRow, Role
+from router.store.keys import BudgetPeriod, KeyRow, KeyVersion, Role
 
 Limit = Annotated[int, msgspec.Meta(ge=1, le=MAX_LIMIT)]
 
@@ -50,6 +53,46 @@ class NewKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     budget_usd: float | None = None
     budget_period: BudgetPeriod = "total"
     expires: str | None = None
+
+
+class KeyEdit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is changed of a key; what is left out stays as it is, and null takes a limit away.
+
+    Attributes:
+        name, role, routes, rpm, tpm, parallel, budget_usd, budget_period, expires: as in NewKey.
+    """
+
+    name: str | msgspec.UnsetType = msgspec.UNSET
+    role: Role | msgspec.UnsetType = msgspec.UNSET
+    routes: Names | msgspec.UnsetType | None = msgspec.UNSET
+    rpm: Limit | msgspec.UnsetType | None = msgspec.UNSET
+    tpm: Limit | msgspec.UnsetType | None = msgspec.UNSET
+    parallel: Limit | msgspec.UnsetType | None = msgspec.UNSET
+    budget_usd: float | msgspec.UnsetType | None = msgspec.UNSET
+    budget_period: BudgetPeriod | msgspec.UnsetType = msgspec.UNSET
+    expires: str | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class ChangedKey(msgspec.Struct, frozen=True, kw_only=True):
+    """A key as it has become.
+
+    Attributes:
+        key: its row.
+        warnings: routes of it that do not exist yet.
+    """
+
+    key: KeyRow
+    warnings: list[str]
+
+
+class ShownKey(ListedKey, frozen=True, kw_only=True):
+    """A key, and what was changed of it.
+
+    Attributes:
+        versions: its latest changes, at most 50, the newest first.
+    """
+
+    versions: list[KeyVersion]
 
 
 class CreatedKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,6 +131,28 @@ async def create_key(services: Injected, request: Request[Any, Any, Any]) -> Cre
     return await issue(services, await body_as(request, NewKey))
 
 
+@get("/keys/{name:str}", tags=["keys"], summary="Show a key")
+async def show_key(services: Injected, name: FromPath[str]) -> ShownKey:
+    """Show a key by its id or name, what it spent, and who changed it when."""
+    return await shown_key(services, name)
+
+
+@patch("/keys/{name:str}", tags=["keys"], summary="Change a key")
+async def change_key(
+    services: Injected,
+    caller: InjectedCaller,
+    name: FromPath[str],
+    request: Request[Any, Any, Any],
+) -> ChangedKey:
+    """Change a key by its id or name; other processes follow within two seconds.
+
+    What is used of a limit stays used. Where `budget_period` changes, what the key spent since the
+    new period began is counted, as far as that is known: from a day to a month all days of it, from
+    a month to a day nothing.
+    """
+    return await edit_key(services, name, await body_as(request, KeyEdit), caller.actor)
+
+
 @delete("/keys/{name:str}", tags=["keys"], summary="Revoke a key", status_code=200)
 async def revoke_key(services: Injected, name: FromPath[str]) -> KeyRow:
     """Revoke a key by its id or name; other processes refuse it within two seconds."""
@@ -110,6 +175,43 @@ async def issue(services: Services, new: NewKey) -> CreatedKey:
     secret, row = await create(services.store, name, now=now, **fields)
     await services.key_sync.refresh()
     return CreatedKey(secret=secret, key=row, warnings=warnings)
+
+
+async def shown_key(services: Services, name: str) -> ShownKey:
+    """Return a key by its id or name, with its changes. Raises NotFoundError."""
+    key_id = (await find_key(services.store, name)).id
+    [row] = [
+        listed_key
+        for listed_key in await listed(services.store, time.time())
+        if listed_key.key.id == key_id
+    ]
+    versions = await services.store.key_versions(key_id)
+    return ShownKey(**msgspec.structs.asdict(row), versions=versions)
+
+
+async def edit_key(services: Services, name: str, edit: KeyEdit, actor: str) -> ChangedKey:
+    """Change a key by its id or name, in this process at once.
+
+    Raises:
+        InputError: the key itself was given, or a field has a value that makes no sense.
+        NotFoundError: no key of that id or name is in use.
+        ConflictError: it was changed meanwhile, or another key in use has its new name.
+    """
+    now = time.time()
+    fields = {
+        field: value
+        for field, value in msgspec.structs.asdict(edit).items()
+        if value is not msgspec.UNSET
+    }
+    warnings = check_routes(
+        fields.get("routes") or (), services.routes.table.routes, services.providers
+    )
+    if "expires" in fields:
+        expires = fields.pop("expires")
+        fields["expires_at"] = None if expires is None else expiry(expires, now)
+    row = await change(services.store, name, actor=actor, now=now, **fields)
+    await services.key_sync.refresh()
+    return ChangedKey(key=row, warnings=warnings)
 
 
 async def withdraw(services: Services, name: str) -> KeyRow:

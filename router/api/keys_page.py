@@ -1,4 +1,4 @@
-"""The pages of clients' keys: what each may do and has spent, new ones, and their end.
+"""The pages of clients' keys: what each may do and has spent, new ones, changes, and their end.
 
 The secret of a new key is in the answer to the form, and nowhere else.
 """
@@ -6,26 +6,39 @@ The secret of a new key is in the answer to the form, and nowhere else.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, get_args
 
+import msgspec
 from litestar import Request, Response
 from litestar.params import FromPath, FromQuery
 from litestar.response import Redirect
 
-from providers.errors import EvalrouterError, NotFoundError, RequestError
+from providers.errors import ConflictError, EvalrouterError, NotFoundError, RequestError
 from router.api.access import Caller, InjectedCaller
 from router.api.form_numbers import whole_number
 from router.api.injection import Injected
-from router.api.keys import CreatedKey, NewKey, issue, withdraw
-from router.api.page_layout import action, done, html_response, page, part, rendered, utc
+from router.api.keys import CreatedKey, KeyEdit, NewKey, edit_key, issue, withdraw
+from router.api.page_layout import (
+    action,
+    as_json,
+    done,
+    done_or_shown,
+    html_response,
+    page,
+    part,
+    rendered,
+    utc,
+)
 from router.api.page_tables import Export, TableColumn, TableView, table_response
 from router.api.sign_in import InjectedSessions, read_fields
 from router.config.documents import Document, convert
 from router.gateway.key_administration import ListedKey, listed
 from router.gateway.limits import period_around
+from router.gateway.sessions import Sessions
 from router.services import Services
-from router.store.keys import BudgetPeriod, Role
+from router.store.keys import BudgetPeriod, KeyRow, KeyVersion, Role
 from router.store.traffic import TrafficFilter
 from router.web.plots.usage import UsedStretch, usage_plot
 
@@ -63,6 +76,7 @@ class KeyLine(NamedTuple):
         spent_usd: in the current budget period.
         unpriced: its requests in it without a known cost.
         period_ends: when the budget begins anew, seconds since the epoch; None for never.
+        used_at: when it was used last, to about a minute, seconds since the epoch; None for never.
     """
 
     id: str
@@ -78,6 +92,7 @@ class KeyLine(NamedTuple):
     period_ends: float | None
     expires_at: float | None
     created_at: float
+    used_at: float | None
 
 
 _COLUMNS = (
@@ -89,6 +104,7 @@ _COLUMNS = (
     TableColumn("spent_usd", "Spent ($)", sorts=True, number=True),
     TableColumn("budget_usd", "Budget", sorts=True, number=True),
     TableColumn("expires_at", "Expires (UTC)", sorts=True),
+    TableColumn("used_at", "Last used (UTC)", sorts=True),
     TableColumn("created_at", "Created (UTC)", sorts=True),
 )
 _EXPORTED = (
@@ -193,18 +209,40 @@ async def create_key(
 
 def _new_key(typed: Mapping[str, str]) -> NewKey:
     """Return what a form describes. Raises RequestError."""
-    document: dict[str, Any] = {}
+    # What is empty is as for a key that says nothing of it.
+    document = {name: value for name, value in _values(typed).items() if value is not None}
+    return convert(Document({"name": "", **document}, "", {}), NewKey, error=RequestError)
+
+
+def _values(typed: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a form says of a key, None for an empty field. Raises RequestError."""
+    values: dict[str, Any] = {}
     for name in NewKey.__struct_fields__:
         text = typed.get(name, "").strip()
         if name == "routes":
-            document[name] = text.replace(",", " ").split() or None
+            values[name] = text.replace(",", " ").split() or None
         elif text and name in _INTEGERS:
-            document[name] = whole_number(text, name)
+            values[name] = whole_number(text, name)
         elif text and name == "budget_usd":
-            document[name] = _dollars(text)
-        elif text or name == "name":
-            document[name] = text
-    return convert(Document(document, "", {}), NewKey, error=RequestError)
+            values[name] = _dollars(text)
+        else:
+            values[name] = text or None
+    return values
+
+
+def _texts(key: KeyRow) -> dict[str, str]:
+    """Return a key as the fields of a form have it."""
+    texts = {
+        name: "" if value is None else str(value)
+        for name, value in msgspec.structs.asdict(key).items()
+        if name in NewKey.__struct_fields__
+    }
+    if key.budget_usd is not None:
+        texts["budget_usd"] = f"{key.budget_usd:.15g}"
+    expires = (
+        "" if key.expires_at is None else datetime.fromtimestamp(key.expires_at, UTC).isoformat()
+    )
+    return texts | {"routes": "\n".join(key.routes or ()), "expires": expires}
 
 
 def _dollars(text: str) -> float:
@@ -226,7 +264,24 @@ async def key_page(
     usage: FromQuery[Literal["", Period]] = "",
 ) -> Response[Any]:
     """Show one key by its id, and how it was used; a browser with scripts loads that later."""
-    line = await _find(services, key_id)
+    return await _page(services, sessions, caller, key_id, usage=usage)
+
+
+async def _page(
+    services: Services,
+    sessions: Sessions,
+    caller: Caller,
+    key_id: str,
+    *,
+    usage: Literal["", Period] = "",
+    typed: Mapping[str, str] | None = None,
+    error: str = "",
+) -> Response[str]:
+    """Return the page of a key, with the form as it was typed."""
+    listed_key = await _find(services, key_id)
+    line = _line(listed_key, time.time())
+    versions = await services.store.key_versions(key_id)
+    is_in_use = line.state != "revoked"
     return await rendered(
         "key.html",
         caller,
@@ -236,15 +291,82 @@ async def key_page(
         role_words=_ROLE_WORDS,
         created=utc(line.created_at),
         expires=utc(line.expires_at),
+        used=utc(line.used_at),
         period_ends=utc(line.period_ends),
         is_own=caller.key_id == line.id,
         browsers=await sessions.count(line.id),
-        may_revoke=caller.reach_of("DELETE /keys/{name}") == "all" and line.state != "revoked",
+        may_revoke=caller.reach_of("DELETE /keys/{name}") == "all" and is_in_use,
+        may_change=caller.reach_of("PATCH /keys/{name}") == "all" and is_in_use,
         sees_traffic=caller.reach_of("GET /traffic") == "all",
         period_names={name: words for name, (words, _, _) in _PERIODS.items()},
         chosen=usage,
+        versions=[_shown_version(version) for version in versions],
+        version=_latest(versions),
+        roles=get_args(Role),
+        periods=get_args(BudgetPeriod),
+        typed=_texts(listed_key.key) | dict(typed or {}),
+        error=error,
         **(await _usage_values(services, line.id, usage) if usage else {"plot": ""}),
     )
+
+
+def _latest(versions: Sequence[KeyVersion]) -> int:
+    return versions[0].number if versions else 0
+
+
+def _shown_version(version: KeyVersion) -> dict[str, Any]:
+    changes = [
+        {"name": name, "before": _shown(name, before), "after": _shown(name, after)}
+        for name, (before, after) in version.changes.items()
+    ]
+    return {"at": version.at, "actor": version.actor, "changes": changes}
+
+
+def _shown(name: str, value: Any) -> str:
+    if value is None:
+        return "none"
+    if name == "expires_at":
+        return utc(value)
+    if name == "routes":
+        return ", ".join(value)
+    return value if isinstance(value, str) else as_json(value)
+
+
+@action("/pages/keys/{key_id:str}/change")
+async def change_key(
+    services: Injected,
+    sessions: InjectedSessions,
+    caller: InjectedCaller,
+    request: Request[Any, Any, Any],
+    key_id: FromPath[str],
+) -> Response[Any]:
+    """Change a key as its form says; or show the form again, with what is wrong."""
+    typed = await read_fields(request)
+    await _find(services, key_id)
+
+    async def shown(error: EvalrouterError) -> Response[str]:
+        return await _page(services, sessions, caller, key_id, typed=typed, error=error.message)
+
+    return await done_or_shown(_changed(services, caller, key_id, typed), shown)
+
+
+async def _changed(
+    services: Services, caller: Caller, key_id: str, typed: Mapping[str, str]
+) -> str:
+    """Change a key as a form says, and return the path of its page."""
+    row = (await _find(services, key_id)).key
+    if typed.get("version") != str(_latest(await services.store.key_versions(key_id, limit=1))):
+        raise ConflictError(
+            "The key was changed meanwhile. Its page above shows it as it is now; what you typed "
+            "is below."
+        )
+    values = _values(typed)
+    # Its moment has more digits than the text, so that would be a change.
+    if typed.get("expires", "").strip() == _texts(row)["expires"]:
+        del values["expires"]
+    edit = convert(Document(values, "", {}), KeyEdit, error=RequestError)
+    await edit_key(services, key_id, edit, caller.actor)
+    return f"/keys/{key_id}"
 
 
 @page("/pages/keys/{key_id:str}/usage")
@@ -252,9 +374,9 @@ async def key_usage(
     services: Injected, key_id: FromPath[str], period: FromQuery[Period] = "day"
 ) -> Response[str]:
     """Show how a key was used, as a part of its page."""
-    line = await _find(services, key_id)
+    key = (await _find(services, key_id)).key
     return html_response(
-        await part("key_usage_part.html", **await _usage_values(services, line.id, period))
+        await part("key_usage_part.html", **await _usage_values(services, key.id, period))
     )
 
 
@@ -270,16 +392,15 @@ async def sign_out_browsers(
     services: Injected, sessions: InjectedSessions, key_id: FromPath[str]
 ) -> Redirect:
     """Sign out every browser that is signed in with a key, which itself stays."""
-    line = await _find(services, key_id)
-    await sessions.end_all(line.id)
-    return done(f"/keys/{line.id}")
+    key = (await _find(services, key_id)).key
+    await sessions.end_all(key.id)
+    return done(f"/keys/{key.id}")
 
 
-async def _find(services: Services, key_id: str) -> KeyLine:
-    now = time.time()
-    for listed_key in await listed(services.store, now):
+async def _find(services: Services, key_id: str) -> ListedKey:
+    for listed_key in await listed(services.store, time.time()):
         if listed_key.key.id == key_id:
-            return _line(listed_key, now)
+            return listed_key
     raise NotFoundError(f"There is no key with the id {key_id!r}.")
 
 
@@ -354,6 +475,7 @@ def _line(listed_key: ListedKey, now: float) -> KeyLine:
         period_ends=None if key.budget_period == "total" else until,
         expires_at=key.expires_at,
         created_at=key.created_at,
+        used_at=listed_key.used_at,
     )
 
 
@@ -361,4 +483,5 @@ def _cells(line: KeyLine) -> dict[str, Any]:
     return line._asdict() | {
         "expires_at": utc(line.expires_at),
         "created_at": utc(line.created_at),
+        "used_at": utc(line.used_at),
     }

@@ -15,7 +15,7 @@ from evaluators.document import RunDocument
 from router.api.bodies import NoOptions
 from router.api.datasets import LabelName, Registration
 from router.api.evals import Extended, Rescored, Resumed
-from router.api.keys import NewKey
+from router.api.keys import KeyEdit, NewKey
 from router.api.multipart import FORM
 from router.api.review import ImportedRows, Publication, Rejection
 from router.config.rollouts import RouteRollout
@@ -79,6 +79,7 @@ BODIES: Mapping[str, RequestBodyKind] = {
     "POST /review/{row_id}/reject": RequestBodyKind(Rejection, required=False),
     "POST /review/{row_id}/undo": _EMPTY,
     "POST /keys": RequestBodyKind(NewKey),
+    "PATCH /keys/{name}": RequestBodyKind(KeyEdit),
     "PUT /routes/{name}": RequestBodyKind(Route),
     "POST /routes/{name}/shadow": RequestBodyKind(ShadowChange),
     "POST /routes/{name}/learned": _EMPTY,

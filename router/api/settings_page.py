@@ -101,7 +101,7 @@ ACTIVITIES: Mapping[str, tuple[str, ...]] = {
     "Read bundles of evidence": ("GET /evidence",),
     "Make and delete bundles of evidence": ("POST /evidence", "DELETE /evidence/{bundle_id}"),
     "See settings and keys": ("GET /settings", "GET /keys"),
-    "Make and revoke keys": ("POST /keys", "DELETE /keys/{name}"),
+    "Make, change and revoke keys": ("POST /keys", "PATCH /keys/{name}", "DELETE /keys/{name}"),
 }
 ROLES: tuple[Role | None, ...] = (None, "client", "viewer", "reviewer", "admin")
 

@@ -1,15 +1,17 @@
-"""`evalrouter key`: create, list and revoke clients' keys."""
+"""`evalrouter key`: create, change, list and revoke clients' keys."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 import msgspec
+from msgspec import UNSET, UnsetType
 from rich.table import Column, Table
 
 from router.cli.commands import (
@@ -29,6 +31,7 @@ from router.config.loading import load
 from router.gateway.key_administration import (
     MAX_LIMIT,
     ListedKey,
+    change,
     check_routes,
     create,
     expiry,
@@ -44,7 +47,7 @@ if TYPE_CHECKING:  # see `commands.with_services`
 
 @click.group(cls=Commands)
 def key() -> None:
-    """Create, list and revoke clients' keys."""
+    """Create, change, list and revoke clients' keys."""
 
 
 @key.command("create")
@@ -119,6 +122,97 @@ def key_create(
     sys.stdout.write(secret + "\n")
 
 
+def _or_none(convert: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a callback of an option whose `none` is UNSET: a limit that is taken away."""
+
+    def read(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
+        if value is None or value == "none":
+            return None if value is None else UNSET
+        return convert(value, param, ctx)
+
+    return read
+
+
+_LIMIT = _or_none(click.IntRange(1, MAX_LIMIT).convert)
+_USD = _or_none(click.FLOAT.convert)
+
+
+@key.command("set")
+@click.argument("name")
+@click.option("--name", "new_name", help="Another name.")
+@click.option("--route", "routes", multiple=True, help="A model that the key may use.")
+@click.option("--all-routes", is_flag=True, help="The key may use all models.")
+@click.option(
+    "--rpm", metavar="INTEGER|none", callback=_LIMIT, help="Requests per minute, or none."
+)
+@click.option("--tpm", metavar="INTEGER|none", callback=_LIMIT, help="Tokens per minute, or none.")
+@click.option(
+    "--parallel", metavar="INTEGER|none", callback=_LIMIT, help="Requests at a time, or none."
+)
+@click.option(
+    "--budget", metavar="FLOAT|none", callback=_USD, help="US dollars per period, or none."
+)
+@click.option(
+    "--per", type=click.Choice(get_args(BudgetPeriod)), help="The period of the budget, in UTC."
+)
+@click.option("--expires", help="12h, 30d, 2w, a date, or none.")
+@click.option("--role", type=click.Choice(get_args(Role)), help="As for 'key create'.")
+@config_option
+@json_option
+def key_set(
+    *,
+    name: str,
+    new_name: str | None,
+    routes: tuple[str, ...],
+    all_routes: bool,
+    rpm: int | UnsetType | None,
+    tpm: int | UnsetType | None,
+    parallel: int | UnsetType | None,
+    budget: float | UnsetType | None,
+    per: BudgetPeriod | None,
+    expires: str | None,
+    role: Role | None,
+    config_path: Path | None,
+    as_json: bool,
+) -> None:
+    """Change a key by its id or name; running servers follow within two seconds."""
+    now = time.time()
+    given = {
+        "name": new_name,
+        "role": role,
+        "rpm": rpm,
+        "tpm": tpm,
+        "parallel": parallel,
+        "budget_usd": budget,
+        "budget_period": per,
+    }
+    fields: dict[str, Any] = {
+        field: None if value is UNSET else value
+        for field, value in given.items()
+        if value is not None
+    }
+    if routes and all_routes:
+        raise click.UsageError("--all-routes contradicts --route")
+    if routes or all_routes:
+        fields["routes"] = routes or None
+    if expires is not None:
+        fields["expires_at"] = None if expires == "none" else expiry(expires, now)
+    if not fields:
+        raise click.UsageError("say what to change; 'evalrouter key set --help' lists it")
+
+    async def edit(services: Services) -> KeyRow:
+        known = services.routes.table.routes
+        for warning in check_routes(fields.get("routes") or (), known, services.providers):
+            print_warning(warning)
+        return await change(services.store, name, actor="evalrouter key set", now=now, **fields)
+
+    row = with_services(load(config_path), edit)
+    if as_json:
+        print_json(row)
+        return
+    out.print(f"{row.id} ({row.name}) changed", highlight=False)
+
+
 @key.command("list")
 @config_option
 @json_option
@@ -136,7 +230,7 @@ def key_list(config_path: Path | None, as_json: bool) -> None:
     # Nothing is cut short: half an id or half a model's name is of no use.
     rest = (
         Column(name, overflow="fold")
-        for name in ("name", "role", "models", "limits", "spent", "state")
+        for name in ("name", "role", "models", "limits", "spent", "last used", "state")
     )
     table = Table(Column("key", no_wrap=True), *rest)
     for listed_key in keys:
@@ -155,7 +249,7 @@ def _key_cells(listed_key: ListedKey) -> tuple[str, ...]:
     estimated = f", {counted(spent.estimated, 'request')} estimated" if spent.estimated else ""
     until = ""
     if listed_key.state == "active" and key.expires_at is not None:
-        until = f" until {datetime.fromtimestamp(key.expires_at, UTC):%Y-%m-%d %H:%M} UTC"
+        until = f" until {_utc(key.expires_at)}"
     return (
         key.id,
         key.name,
@@ -163,8 +257,13 @@ def _key_cells(listed_key: ListedKey) -> tuple[str, ...]:
         ", ".join(key.routes or ("all",)),
         ", ".join(limits) or "none",
         f"${spent.usd:.4f}{budget}{per}{unpriced}{estimated}",
+        "never" if listed_key.used_at is None else _utc(listed_key.used_at),
         listed_key.state + until,
     )
+
+
+def _utc(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 @key.command("revoke")

@@ -23,6 +23,7 @@ from router.client.types import (
     AlertReport,
     AlertState,
     AlertView,
+    ChangedKey,
     Comparisons,
     CreatedKey,
     Dataset,
@@ -60,6 +61,7 @@ from router.client.types import (
     ScheduleReport,
     ShadowView,
     ShownDataset,
+    ShownKey,
     Study,
     StudyKind,
     TargetVersions,
@@ -1669,6 +1671,21 @@ class AsyncKeys:
         }
         call = ApiCall("POST", "/keys", {}, body)
         return cast("CreatedKey", await self._connection.request(call))
+
+    async def show(self, name: str) -> ShownKey:
+        """Return a key by its id or name, what it spent, and who changed it when."""
+        call = ApiCall("GET", f"/keys/{calls.quoted(name)}")
+        return cast("ShownKey", await self._connection.request(call))
+
+    async def change(self, key: str, /, **changes: Any) -> ChangedKey:
+        """Change a key.
+
+        Args:
+            key: the key's id or name.
+            changes: arguments of `create`, with their new values; None takes a limit away.
+        """
+        call = ApiCall("PATCH", f"/keys/{calls.quoted(key)}", {}, changes)
+        return cast("ChangedKey", await self._connection.request(call))
 
     async def revoke(self, name: str) -> Key:
         """Revoke a key by its id or name."""

@@ -20,6 +20,7 @@ from router.client.types import (
     AlertReport,
     AlertState,
     AlertView,
+    ChangedKey,
     Comparisons,
     CreatedKey,
     Dataset,
@@ -57,6 +58,7 @@ from router.client.types import (
     ScheduleReport,
     ShadowView,
     ShownDataset,
+    ShownKey,
     Study,
     StudyKind,
     TargetVersions,
@@ -1651,6 +1653,21 @@ class Keys:
         }
         call = ApiCall("POST", "/keys", {}, body)
         return cast("CreatedKey", self._connection.request(call))
+
+    def show(self, name: str) -> ShownKey:
+        """Return a key by its id or name, what it spent, and who changed it when."""
+        call = ApiCall("GET", f"/keys/{calls.quoted(name)}")
+        return cast("ShownKey", self._connection.request(call))
+
+    def change(self, key: str, /, **changes: Any) -> ChangedKey:
+        """Change a key.
+
+        Args:
+            key: the key's id or name.
+            changes: arguments of `create`, with their new values; None takes a limit away.
+        """
+        call = ApiCall("PATCH", f"/keys/{calls.quoted(key)}", {}, changes)
+        return cast("ChangedKey", self._connection.request(call))
 
     def revoke(self, name: str) -> Key:
         """Revoke a key by its id or name."""

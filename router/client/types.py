@@ -383,6 +383,29 @@ class ListedKey(TypedDict):
     key: Key
     state: Literal["active", "expired", "revoked"]
     spent: dict[str, Any]
+    used_at: float | None
+
+
+class KeyVersion(TypedDict):
+    """What somebody changed of a key: each field's value before and after."""
+
+    number: int
+    at: float
+    actor: str
+    changes: dict[str, tuple[Any, Any]]
+
+
+class ShownKey(ListedKey):
+    """A key with its latest changes, the newest first."""
+
+    versions: list[KeyVersion]
+
+
+class ChangedKey(TypedDict):
+    """A key as it has become, and the routes of it that do not exist yet."""
+
+    key: Key
+    warnings: list[str]
 
 
 class CreatedKey(TypedDict):

@@ -1,4 +1,4 @@
-"""Creates, revokes and lists clients' keys, for `evalrouter key` and `/keys`."""
+"""Creates, changes, revokes and lists clients' keys, for `evalrouter key` and `/keys`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from providers.names import check_name
 from router.config.section import IN_PLACE, NAME
 from router.gateway.keys import digest_of
 from router.gateway.limits import period_around
-from router.store.keys import KeyRow, KeySpend, KeyStore
+from router.store.keys import KeyChange, KeyRow, KeySpend, KeyStore
 
 PREFIX = "er-"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:-]{0,63}")
@@ -61,8 +61,10 @@ async def find_key(store: KeyStore, name: str) -> KeyRow:
     """Return the key with an id, or the one in use that has a name.
 
     Raises:
+        InputError: the key itself was given.
         NotFoundError: no key has this id, and none in use this name.
     """
+    _refuse_secret(name)
     rows = (await store.keys()).by_hash.values()
     for row in rows:
         if row.id == name or (row.name == name and row.revoked_at is None):
@@ -142,6 +144,44 @@ def _check_model(name: str, provider: str, model: str, providers: Collection[str
         )
 
 
+async def change(store: KeyStore, key: str, /, *, actor: str, now: float, **fields: Any) -> KeyRow:
+    """Change a key that is in use, by its id or name, and return its row.
+
+    Args:
+        store: where it is stored.
+        key: its id or name.
+        actor: who changes it.
+        now: seconds since the epoch.
+        fields: fields of KeyRow, with their new values.
+
+    Raises:
+        InputError: the key itself was given, or a field has a value that makes no sense.
+        NotFoundError: no key of that id or name is in use.
+        ConflictError: it was changed meanwhile, or another key in use has its new name.
+    """
+    before = await find_key(store, key)
+    if before.revoked_at is not None:
+        raise NotFoundError(f"The key {before.name!r} was revoked, so it cannot be changed.")
+    after = msgspec.structs.replace(before, **fields)
+    if after == before:
+        return before
+    _check(after)
+    if after.expires_at != before.expires_at and not _is_later(after.expires_at, now):
+        raise InputError("the key would have expired already; to end it, revoke it")
+    since, _ = period_around(after.budget_period, now)
+    await store.change_key(KeyChange(before, after, now, actor, since))
+    return after
+
+
+def _is_later(expires_at: float | None, now: float) -> bool:
+    return expires_at is None or expires_at > now
+
+
+def _refuse_secret(name: str) -> None:
+    if name.startswith(PREFIX):
+        raise InputError("give the key's id or name, as 'evalrouter key list' shows it")
+
+
 async def revoke(store: KeyStore, name: str, now: float) -> KeyRow:
     """Revoke a key by its id or name.
 
@@ -149,8 +189,7 @@ async def revoke(store: KeyStore, name: str, now: float) -> KeyRow:
         InputError: the key itself was given.
         NotFoundError: no key of that id or name is in use.
     """
-    if name.startswith(PREFIX):
-        raise InputError("give the key's id or name, as 'evalrouter key list' shows it")
+    _refuse_secret(name)
     return await store.revoke_key(name, now)
 
 
@@ -182,23 +221,28 @@ class ListedKey(msgspec.Struct, frozen=True, kw_only=True):
         key: its row: what it may do.
         state: whether it can be used.
         spent: what it spent in the current budget period, as far as servers have written it down.
+        used_at: when it was used last, to about a minute; None for never.
     """
 
     key: KeyRow
     state: Literal["active", "expired", "revoked"]
     spent: KeySpend
+    used_at: float | None
 
 
 async def listed(store: KeyStore, now: float) -> list[ListedKey]:
     """Return all keys, oldest first."""
     state = await store.key_state()
+    uses = await store.key_uses()
     rows = []
     for key in (await store.keys()).by_hash.values():
         since, _ = period_around(key.budget_period, now)
         spent = state.spent.get(key.id)
         if spent is None or spent.since != since:
             spent = KeySpend(key_id=key.id, since=since)
-        rows.append(ListedKey(key=key, state=state_of(key, now), spent=spent))
+        rows.append(
+            ListedKey(key=key, state=state_of(key, now), spent=spent, used_at=uses.get(key.id))
+        )
     return rows
 
 

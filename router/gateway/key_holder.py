@@ -66,6 +66,7 @@ class Holder:
         stored: what the store says was spent in the latest period.
         since, until: the period of the budget that was current last.
         spent_usd: US dollars that all processes spent in that period.
+        used_at: when a use of the key was last noted; 0 before.
     """
 
     __slots__ = (
@@ -79,6 +80,7 @@ class Holder:
         "stored",
         "tokens",
         "until",
+        "used_at",
         "usual_completion",
     )
 
@@ -91,7 +93,18 @@ class Holder:
         self.reserved_usd = 0.0
         self.usual_completion = float(USUAL_COMPLETION)
         self.stored: KeySpend | None = None
+        self.used_at = 0.0
         self.enter_period(now)
+
+    def change(self, row: KeyRow, now: float) -> None:
+        """Take over the key as it has become; what is used of its limits stays used."""
+        before, self.row = self.row, row
+        if row.rpm != before.rpm:
+            self.requests = _bucket(self.requests, row.rpm, now)
+        if row.tpm != before.tpm:
+            self.tokens = _bucket(self.tokens, row.tpm, now)
+        if row.budget_period != before.budget_period:
+            self.enter_period(now)
 
     @property
     def is_metered(self) -> bool:
@@ -165,6 +178,12 @@ class Holder:
         if self.tokens is not None:
             _describe(headers, _TOKENS, self.tokens, now, self.reserved_tokens)
         return headers
+
+
+def _bucket(before: Bucket | None, limit: int | None, now: float) -> Bucket | None:
+    if limit is None:
+        return None
+    return Bucket(limit, now) if before is None else before.with_limit(limit, now)
 
 
 class _Names(NamedTuple):

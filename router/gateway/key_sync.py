@@ -105,6 +105,16 @@ class KeySync:
             self._spend_read = state.changes
 
     async def _write_down(self) -> None:
+        await self._write_spend()
+        uses = self._keys.take_unwritten_uses()
+        if uses:
+            try:
+                await self._store.add_key_uses(uses)
+            except Exception:
+                self._keys.put_back_uses(uses)
+                raise
+
+    async def _write_spend(self) -> None:
         """Raise the first error; what was refused stays here, without holding up the rest."""
         unwritten = self._keys.take_unwritten()
         if not unwritten:

@@ -44,6 +44,8 @@ from router.store.keys import BudgetPeriod, KeyRow, KeySpend, KeyTable
 READ_ONLY = "This key's role is viewer, which sees everything, changes nothing and calls no models."
 # Those that `presented` reads.
 KEY_HEADERS = (b"authorization", b"x-api-key", b"api-key")
+# A use so soon after one that was noted is not noted.
+NOTED_EVERY_S = 60.0
 USUAL_DECAY = 0.95  # how much of the largest answer so far is expected of the next one
 
 
@@ -156,6 +158,8 @@ class Keys:
         self._by_hash: dict[bytes, Holder] = {}
         self._by_id: dict[str, Holder] = {}
         self._unwritten: UnwrittenSpends = {}
+        # Key id to when it was used.
+        self._unwritten_uses: dict[str, float] = {}
 
     def recognise(self, headers: Mapping[bytes, bytes]) -> Holder | None:
         """Return the holder of the key that a request presents; None while no key is needed.
@@ -223,14 +227,19 @@ class Keys:
         return self._find(key, self.now()).row
 
     def in_use(self, key_id: str) -> KeyRow | None:
-        """Return the row of a key by its id; None where no key has it that can be used."""
+        """Return the row of a key by its id; None where no key has it that can be used.
+
+        A browser that is signed in uses its key this way.
+        """
         holder = self._by_id.get(key_id)
         if holder is None:
             return None
+        now = self.now()
         try:
-            _check_usable(holder.row, self.now())
+            _check_usable(holder.row, now)
         except AuthenticationError:
             return None
+        self._note_use(holder, now)
         return holder.row
 
     def name_of(self, key_id: str) -> str:
@@ -261,7 +270,13 @@ class Keys:
         if holder is None:
             raise AuthenticationError("This API key is not known here.")
         _check_usable(holder.row, now)
+        self._note_use(holder, now)
         return holder
+
+    def _note_use(self, holder: Holder, now: float) -> None:
+        """Note that a key is used, unless that was just noted."""
+        if now - holder.used_at >= NOTED_EVERY_S:
+            holder.used_at = self._unwritten_uses[holder.row.id] = now
 
     def settle(
         self,
@@ -315,7 +330,7 @@ class Keys:
             if holder is None:
                 holder = Holder(row, now)
             revoked_at = holder.row.revoked_at
-            holder.row = row
+            holder.change(row, now)
             if row.revoked_at is None and revoked_at is not None:
                 # In a backup that was put back, the key may still be in use.
                 holder.row = msgspec.structs.replace(row, revoked_at=revoked_at)
@@ -341,6 +356,15 @@ class Keys:
         """Return what was spent here and is not in the store, for it to be written down."""
         unwritten, self._unwritten = self._unwritten, {}
         return unwritten
+
+    def take_unwritten_uses(self) -> dict[str, float]:
+        """Return when keys were used, as far as it is not in the store, for it to be written."""
+        uses, self._unwritten_uses = self._unwritten_uses, {}
+        return uses
+
+    def put_back_uses(self, uses: Mapping[str, float]) -> None:
+        """Take back what the store refused, to be offered again."""
+        self._unwritten_uses = {**uses, **self._unwritten_uses}
 
     def put_back(self, unwritten: UnwrittenSpends) -> None:
         """Take back what the store refused, to be offered again."""

@@ -32,6 +32,12 @@ class Bucket:
         self._full = self._level = float(limit)
         self._at = now
 
+    def with_limit(self, limit: int, now: float) -> Bucket:
+        """Return a bucket with another limit, of which as much is used as of this one."""
+        changed = Bucket(limit, now)
+        changed.take_of_level(self._full - self.level(now))
+        return changed
+
     def level(self, now: float) -> float:
         """Return what may be taken now; it is negative while there is a debt."""
         level, full, elapsed = self._level, self._full, now - self._at

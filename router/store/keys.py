@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -41,6 +41,40 @@ class KeyRow(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: float | None = None
     created_at: float
     revoked_at: float | None = None
+
+
+class KeyChange(NamedTuple):
+    """A change of a key that is in use.
+
+    Attributes:
+        before: the key as it was read; another one in the store is a conflict.
+        after: the key as it becomes.
+        at: when, seconds since the epoch.
+        actor: who changes it.
+        period_since: when the current budget period of `after` began.
+    """
+
+    before: KeyRow
+    after: KeyRow
+    at: float
+    actor: str
+    period_since: float
+
+
+class KeyVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """What somebody changed of a key.
+
+    Attributes:
+        number: of the key's changes, from 1.
+        at: when, seconds since the epoch.
+        actor: who changed it.
+        changes: field of KeyRow to what it was and what it became.
+    """
+
+    number: int
+    at: float
+    actor: str
+    changes: dict[str, tuple[Any, Any]]
 
 
 class KeySpend(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,6 +160,30 @@ class KeyStore(ChangeStore, Protocol):
         Raises:
             NotFoundError: no key of that id or name is in use.
         """
+        ...
+
+    async def change_key(self, change: KeyChange) -> None:
+        """Change a key that is in use, and store who did it.
+
+        Where it gets another budget period, what it spent since that began is added up, and what
+        other processes write down later of the earlier period counts for the new one.
+
+        Raises:
+            NotFoundError: the key was revoked.
+            ConflictError: the key was changed meanwhile, or another one in use has its new name.
+        """
+        ...
+
+    async def key_versions(self, key_id: str, *, limit: int = 50) -> list[KeyVersion]:
+        """Return the latest changes of a key, the newest first."""
+        ...
+
+    async def add_key_uses(self, used: Mapping[str, float]) -> None:
+        """Store when keys were used last, by their ids; an earlier moment changes nothing."""
+        ...
+
+    async def key_uses(self) -> dict[str, float]:
+        """Return when each key was used last, seconds since the epoch; none that never was."""
         ...
 
     async def add_key_spend(self, spent: Sequence[KeySpend]) -> None:

@@ -300,6 +300,12 @@ OPERATIONS = [
         (("name",), ("role",), ("routes", 0), ("budget_period",), ("expires",), (KEY,)),
     ),
     Op(
+        "PATCH",
+        "/keys/{name}",
+        {"name": "n", "role": "client", "routes": ["r"], "budget_period": "day", "expires": "1h"},
+        (("name",), ("role",), ("routes", 0), ("budget_period",), ("expires",), (KEY,)),
+    ),
+    Op(
         "POST",
         "/feedback",
         {

@@ -15,7 +15,7 @@ import msgspec
 
 from providers.errors import StoreError
 from router.store.columns.values import UNREADABLE
-from router.store.keys import KeyRow, KeySpend
+from router.store.keys import KeyRow, KeySpend, KeyVersion
 
 log = logging.getLogger("evalrouter")
 
@@ -52,6 +52,16 @@ def usable_key_of(row: Sequence[Any]) -> KeyRow:
     except UNREADABLE as error:
         log.error("the key %s cannot be read and is refused: %s", row[0], error)
         return KeyRow(id=str(row[0]), name=str(row[1]), created_at=0.0, revoked_at=0.0)
+
+
+_changes = msgspec.json.Decoder(dict[str, tuple[Any, Any]])
+VERSION_COLUMNS = KeyVersion.__struct_fields__
+
+
+def version_of(row: Sequence[Any]) -> KeyVersion:
+    """Read a key's change from VERSION_COLUMNS."""
+    values = dict(zip(VERSION_COLUMNS, row, strict=True))
+    return msgspec.convert(values | {"changes": _changes.decode(values["changes"])}, KeyVersion)
 
 
 # The columns of a key's spend in one period, in the order of the fields of KeySpend.

@@ -1264,6 +1264,24 @@ _M058 = _step("""
 ALTER TABLE rollouts ADD COLUMN placement TEXT NOT NULL DEFAULT 'message';
 """)
 
+_M059 = _step("""
+ALTER TABLE keys ADD COLUMN period_since DOUBLE PRECISION;
+ALTER TABLE keys ADD COLUMN period_changed_at DOUBLE PRECISION;
+CREATE TABLE key_versions (
+    key TEXT NOT NULL REFERENCES keys (id) ON DELETE CASCADE,
+    number BIGINT NOT NULL,
+    at DOUBLE PRECISION NOT NULL,
+    actor TEXT NOT NULL,
+    changes TEXT NOT NULL,
+    PRIMARY KEY (key, number)
+);
+-- Apart from `keys`, whose changes make every process read all keys again.
+CREATE TABLE key_uses (
+    key TEXT PRIMARY KEY REFERENCES keys (id) ON DELETE CASCADE,
+    used_at DOUBLE PRECISION NOT NULL
+);
+""")
+
 STEPS = {
     "m029_label_scores": _M029,
     "m030_traffic_index": _M030,
@@ -1295,4 +1313,5 @@ STEPS = {
     "m056_route_versions": _M056,
     "m057_sample_notes": _M057,
     "m058_rollout_placement": _M058,
+    "m059_changed_keys": _M059,
 }

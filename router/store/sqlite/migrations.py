@@ -20,6 +20,7 @@ The tables are shaped so that a million answers stay small and the pages of a ru
     keys      one row per client's key (the key itself is not stored); key_changes counts changes
     key_spend (key, since): what a key spent in the budget period that began then; `changed` is the
               number of its last change
+    key_versions (key, number): what was changed of keys, and by whom; key_uses: when keys were used
     route_overrides  (name): routes that were set while a server ran; route_changes counts changes
     route_versions (name, number): what routes were, and who changed them
     judgements  what judges answered, by their owner; judge_studies: calibrations and the like
@@ -1679,6 +1680,33 @@ def m058_rollout_placement(db: Database) -> None:
     db.execute("ALTER TABLE rollouts ADD COLUMN placement TEXT NOT NULL DEFAULT 'message'")
 
 
+def m059_changed_keys(db: Database) -> None:
+    """Changes of keys, when each was used last, and the budget period that a change has begun."""
+    db.execute("ALTER TABLE keys ADD COLUMN period_since REAL")
+    db.execute("ALTER TABLE keys ADD COLUMN period_changed_at REAL")
+    db.execute(
+        """
+        CREATE TABLE key_versions (
+            key TEXT NOT NULL REFERENCES keys (id) ON DELETE CASCADE,
+            number INTEGER NOT NULL,
+            at REAL NOT NULL,
+            actor TEXT NOT NULL,
+            changes TEXT NOT NULL,
+            PRIMARY KEY (key, number)
+        ) WITHOUT ROWID
+        """
+    )
+    # Apart from `keys`, whose changes make every process read all keys again.
+    db.execute(
+        """
+        CREATE TABLE key_uses (
+            key TEXT PRIMARY KEY REFERENCES keys (id) ON DELETE CASCADE,
+            used_at REAL NOT NULL
+        ) WITHOUT ROWID
+        """
+    )
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -1733,4 +1761,5 @@ STEPS = (
     m056_route_versions,
     m057_sample_notes,
     m058_rollout_placement,
+    m059_changed_keys,
 )

@@ -384,6 +384,76 @@ def test_keys_that_cannot_be_are_refused(world, body, part):
     assert part in answer.json()["error"]["message"]
 
 
+def test_a_key_is_changed_over_http(world):
+    made = world.send("POST", "/keys", "admin", json={"name": "moved", "rpm": 5}).json()
+    changed = world.send(
+        "PATCH", "/keys/moved", "admin",
+        json={"name": "elsewhere", "rpm": None, "tpm": 7, "routes": ["r", "later"],
+              "expires": "1h"},
+    )  # fmt: skip
+    assert changed.status_code == 200, changed.text
+    row = changed.json()["key"]
+    assert (row["name"], row["rpm"], row["tpm"]) == ("elsewhere", None, 7)
+    assert row["expires_at"] is not None
+    assert [warning for warning in changed.json()["warnings"] if "later" in warning]
+    headers = {"authorization": f"Bearer {made['secret']}"}
+    assert world.http.get(f"{world.url}/experiments", headers=headers).status_code == 403
+    body = {"role": "reviewer", "routes": None, "expires": None}
+    assert world.send("PATCH", f"/keys/{row['id']}", "admin", json=body).status_code == 200
+    assert world.http.get(f"{world.url}/experiments", headers=headers).status_code == 200
+    shown = world.send("GET", "/keys/elsewhere", "admin")
+    assert shown.json()["key"]["role"] == "reviewer"
+    newest, first = shown.json()["versions"]
+    assert newest["changes"]["role"] == ["client", "reviewer"]
+    assert first["changes"]["name"] == ["moved", "elsewhere"]
+    assert first["actor"].startswith("key admin (key_")
+    assert made["secret"] not in shown.text
+    # Nothing changes.
+    assert (
+        world.send("PATCH", "/keys/elsewhere", "admin", json={}).json()["key"]
+        == (shown.json()["key"])
+    )
+    for role in ("client", "reviewer", "viewer"):
+        assert world.send("PATCH", "/keys/elsewhere", role, json={"rpm": 1}).status_code == 403
+    assert world.send("GET", "/keys/elsewhere", "viewer").status_code == 200
+    for path in ("/keys/moved", "/keys/key_nothing"):
+        assert world.send("GET", path, "admin").status_code == 404
+        assert world.send("PATCH", path, "admin", json={"rpm": 1}).status_code == 404
+    taken = world.send("PATCH", "/keys/elsewhere", "admin", json={"name": "client"})
+    assert taken.status_code == 409
+    secret = world.send("PATCH", f"/keys/{made['secret']}", "admin", json={"rpm": 1})
+    assert secret.status_code == 400
+    assert made["secret"] not in secret.text
+    world.send("DELETE", "/keys/elsewhere", "admin")
+    assert world.send("PATCH", f"/keys/{row['id']}", "admin", json={"rpm": 1}).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "part"),
+    [
+        ({"id": "key_1"}, "id"),
+        ({"role": "boss"}, "role"),
+        ({"role": None}, "role"),
+        ({"name": None}, "name"),
+        ({"name": "two words"}, "64 letters"),
+        ({"rpm": 0}, "rpm"),
+        ({"budget_usd": -1}, "budget"),
+        ({"budget_period": "year"}, "budget_period"),
+        ({"expires": "yesterday"}, "not a time"),
+        ({"expires": "2001-01-01"}, "expired already"),
+        ({"role": "admin", "routes": ["r"]}, "confined"),
+        ({"routes": ["nobody/m"]}, "no provider"),
+    ],
+)
+def test_changes_of_keys_that_cannot_be_are_refused(world, body, part):
+    before = world.send("GET", "/keys/client", "admin").json()
+    answer = world.send("PATCH", "/keys/client", "admin", json=body)
+    assert answer.status_code == 400
+    assert part in answer.json()["error"]["message"]
+    after = world.send("GET", "/keys/client", "admin").json()
+    assert (after["key"], after["versions"]) == (before["key"], before["versions"])
+
+
 def test_a_run_for_a_key_that_does_not_exist_is_refused(world):
     answer = world.send("POST", "/eval?key=clien", "admin", json={})
     assert answer.status_code == 404

@@ -422,9 +422,43 @@ def test_list_shows_everything_but_the_key(folder):
         assert digest_of(key.encode()).hex() not in output
 
 
+def test_a_key_is_changed_by_the_command(folder):
+    Path("evalrouter.yaml").write_text(ROUTES)
+    run(
+        "key",
+        "create",
+        "app",
+        "--route",
+        "host/m",
+        "--rpm",
+        "5",
+        "--budget",
+        "1",
+        "--expires",
+        "1h",
+    )
+    options = "--name new --rpm none --tpm 7 --budget none --per week --expires none --all-routes"
+    changed = run("key", "set", "app", *options.split(), "--json")
+    row = json.loads(changed.stdout)
+    assert (row["name"], row["rpm"], row["tpm"], row["routes"]) == ("new", None, 7, None)
+    assert (row["budget_usd"], row["budget_period"], row["expires_at"]) == (None, "week", None)
+    warned = run("key", "set", "new", "--route", "sumarizer", "--budget", "2.5")
+    assert "Did you mean 'summarizer'" in warned.stderr
+    assert "(new) changed" in warned.stdout
+    [one] = json.loads(run("key", "list", "--json").stdout)
+    assert (one["key"]["routes"], one["key"]["budget_usd"]) == (["sumarizer"], 2.5)
+    assert one["used_at"] is None
+
+
 @pytest.mark.parametrize(
     "args",
     [
+        ("set", "nobody", "--rpm", "5"),
+        ("set", "nobody"),
+        ("set", "nobody", "--rpm", "many"),
+        ("set", "nobody", "--budget", "much"),
+        ("set", "nobody", "--route", "a", "--all-routes"),
+        ("set", "er-secret", "--rpm", "5"),
         ("create", "two words"),
         ("create", "app", "--rpm", "0"),
         ("create", "app", "--budget", "-1"),

@@ -163,6 +163,81 @@ def test_what_is_wrong_with_a_new_key_is_said_and_nothing_typed_is_lost(browser,
     assert fields.get("routes", "") in answer.text
 
 
+def change_form(http, key_id):
+    """The form's fields as a browser would send them."""
+    form = http.get(f"/keys/{key_id}").text
+    form = form[form.index(f'action="/pages/keys/{key_id}/change"') :]
+    form = form[: form.index("</form>")]
+    fields = {
+        attributes["name"]: attributes.get("value", "")
+        for tag, attributes in Elements(form).elements
+        if tag == "input" and (attributes.get("type") != "radio" or "checked" in attributes)
+    }
+    fields["routes"] = html.unescape(re.search(r"<textarea[^>]*>([^<]*)<", form)[1])
+    fields["budget_period"] = re.search(r'<option value="(\w+)" selected', form)[1]
+    return fields
+
+
+def test_a_key_is_changed_by_its_form(world, browser):
+    http, other = browser("admin"), browser("admin")
+    create_key(http, name="shape", rpm="60", routes="r up/m", budget_usd="1.5", expires="30d")
+    key_id = re.search(r'<a href="/keys/(key_\w+)">shape</a>', http.get("/keys").text)[1]
+    headers = {"authorization": f"Bearer {world.keys['admin']}"}
+
+    def stored():
+        return httpx.get(f"{world.url}/keys/{key_id}", headers=headers).json()
+
+    def send(**fields):
+        return http.post(f"/pages/keys/{key_id}/change", data=change_form(http, key_id) | fields)
+
+    before = stored()
+    unchanged = send()
+    assert (unchanged.status_code, unchanged.headers["location"]) == (303, f"/keys/{key_id}")
+    assert stored() == before
+    late = change_form(other, key_id)
+    done = send(name="form", rpm="", tpm="7", routes="r", budget_usd="$2.50", budget_period="week")
+    assert done.status_code == 303
+    row = stored()["key"]
+    assert (row["name"], row["rpm"], row["tpm"], row["routes"]) == ("form", None, 7, ["r"])
+    assert (row["budget_usd"], row["budget_period"]) == (2.5, "week")
+    assert row["expires_at"] == before["key"]["expires_at"]
+    page = http.get(f"/keys/{key_id}")
+    check_policy(page)
+    text = Elements(page.text).text
+    for change in ("name: shape → form", "rpm: 60 → none", "routes: r, up/m → r"):
+        assert change in text
+    assert "key admin (key_" in text
+    refused = send(rpm="many", name="again")
+    assert refused.status_code == 400
+    assert 'value="again"' in refused.text
+    assert 'role="alert">rpm' in refused.text
+    conflict = other.post(f"/pages/keys/{key_id}/change", data=late | {"name": "late"})
+    assert conflict.status_code == 409
+    assert "changed meanwhile" in conflict.text
+    assert stored()["key"]["name"] == "form"
+    assert send(expires="", role="viewer", routes="").status_code == 303
+    assert (stored()["key"]["expires_at"], stored()["key"]["role"]) == (None, "viewer")
+    assert browser("viewer").post(f"/pages/keys/{key_id}/change", data=late).status_code == 403
+    token = csrf_token(http.get("/keys").text)
+    http.post(f"/pages/keys/{key_id}/revoke", data={"csrf_token": token})
+    assert f"/pages/keys/{key_id}/change" not in http.get(f"/keys/{key_id}").text
+    gone = http.post(f"/pages/keys/{key_id}/change", data=late | {"csrf_token": token})
+    assert gone.status_code == 409
+
+
+def test_when_a_key_was_used_is_shown(world, browser):
+    http = browser("viewer")
+    headers = {"authorization": f"Bearer {world.keys['admin']}"}
+    while httpx.get(f"{world.url}/keys/viewer", headers=headers).json()["used_at"] is None:
+        time.sleep(0.02)
+    assert "<dt>Last used</dt><dd>never</dd>" in http.get(f"/keys/{world.ids['app']}").text
+    rows = list(csv.DictReader(io.StringIO(http.get("/keys?sort=-used_at&export=csv").text)))
+    by_name = {row["name"]: row["used_at"] for row in rows}
+    assert by_name["old"] == ""
+    assert by_name["viewer"]
+    assert rows[0]["used_at"]
+
+
 def test_a_viewer_sees_keys_and_no_form(world, browser):
     http = browser("viewer")
     for path in ("/keys", f"/keys/{world.ids['app']}"):

@@ -164,6 +164,8 @@ def uses(folder: Any) -> dict[str, Use]:
         "DELETE /feedback/{feedback_id}": lambda client: client.feedback.delete("x/y"),
         "GET /keys": lambda client: client.keys.list(),
         "POST /keys": lambda client: client.keys.create("x"),
+        "GET /keys/{name}": lambda client: client.keys.show("x/y"),
+        "PATCH /keys/{name}": lambda client: client.keys.change("x/y", name="z", rpm=None),
         "DELETE /keys/{name}": lambda client: client.keys.revoke("x/y"),
         "GET /providers": lambda client: client.providers.list(),
         "GET /providers/{name}/conformance": lambda client: client.providers.conformance("x/y"),

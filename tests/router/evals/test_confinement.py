@@ -366,6 +366,12 @@ def creating_keys(world, _port):
         yield "/keys", {"name": "x", "routes": [f"nobody/{name}"]}
 
 
+def changing_keys(world, _port):
+    for name in no_names(world):
+        yield f"/keys/{quote(name, safe='')}", {"name": name}
+        yield "/keys/key_nothing", {"routes": [f"nobody/{name}"]}
+
+
 def changing(world, _port):
     for path in world.names("rows.jsonl"):
         yield f"/experiments/{quote(path, safe='')}", {"notes": path}
@@ -446,6 +452,7 @@ REQUESTS = {
     ("POST", "/review/{row_id}/undo"): about_rows("/undo"),
     ("PATCH", "/experiments/{name}"): changing,
     ("POST", "/keys"): creating_keys,
+    ("PATCH", "/keys/{name}"): changing_keys,
     ("POST", "/feedback"): giving_feedback,
     ("POST", "/v1/feedback"): giving_portkey_feedback,
     ("PUT", "/v1/feedback/{feedback_id}"): changing_feedback,

@@ -24,7 +24,7 @@ from providers.errors import (
     StoreError,
     StoreUnavailableError,
 )
-from router.gateway.key_administration import create, expiry, listed
+from router.gateway.key_administration import change, create, expiry, listed
 from router.gateway.key_sync import KeySync
 from router.gateway.keys import KEYLESS, ExpectedUsage, Keys, bearer, digest_of
 from router.store.keys import KeyRow, KeySpend
@@ -423,6 +423,11 @@ class Refusing:
             raise StoreError("the disk is full")
         await self._store.add_key_spend(spent)
 
+    async def add_key_uses(self, used):
+        if self.full:
+            raise StoreError("the disk is full")
+        await self._store.add_key_uses(used)
+
 
 async def test_what_the_store_refuses_is_kept_and_told_later(store, clock, caplog):
     authorization = await make(store, clock, budget_usd=1.0)
@@ -557,6 +562,116 @@ def test_the_scheme_is_bearer_in_any_case():
     assert bearer(b"Basic abc") is None
     assert bearer(b"Bearerabc") is None
     assert bearer(None) is None
+
+
+# changes
+
+
+async def changed(store, clock, **fields) -> None:
+    await change(store, "app", actor="ann", now=clock.now, **fields)
+
+
+async def test_another_limit_of_a_key_leaves_what_is_used_of_it(store, clock):
+    authorization = await make(store, clock, rpm=3, tpm=100)
+    async with synced(store, clock) as (keys, sync):
+        for _ in range(3):
+            keys.admit(recognise(keys, authorization), "r").settle(10, 0.0)
+        assert refused(keys, authorization).code == "rate_limit_exceeded"
+        await changed(store, clock, rpm=4, tpm=None, parallel=2)
+        await sync.refresh()
+        keys.admit(recognise(keys, authorization), "r")
+        assert "4 requests per minute" in str(refused(keys, authorization))
+        await changed(store, clock, rpm=None)
+        await sync.refresh()
+        keys.admit(recognise(keys, authorization), "r")
+        assert "2 requests under way" in str(refused(keys, authorization))
+        await changed(store, clock, parallel=None, tpm=50, routes=("s",))
+        await sync.refresh()
+        grant = keys.admit(recognise(keys, authorization), "s")
+        assert dict(grant.headers())[b"x-ratelimit-remaining-tokens"] == b"50"
+        with pytest.raises(PermissionDeniedError):
+            keys.admit(recognise(keys, authorization), "r")
+
+
+async def test_another_budget_period_counts_in_a_running_server(store, clock):
+    authorization = await make(store, clock, budget_usd=1.0, budget_period="day")
+    async with synced(store, clock) as (keys, sync):
+        keys.admit(recognise(keys, authorization), "r").settle(1, 0.75)
+        await sync.refresh()
+        clock.now += 86400
+        keys.admit(recognise(keys, authorization), "r").settle(1, 0.5)
+        await changed(store, clock, budget_period="month")
+        # First what was spent before the change was read, then what the new period has.
+        await sync.refresh()
+        await sync.refresh()
+        assert refused(keys, authorization).code == "insufficient_quota"
+        [one] = await listed(store, clock.now)
+        assert (one.spent.usd, one.key.budget_period) == (1.25, "month")
+        await changed(store, clock, budget_period="day")
+        await sync.refresh()
+        keys.admit(recognise(keys, authorization), "r")
+
+
+async def test_a_changed_key_makes_sense_or_is_refused(store, clock):
+    await make(store, clock, routes=("r",), expires_at=clock.now + 60)
+    for fields in ({"role": "admin"}, {"rpm": 0}, {"name": "key_x"}, {"expires_at": clock.now}):
+        with pytest.raises(InputError):
+            await changed(store, clock, **fields)
+    with pytest.raises(InputError, match="id or name"):
+        await change(store, "er-secret", actor="ann", now=clock.now, rpm=1)
+    clock.now += 120
+    # One that has expired can be changed, and be let in again.
+    await changed(store, clock, rpm=9)
+    await changed(store, clock, expires_at=clock.now + 60)
+    [one] = await listed(store, clock.now)
+    assert one.state == "active"
+    await changed(store, clock, rpm=9)
+    assert len(await store.key_versions(one.key.id)) == 2
+    await store.revoke_key("app", clock.now)
+    with pytest.raises(NotFoundError, match="was revoked"):
+        await change(store, one.key.id, actor="ann", now=clock.now, rpm=1)
+
+
+# the last use
+
+
+async def test_a_use_is_written_down_once_a_minute(store, clock):
+    authorization = await make(store, clock)
+    unused = await make(store, clock, name="unused")
+    assert unused
+    began = clock.now
+    async with synced(store, clock) as (keys, sync):
+        [key] = [one.key for one in await listed(store, clock.now) if one.key.name == "app"]
+        for after, stored in ((0, 0), (59, 0), (60, 60), (90, 60), (125, 125)):
+            clock.now = began + after
+            recognise(keys, authorization)
+            await sync.refresh()
+            assert await store.key_uses() == {key.id: began + stored}
+        clock.now += 60
+        # A browser that is signed in.
+        assert keys.in_use(key.id) is not None
+        await sync.refresh()
+        assert (await store.key_uses())[key.id] == clock.now
+        used = {one.key.name: one.used_at for one in await listed(store, clock.now)}
+        assert used == {"app": clock.now, "unused": None}
+        clock.now += 60
+        with pytest.raises(AuthenticationError):
+            recognise(keys, b"Bearer er-unknown")
+        await sync.refresh()
+        assert (await store.key_uses())[key.id] == clock.now - 60
+
+
+async def test_a_use_that_the_store_refuses_is_told_later(store, clock):
+    authorization = await make(store, clock)
+    refusing = Refusing(store)
+    async with synced(refusing, clock) as (keys, sync):
+        refusing.full = True
+        recognise(keys, authorization)
+        with pytest.raises(StoreError):
+            await sync.refresh()
+        refusing.full = False
+        await sync.refresh()
+        assert list((await store.key_uses()).values()) == [clock.now]
 
 
 # what any Store promises

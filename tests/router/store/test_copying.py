@@ -25,7 +25,7 @@ from router.store.datasets import DatasetRow
 from router.store.evidence import EvidenceBundle
 from router.store.feedback import FeedbackRow, NewFeedback
 from router.store.judgements import JudgementRow
-from router.store.keys import KeyRow, KeySpend
+from router.store.keys import KeyChange, KeyRow, KeySpend
 from router.store.learned import LearnedModel, LearnedSource
 from router.store.lineage import RowSource
 from router.store.people_labels import PeopleLabel
@@ -96,6 +96,10 @@ async def fill(store):
     await store.set_experiment("e", tags=("t",), notes=ODD)
     await store.add_key(KeyRow(id="key_1", name="k", created_at=1.0), b"\0" * 32)
     await store.add_key_spend([KeySpend(key_id="key_1", since=0.0, usd=0.1, tokens=3, requests=1)])
+    key = KeyRow(id="key_1", name="k", created_at=1.0)
+    changed = msgspec.structs.replace(key, budget_period="day")
+    await store.change_key(KeyChange(key, changed, 2.0, ODD, 0.5))
+    await store.add_key_uses({"key_1": 1.5})
     await store.set_route(RouteChange("r", {"targets": []}, 1.0))
     study = Study(id="cal_1", kind="calibration", judges=("j",), grading="", name="", created_at=1)
     await store.set_study(study)

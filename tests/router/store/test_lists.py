@@ -11,7 +11,7 @@ from stores import a_run, answered, some_samples
 from evaluators.base import Answer, Cell, Judgement, Usage
 from providers.errors import ConflictError, NotFoundError
 from router.store.judgements import JudgementRow
-from router.store.keys import KeyRow, KeySpend
+from router.store.keys import KeyChange, KeyRow, KeySpend
 from router.store.routes import RouteChange
 from router.store.studies import Study
 
@@ -78,6 +78,76 @@ async def test_keys_are_added_revoked_and_charged(store):
     with pytest.raises(NotFoundError):
         await store.revoke_key("k", 8.0)
     await store.add_key(msgspec.structs.replace(key, id="key_2"), b"2" * 32)
+
+
+async def test_a_change_of_a_key_is_stored_with_who_made_it(store):
+    key = KeyRow(id="key_1", name="k", routes=("r",), rpm=5, created_at=1.0)
+    await store.add_key(key, b"1" * 32)
+    await store.add_key(KeyRow(id="key_2", name="other", created_at=1.0), b"2" * 32)
+    before = (await store.keys()).version
+    changed = msgspec.structs.replace(key, name="new", routes=None, rpm=7, role="reviewer")
+    await store.change_key(KeyChange(key, changed, 2.0, "ann", 0.0))
+    table = await store.keys()
+    assert table.by_hash[b"1" * 32] == changed
+    assert table.version > before
+    again = msgspec.structs.replace(changed, role="admin")
+    await store.change_key(KeyChange(changed, again, 3.0, "bob", 0.0))
+    newest, first = await store.key_versions("key_1")
+    assert (newest.number, newest.actor, newest.changes) == (
+        2,
+        "bob",
+        {"role": ("reviewer", "admin")},
+    )
+    assert (first.number, first.at, first.changes["rpm"]) == (1, 2.0, (5, 7))
+    assert first.changes["routes"] == (["r"], None)
+    assert await store.key_versions("key_1", limit=1) == [newest]
+    with pytest.raises(ConflictError, match="changed meanwhile"):
+        await store.change_key(KeyChange(changed, key, 4.0, "cid", 0.0))
+    taken = msgspec.structs.replace(again, name="other")
+    with pytest.raises(ConflictError, match="'other' already"):
+        await store.change_key(KeyChange(again, taken, 4.0, "cid", 0.0))
+    await store.revoke_key("new", 5.0)
+    with pytest.raises(NotFoundError, match="no key 'new' is in use"):
+        await store.change_key(KeyChange(again, key, 6.0, "cid", 0.0))
+    assert len(await store.key_versions("key_1")) == 2
+
+
+async def test_another_budget_period_of_a_key_counts_what_is_known_of_it(store):
+    day = KeyRow(id="key_1", name="k", budget_usd=9.0, budget_period="day", created_at=1.0)
+    await store.add_key(day, b"1" * 32)
+    spend = KeySpend(key_id="key_1", since=100.0, usd=1.0, tokens=2**62, requests=1, unpriced=2)
+    others = [msgspec.structs.replace(spend, since=since) for since in (200.0, 300.0)]
+    await store.add_key_spend([spend, *others])
+    month = msgspec.structs.replace(day, budget_period="month")
+    await store.change_key(KeyChange(day, month, 350.0, "ann", 200.0))
+    seen = (await store.key_state()).spent["key_1"]
+    assert (seen.since, seen.usd, seen.tokens) == (200.0, 2.0, 2**63 - 1)
+    assert (seen.requests, seen.unpriced) == (2, 4)
+    # A process that has not read the change yet.
+    await store.add_key_spend([KeySpend(key_id="key_1", since=300.0, usd=0.25)])
+    seen = (await store.key_state()).spent["key_1"]
+    assert (seen.since, seen.usd) == (200.0, 2.25)
+    # The next month.
+    await store.add_key_spend([KeySpend(key_id="key_1", since=400.0, usd=0.5)])
+    assert (await store.key_state()).spent["key_1"].usd == 0.5
+    total = msgspec.structs.replace(month, budget_period="total")
+    await store.change_key(KeyChange(month, total, 450.0, "ann", 0.0))
+    assert (await store.key_state()).spent["key_1"].usd == 3.75
+    await store.change_key(KeyChange(total, day, 550.0, "ann", 500.0))
+    await store.add_key_spend([KeySpend(key_id="key_1", since=0.0, usd=0.125)])
+    seen = (await store.key_state()).spent["key_1"]
+    assert (seen.since, seen.usd) == (500.0, 0.125)
+
+
+async def test_the_latest_use_of_a_key_is_stored(store):
+    await store.add_key(KeyRow(id="key_1", name="k", created_at=1.0), b"1" * 32)
+    version = (await store.keys()).version
+    assert await store.key_uses() == {}
+    await store.add_key_uses({"key_1": 5.0, "key_gone": 9.0})
+    await store.add_key_uses({"key_1": 7.0})
+    await store.add_key_uses({"key_1": 6.0})
+    assert await store.key_uses() == {"key_1": 7.0}
+    assert (await store.keys()).version == version
 
 
 async def test_overrides_of_routes_are_set_and_given_up(store):

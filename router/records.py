@@ -63,6 +63,8 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
         status: HTTP status the target answered with, None when there was none.
         seconds: from sending to the first byte, or to the failure.
         paid: whether the target may charge for it although it led to no answer.
+        began_s: seconds from the start of the request to when it was sent, or passed over; None in
+            records of earlier versions.
     """
 
     target: str
@@ -70,6 +72,7 @@ class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):
     status: int | None
     seconds: float
     paid: bool = False
+    began_s: float | None = None
 
 
 class Target(NamedTuple):

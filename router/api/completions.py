@@ -53,7 +53,7 @@ from router.gateway.keys import KEYLESS, NOTHING
 from router.gateway.recorder import settle
 from router.gateway.routing import Plan, Table, position_of, share, unit_of
 from router.gateway.trace_context import passed_traceparent
-from router.gateway.upstream import UpstreamRequest
+from router.gateway.upstream import UpstreamRequest, clock
 from router.records import Target
 from router.services import Services
 
@@ -77,7 +77,7 @@ class Completions:
         *,
         random: Callable[[], float] = random.random,
         now: Callable[[], float] = time.time,
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float] = clock,
     ) -> None:
         self._routes = services.routes
         self._dispatcher = services.dispatcher
@@ -212,6 +212,7 @@ class Completions:
             headers=NO_HEADERS if self._passed.isdisjoint(headers) else self._pass(headers),
             attempts=context.attempts,
             trace=context.trace,
+            started=context.started,
         )
 
     def _pass(self, headers: Mapping[bytes, bytes]) -> dict[str, str]:

@@ -79,9 +79,9 @@ class _AttemptLog:
 
     __slots__ = ("attempts", "cancelled", "deadline", "failure", "started", "trace")
 
-    def __init__(self, started: float, total: float, request: UpstreamRequest) -> None:
-        self.started = started
-        self.deadline = started + total
+    def __init__(self, now: float, total: float, request: UpstreamRequest) -> None:
+        self.started = now if request.started is None else request.started
+        self.deadline = now + total
         self.attempts: list[Attempt] = [] if request.attempts is None else request.attempts
         self.trace = request.trace
         self.failure: UpstreamError | None = None
@@ -93,17 +93,21 @@ class _AttemptLog:
         target: Target,
         result: str,
         status: int | None,
-        seconds: float,
+        sent_at: float,
+        seconds: float = 0.0,
         *,
         paid: bool = False,
         span_id: int = 0,
     ) -> None:
-        attempt = Attempt(name_of(target), result, status, seconds, paid)
+        began_s = sent_at - self.started
+        attempt = Attempt(name_of(target), result, status, seconds, paid, began_s)
         self.attempts.append(attempt)
         if self.trace is not None:
             self.trace.add_attempt(attempt, span_id)
 
-    def fail(self, target: Target, error: UpstreamError, seconds: float, span_id: int) -> None:
+    def fail(
+        self, target: Target, error: UpstreamError, sent_at: float, seconds: float, span_id: int
+    ) -> None:
         self.failure = error
         status = None
         if isinstance(error, UpstreamStatusError):
@@ -111,7 +115,7 @@ class _AttemptLog:
         elif isinstance(error, UpstreamAuthError):
             status = error.upstream_status
         result, paid = error.code or "error", may_be_paid(error)
-        self.note(target, result, status, seconds, paid=paid, span_id=span_id)
+        self.note(target, result, status, sent_at, seconds, paid=paid, span_id=span_id)
 
     def added_to(self, failure: UpstreamError) -> UpstreamError:
         """Return the failure with all attempts in it."""
@@ -237,11 +241,11 @@ class Dispatcher:
             state = self._state(request.traffic_class, target)
             if not state.allows(clock(), policy.breaker):
                 broken.append(state)
-                attempt_log.note(target, "breaker_open", None, 0.0)
+                attempt_log.note(target, "breaker_open", None, clock())
                 continue
             if not state.try_enter(policy.concurrency.get(target)):
                 full.append(state)
-                attempt_log.note(target, "target_busy", None, 0.0)
+                attempt_log.note(target, "target_busy", None, clock())
                 continue
             response = await self._try_target(state, plan, position, request, attempt_log)
             if response is not None:
@@ -365,20 +369,20 @@ class Dispatcher:
                 log_breaker_close(target)
             if request.pacing is not None:
                 request.pacing.ended(target, error, sent_at)
-            attempt_log.fail(target, error, ended - sent_at, span_id)
+            attempt_log.fail(target, error, sent_at, ended - sent_at, span_id)
             return None
         except asyncio.CancelledError:
             # The client left, or another attempt was faster. The target may charge all the same.
             seconds = clock() - sent_at
             result = attempt_log.cancelled
-            attempt_log.note(target, result, None, seconds, paid=True, span_id=span_id)
+            attempt_log.note(target, result, None, sent_at, seconds, paid=True, span_id=span_id)
             raise
         seconds = clock() - sent_at
         if state.succeeded(seconds, whole=response.body is not None):
             log_breaker_close(target)
         if request.pacing is not None:
             request.pacing.ended(target, None, sent_at)
-        attempt_log.note(target, "ok", response.status, seconds, span_id=span_id)
+        attempt_log.note(target, "ok", response.status, sent_at, seconds, span_id=span_id)
         return response
 
     async def _hedged(
@@ -647,7 +651,7 @@ async def _drop(
     if not task.cancelled() and task.exception() is None:
         response = task.result()
         if response is not None:
-            attempt_log.note(target, "hedge_lost", None, 0.0, paid=True)
+            attempt_log.note(target, "hedge_lost", None, clock(), paid=True)
             await response.discard()
 
 

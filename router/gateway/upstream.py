@@ -72,6 +72,7 @@ class UpstreamRequest(msgspec.Struct, frozen=True, eq=False):
         headers: the client's headers that are sent on to the provider, names in lower case.
         attempts: gets the attempts as they end, so that they are known whatever becomes of it.
         trace: the trace that it is recorded in, which gets the attempts too; None without one.
+        started: when the client's request came, on `clock`; None for when it is opened.
     """
 
     path: Path
@@ -86,6 +87,7 @@ class UpstreamRequest(msgspec.Struct, frozen=True, eq=False):
     headers: Mapping[str, str] = {}
     attempts: list[Attempt] | None = None
     trace: Trace | None = None
+    started: float | None = None
 
     # Shows neither what the client wrote nor any secret.
     __repr__ = object.__repr__

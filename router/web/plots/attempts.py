@@ -2,9 +2,9 @@
 
     attempts_waterfall(record.attempts, first_byte_s=record.first_byte_s, total_s=record.total_s)
 
-A record has how long each attempt took and when the answer began, so the start of the attempt that
-led to it is exact. When those before it were sent is not recorded: they are drawn one after the
-other from the start, and a hedge that ran beside another attempt is drawn behind it.
+A record has when each attempt began and how long it took, so that a hedge is drawn beside the
+attempt that it ran beside. Records of earlier versions have no beginnings: only the start of the
+attempt that led to the answer is exact there, and the others are drawn one after the other.
 """
 
 from __future__ import annotations
@@ -48,10 +48,13 @@ class PlacedAttempt(NamedTuple):
 def placed_attempts(
     attempts: Sequence[Attempt], *, first_byte_s: float | None
 ) -> list[PlacedAttempt]:
-    """Place attempts one after the other, and the last one with an answer so that it ends with it.
+    """Place attempts where they began.
+
+    Where that is not known, they follow one another, and the last one with an answer ends with the
+    answer's first byte.
 
     Args:
-        attempts: in order; a duration that is not a number counts as 0.
+        attempts: in order; a time that is not a number is not known, such a duration counts as 0.
         first_byte_s: from the start of the request to the answer's first byte; None without one.
     """
     placed: list[PlacedAttempt] = []
@@ -60,7 +63,10 @@ def placed_attempts(
     first_byte = known(first_byte_s)
     for n, attempt in enumerate(attempts):
         seconds = max(0.0, known(attempt.seconds) or 0.0)
-        if n == answer and first_byte is not None:
+        recorded = known(attempt.began_s)
+        if recorded is not None:
+            began = max(0.0, recorded)
+        elif n == answer and first_byte is not None:
             began = max(0.0, first_byte - seconds)
         placed.append(PlacedAttempt(attempt, began, began + seconds))
         began += seconds
@@ -130,6 +136,7 @@ def attempts_waterfall(
             "target",
             "result",
             "status",
+            "after",
             "to the first byte, or the failure",
             "may be charged",
         ),
@@ -139,6 +146,7 @@ def attempts_waterfall(
                 label(each.attempt.target),
                 label(each.attempt.result),
                 ABSENT if each.attempt.status is None else str(each.attempt.status),
+                f"{number(each.began * scale, places)} {unit}",
                 _took(each, unit, scale, places),
                 "yes" if each.attempt.paid else "no",
             )

@@ -17,7 +17,7 @@ from providers.offline.scripted import Rule, Scripted, ScriptedConfig
 from router.config.routes import Breaker, Hedge, Retries
 from router.gateway.dispatch import Dispatcher
 from router.gateway.routing import MAX_TARGETS, ConcurrencyLimit, Plan, Policy, TimeLimits
-from router.gateway.upstream import UpstreamRequest
+from router.gateway.upstream import UpstreamRequest, clock
 from router.records import Target
 
 MESSAGES = {"messages": msgspec.Raw(b'[{"role": "user", "content": "hi"}]')}
@@ -49,10 +49,12 @@ class World:
     async def sleep(self, seconds):
         self.waits.append(seconds)
 
-    async def open(self, *names, stream=False, traffic_class="live", **policy):
+    async def open(self, *names, stream=False, traffic_class="live", started=None, **policy):
         targets = tuple(Target("p", name) for name in names)
         envelope = MESSAGES | {"stream": msgspec.Raw(b"true" if stream else b"false")}
-        request = UpstreamRequest("chat/completions", envelope, stream, "id", traffic_class)
+        request = UpstreamRequest(
+            "chat/completions", envelope, stream, "id", traffic_class, started=started
+        )
         return await self.dispatcher.open(Plan("r", targets, Policy(**policy)), request)
 
     async def text(self, *names, **policy):
@@ -371,6 +373,23 @@ async def test_a_hedge_answers_for_a_slow_target():
     assert sorted(world.results(response.attempts)) == [("m", "hedge_lost"), ("n", "ok")]
     await response.aclose()
     assert world.running() == 0
+
+
+async def test_attempts_say_when_they_began():
+    world = World(m=[HANG], n=[{"answer": "n"}])
+    response = await world.open("m", "n", hedge=Hedge(after=0.01), started=clock() - 100)
+    await response.aclose()
+    first, second = sorted(response.attempts, key=lambda attempt: attempt.target)
+    assert (first.target, second.target) == ("p/m", "p/n")
+    # Beside each other: the second one began and ended while the first one was under way.
+    assert 100 <= first.began_s < second.began_s
+    assert second.began_s + second.seconds <= first.began_s + first.seconds
+    assert second.began_s < response.first_byte_s
+    world = World(m=[{"status": 500, "times": 1}, OK])
+    response = await world.open("m")
+    await response.aclose()
+    first, second = response.attempts
+    assert 0 <= first.began_s <= first.began_s + first.seconds <= second.began_s
 
 
 async def test_a_hedge_that_was_not_needed_is_cancelled():

@@ -153,6 +153,7 @@ def test_the_record_of_an_answer(http, url):
     assert (record["finish_reason"], record["error_code"]) == ("stop", "")
     assert 0 < record["first_byte_s"] <= record["total_s"] < 10
     [attempt] = record["attempts"]
+    assert 0 < attempt["began_s"] < record["first_byte_s"] <= record["total_s"]
     assert (attempt["target"], attempt["result"], attempt["status"]) == ("up/m", "ok", 200)
     assert not record["bodies"]
     assert record["request"] is None

@@ -33,6 +33,27 @@ def test_a_hedge_that_lost_is_behind_the_answer():
     assert placed(attempts, 1.2) == [(pytest.approx(0.2), pytest.approx(1.2)), (1.2, 1.2)]
 
 
+def test_attempts_whose_beginnings_are_recorded_are_where_they_were():
+    attempts = [
+        Attempt("a", "timeout", None, 2.0, began_s=0.5),
+        Attempt("b", "ok", 200, 1.0, began_s=0.75),
+        # Of an earlier version.
+        Attempt("c", "hedge_lost", None, 0.25),
+    ]
+    assert placed(attempts, 9.0) == [(0.5, 2.5), (0.75, 1.75), (1.75, 2.0)]
+    read = ReadPlot(attempts_waterfall(attempts, first_byte_s=1.75, total_s=4.0))
+    [(x, _, width, _)] = read.boxes("bar-better")
+    assert (read.across(x), read.across(x + width)) == pytest.approx((0.75, 1.75), abs=1e-3)
+    plot = attempts_waterfall(attempts, first_byte_s=1.75, total_s=4.0)
+    assert [row[4] for row in plot.rows] == ["0.50 s", "0.75 s", "1.75 s"]
+
+
+@pytest.mark.parametrize("began", [float("nan"), float("inf")])
+def test_a_beginning_that_is_none_is_not_known(began):
+    attempts = [Attempt("a", "timeout", None, 2.0, began_s=began), ATTEMPTS[0]]
+    assert placed(attempts, None) == [(0, 2.0), (2.0, 2.2)]
+
+
 def test_an_answer_does_not_begin_before_the_request():
     assert placed([Attempt("a", "ok", 200, 1.0)], 0.9) == [(0, 1.0)]
 
@@ -68,8 +89,8 @@ def test_attempts_are_in_words_and_in_the_table():
         "1 a/one: rate_limited 429 \u00b7 0.20 s. 2 b/two: breaker_open \u00b7 0.00 s. "
         "3 c/three: timeout \u00b7 1.50 s, may be charged. 4 d/four: ok 200 \u00b7 0.40 s."
     )
-    assert plot.rows[2] == ("3", "c/three", "timeout", "-", "1.50 s", "yes")
-    assert plot.rows[3] == ("4", "d/four", "ok", "200", "0.40 s", "no")
+    assert plot.rows[2] == ("3", "c/three", "timeout", "-", "0.20 s", "1.50 s", "yes")
+    assert plot.rows[3] == ("4", "d/four", "ok", "200", "2.10 s", "0.40 s", "no")
 
 
 def test_short_requests_are_in_milliseconds():
@@ -78,7 +99,7 @@ def test_short_requests_are_in_milliseconds():
     assert "time from the start of the request, ms" in [text for _, text, _, _ in read.texts]
     [(x, _, width, _)] = read.boxes("bar-better")
     assert (read.across(x), read.across(x + width)) == pytest.approx((0, 12), abs=0.01)
-    assert plot.rows[0][4] == "12.0 ms"
+    assert plot.rows[0][5] == "12.0 ms"
     whole = attempts_waterfall([Attempt("a", "ok", 200, 1.0)], first_byte_s=1.0, total_s=1.0)
-    assert whole.rows[0][4] == "1.00 s"
+    assert whole.rows[0][5] == "1.00 s"
     assert not ReadPlot(whole).boxes("wait")

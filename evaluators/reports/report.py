@@ -15,7 +15,7 @@ a difference over the samples that both routes have one for, and `n` says how ma
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -30,6 +30,7 @@ from evaluators.reports.corrected_shares import (
 )
 from evaluators.reports.headlines import enough_labels, headline_warnings, judged_headlines
 from evaluators.reports.interval_warnings import interval_warnings
+from evaluators.reports.missing_scores import missing_scores
 from evaluators.reports.scores import Note, OutputInfo, RouteScore, decimals
 from evaluators.stats import differences, intervals
 from evaluators.stats.always_valid import always_valid_interval, widened
@@ -287,6 +288,7 @@ def summarise(
         routes=routes,
         comparisons=comparisons,
         warnings=(
+            *_missing_warnings(infos, routes),
             *_shortfall_warnings(routes, accumulator.on_truncated),
             *_label_warnings(routes, always_valid=always_valid),
             *_warnings(baseline, infos, routes, comparisons),
@@ -486,7 +488,16 @@ def _warnings(
     routes: Sequence[RouteReport],
     comparisons: Sequence[Comparison],
 ) -> Iterable[str]:
-    yield from _of_routes((route.route, why) for route in routes for why in _route_warnings(route))
+    scores = [score for route in routes for score in route.scores]
+    unscored = {
+        output
+        for missing in missing_scores(outputs, scores)
+        if missing.unscored == missing.answered
+        for output in missing.outputs
+    }
+    yield from _of_routes(
+        (route.route, why) for route in routes for why in _route_warnings(route, unscored)
+    )
     yield from headline_warnings(
         {route.route: f"{route.route} against {baseline}" for route in routes},
         comparisons,
@@ -499,7 +510,7 @@ def _warnings(
         },
     )
     yield from _parameter_warnings(routes)
-    yield from _size_warnings([score for route in routes for score in route.scores if score.n])
+    yield from _size_warnings([score for score in scores if score.n])
     if baseline is None:
         if len(routes) > 1:
             yield (
@@ -518,6 +529,14 @@ _TREATED = {
     "exclude": "they have no scores",
     "zero": "they are scored as empty texts",
 }
+
+
+def _missing_warnings(
+    outputs: Sequence[OutputInfo], routes: Sequence[RouteReport]
+) -> Iterable[str]:
+    """Warn of metrics that scored less than half of the answers, or none."""
+    for missing in missing_scores(outputs, (score for route in routes for score in route.scores)):
+        yield f"The metric {missing.metric} {missing.sentence}"
 
 
 def _shortfall_warnings(routes: Sequence[RouteReport], on_truncated: OnTruncated) -> Iterable[str]:
@@ -637,7 +656,8 @@ def _short_warnings(outputs: Sequence[OutputInfo], routes: Sequence[RouteReport]
         )
 
 
-def _route_warnings(route: RouteReport) -> Iterable[str]:
+def _route_warnings(route: RouteReport, known: Collection[str]) -> Iterable[str]:
+    """Warn of what a route lacks; `known` are outputs that no answer of the run has."""
     if route.answered < route.expected:
         why = [f"{route.failed:,} failed"] if route.failed else []
         why += [f"{route.missing:,} without an answer so far"] if route.missing else []
@@ -651,7 +671,7 @@ def _route_warnings(route: RouteReport) -> Iterable[str]:
     for score in route.scores:
         for note in score.notes:
             noted.setdefault((note.text, note.count), []).append(score.output)
-        if score.unscored > 0 and not score.withheld:
+        if score.unscored > 0 and not score.withheld and score.output not in known:
             unscored.setdefault((score.unscored, score.example), []).append(score.output)
         # All zero is what cost looks like where nothing is charged.
         if score.estimate and score.method == "constant":

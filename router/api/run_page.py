@@ -19,6 +19,7 @@ from litestar.response import ServerSentEvent
 
 from evaluators.reports.cells import ABSENT, difference, outcomes, p_value, plural
 from evaluators.reports.gates import GateResult
+from evaluators.reports.missing_scores import missing_scores
 from evaluators.reports.report import CostSummary, Report, RouteReport, cost_text
 from evaluators.reports.scores import OutputInfo, RouteScore, decimals
 from evaluators.stats.comparison import Comparison
@@ -36,7 +37,7 @@ from router.evals.results import Outcome
 from router.evals.stored_runs import stored_document
 from router.services import Services
 from router.store.protocol import Store
-from router.store.runs import STOPPED, Run
+from router.store.runs import ENDED, STOPPED, Run
 from router.web.plots.distributions import histograms
 from router.web.plots.figure import Plot
 from router.web.plots.forest import difference_forest, score_forest
@@ -204,6 +205,7 @@ async def run_view(
         chosen=info,
         answered=sum(route.answered for route in report.routes),
         expected=sum(route.expected for route in report.routes),
+        without_scores=_without_scores(outcome),
         repeats=run.document.get("repeats", 1),
         cost=_cost(report.routes),
         verdicts=_verdict_counts(report),
@@ -302,6 +304,28 @@ def _chosen(outcome: Outcome, name: str) -> OutputInfo | None:
         if candidate in infos:
             return infos[candidate]
     return None
+
+
+def _without_scores(outcome: Outcome) -> list[tuple[str, str]]:
+    """Return the metrics that failed for most answers, each with what there is to say of it.
+
+    While a run is under way, answers may not be scored yet, so that an error has to be known.
+    """
+    scores = [score for route in outcome.report.routes for score in route.scores]
+    judges: dict[str, list[str]] = {}
+    for judge in outcome.judges:
+        judges.setdefault(judge.metric, []).append(judge.judge)
+    has_ended = outcome.run.state in ENDED
+    return [
+        (
+            f"The judge {', '.join(judges[missing.metric])} of {missing.metric}"
+            if missing.metric in judges
+            else f"The metric {missing.metric}",
+            missing.sentence,
+        )
+        for missing in missing_scores(outcome.report.outputs, scores)
+        if has_ended or missing.example
+    ]
 
 
 def _compared(report: Report, output: str) -> list[Comparison]:

@@ -14,6 +14,7 @@ from rich.console import Console
 from evaluators.base import Answer, Cell, Output, Score, Usage
 from evaluators.reports import report as reports
 from evaluators.reports.accumulator import ScoreAccumulator
+from evaluators.reports.missing_scores import missing_scores
 from evaluators.reports.report import Report, summarise
 from evaluators.reports.scores import RouteScore
 from evaluators.reports.table import to_table
@@ -619,10 +620,34 @@ def test_scores_that_could_not_be_computed_lower_the_coverage():
     report = summarise(collected)
     score = score_of(report, "base", "rougeL")
     assert (score.estimate, score.n, score.unscored, score.example) == (0.5, 1, 2, "no reference")
-    assert any(
-        "2 of 3 answers have no rougeL, for example: no reference" in warning
-        for warning in report.warnings
-    )
+    lacking = "2 of 3 answers have no rougeL, for example: no reference"
+    assert report.warnings[0] == f"The metric rouge failed for most answers: {lacking}"
+    assert f"base: {lacking}" in report.warnings
+
+
+def test_a_metric_without_any_score_is_named_first_and_once():
+    for total, lacking in ((2, 2), (3, 2), (4, 2)):
+        collected = tally(ROUGE, expected=total)
+        for n in range(total):
+            error = Score(output="rougeL", value=None, error="no reference")
+            given = [error] if n < lacking else scores(rougeL=0.5)
+            for route in ("base", "new"):
+                collected.add(Cell(route, f"s{n}", 0), answer(), given)
+        report = summarise(collected)
+        [missing] = missing_scores(report.outputs, [*report.routes[0].scores]) or [None]
+        about = [warning for warning in report.warnings if "no rougeL" in warning]
+        if total == 2:
+            assert missing.unscored == missing.answered == 2
+            assert about == [
+                "The metric rouge gave no score: all 4 answers have no rougeL, for example: "
+                "no reference"
+            ]
+        elif total == 3:
+            assert about[0].startswith("The metric rouge failed for most answers: 4 of 6 answers")
+            assert about[1].startswith("base, new, each: 2 of 3")
+        else:
+            assert missing is None
+            assert about[0].startswith("base, new, each: 2 of 4")
 
 
 def test_targets_tokens_cost_and_times():

@@ -51,12 +51,14 @@ evaluation: {{roots: ["{folder}"]}}
 datasets: {{roots: ["{folder}"]}}
 providers:
   baseline: {{kind: baseline}}
+  judges: {{kind: scripted, script: {{broken: [{{status: 400}}]}}}}
   refuses: {{kind: compatible, base_url: "http://127.0.0.1:9/v1", timeout: {{connect: 1}}}}
 routes:
 {routes}
 """
     data = {"dataset": f"{folder}/d.jsonl", "metrics": ["exact_match", "f1"]}
     two = data | {"routes": ["baseline/echo", "baseline/lead-1"], "baseline": "baseline/echo"}
+    judged = {"name": "prometheus", "judge": "judges/broken", "rubric": "helpfulness"}
     documents = {
         "two": two | {"gates": ["f1 >= 0.5", "exact_match >= 2"]},
         "no baseline": data | {"routes": two["routes"]},
@@ -72,6 +74,7 @@ routes:
         "counted": two | {"metrics": ["length"]},
         "equal": two | {"routes": [MANY[0], MANY[1]], "baseline": MANY[0]},
         "unscored failures": data | {"routes": ["refuses/x"], "metrics": []},
+        "unjudged": two | {"metrics": ["f1", judged], "primary": "helpfulness"},
         "failing": data | {"routes": ["baseline/echo", "refuses/x"]},
     }
     with gateway(config) as url, httpx.Client(base_url=url, timeout=60) as http:
@@ -128,6 +131,21 @@ def test_the_best_route_is_named_first(world):
     assert "r00, r01 are equally best: exact_match 0.000." in text_of(page_of(world, "equal"))
     assert "No differences were tested." in text_of(page_of(world, "no baseline"))
     assert "is best" not in text_of(page_of(world, "one"))
+
+
+def test_a_judge_without_a_score_is_named_first(world):
+    text = text_of(page_of(world, "unjudged"))
+    named = (
+        "prometheus:helpfulness gave no score: all 60 answers have no helpfulness, "
+        "helpfulness_unparsed, for example: judges/broken: scripted error 400"
+    )
+    assert -1 < text.find(f"The judge judges/broken of {named}") < text.index("What it shows")
+    http, ids = world
+    warnings = http.get(f"/eval/{ids['unjudged']}").json()["report"]["warnings"]
+    assert warnings[0] == f"The metric {named}"
+    # It is said of the metric, and not of each route again.
+    assert not [each for each in warnings[1:] if "answers have no" in each]
+    assert "gave no score" not in text_of(page_of(world, "two"))
 
 
 def test_what_is_not_judged_is_named(world):

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
-from providers.base import Call
+from providers.base import USUAL_PATHS, Call
+from providers.compatible import RESPONSES
 from providers.errors import ConfigError
 from providers.http.transport import Transport
 from providers.openai import OpenAI, OpenAIConfig
@@ -37,7 +38,9 @@ class Azure(OpenAI):
                 f"providers.{name}: needs a base_url, https://NAME.openai.azure.com",
                 param=f"providers.{name}.base_url",
             )
-        super().__init__(name, config, transport)
+        # Of the dated versions, only some previews have responses.
+        speaks = frozenset() if config.api_version else RESPONSES
+        super().__init__(name, config, transport, speaks=speaks)
         self._refuses_foreign = True
         root = self._base.removesuffix("/v1").removesuffix("/openai")
         self._root = f"{root}/openai"
@@ -51,7 +54,7 @@ class Azure(OpenAI):
         if not self._version:
             return f"{self._root}/v1/{call.path}"
         query = f"api-version={quote(self._version)}"
-        if call.path == "models":
-            return f"{self._root}/models?{query}"
+        if call.path == "models" or call.path not in USUAL_PATHS:
+            return f"{self._root}/{call.path}?{query}"
         model = quote(call.model, safe="")
         return f"{self._root}/deployments/{model}/{call.path}?{query}"

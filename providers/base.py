@@ -13,7 +13,12 @@ from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
-Path = Literal["chat/completions", "completions", "embeddings", "models"]
+Path = Literal["chat/completions", "completions", "embeddings", "models", "responses"]
+
+# What hosts have whose provider does not say it by an attribute `speaks`.
+USUAL_PATHS: frozenset[Path] = frozenset(
+    {"chat/completions", "completions", "embeddings", "models"}
+)
 
 # What to do with a request's fields that a host cannot express: refuse the request, leave them out
 # (and name them in the answer), or send them unchanged.
@@ -186,7 +191,8 @@ class Reply(Protocol):
 class Provider(Protocol):
     """A host of models. Implement `send` and add a row to `kinds.py`.
 
-    A provider that has something to start and to stop implements `Lifecycle` as well.
+    A provider that has something to start and to stop implements `Lifecycle` as well. One whose
+    host has other paths than the usual ones names all of them in an attribute `speaks`.
     """
 
     name: str
@@ -199,6 +205,12 @@ class Provider(Protocol):
         no answer comes. Cancelling it cancels the request upstream.
         """
         ...
+
+
+def spoken_by(provider: Provider) -> frozenset[Path]:
+    """Return the paths that a provider's host has."""
+    spoken: frozenset[Path] = getattr(provider, "speaks", USUAL_PATHS)
+    return spoken
 
 
 @runtime_checkable

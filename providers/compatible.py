@@ -7,11 +7,20 @@ one POST, gets a file of its own.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from providers.base import AS_IT_CAME, Call, ProviderConfig, Reply, Secret, Translation
+from providers.base import (
+    AS_IT_CAME,
+    USUAL_PATHS,
+    Call,
+    Path,
+    ProviderConfig,
+    Reply,
+    Secret,
+    Translation,
+)
 from providers.errors import RequestError
 from providers.http.transport import Transport
 from providers.off_loop import LARGE_BYTES, off_loop
@@ -28,6 +37,7 @@ class HostRow(NamedTuple):
     """A host: what its users need not write in the config, and how its fields differ.
 
     `key_path` is a path below the base URL that needs the key, where the list of models does not.
+    `speaks` has the host's paths beside the usual ones, as its documentation has them.
     """
 
     kind: str
@@ -35,7 +45,12 @@ class HostRow(NamedTuple):
     title: str
     rules: Rules | None = None
     key_path: str = "models"
+    speaks: frozenset[Path] = frozenset()
 
+
+# The paths of other APIs than chat completions: requests to them are relayed as they come.
+OtherPath = Literal["responses"]
+RESPONSES: frozenset[Path] = frozenset({"responses"})
 
 _GROQ_NESTED = Nested(
     messages={
@@ -66,10 +81,16 @@ _GROQ = Rules(
 
 HOSTS = (
     HostRow("compatible", "", "any host with OpenAI's API"),
-    HostRow("groq", "https://api.groq.com/openai/v1", "Groq", _GROQ),
-    HostRow("openrouter", "https://openrouter.ai/api/v1", "OpenRouter", key_path="key"),
+    HostRow("groq", "https://api.groq.com/openai/v1", "Groq", _GROQ, speaks=RESPONSES),
+    HostRow(
+        "openrouter",
+        "https://openrouter.ai/api/v1",
+        "OpenRouter",
+        key_path="key",
+        speaks=RESPONSES,
+    ),
     HostRow("together", "https://api.together.xyz/v1", "Together AI"),
-    HostRow("vllm", "http://127.0.0.1:8000/v1", "vLLM's OpenAI server"),
+    HostRow("vllm", "http://127.0.0.1:8000/v1", "vLLM's OpenAI server", speaks=RESPONSES),
 )
 
 
@@ -102,6 +123,9 @@ class CompatibleConfig(ProviderConfig, frozen=True, kw_only=True):
             host may then have received it twice. None means yes for the kinds that run on one's own
             machines (`huggingface`, `llama_cpp`, `llamafile`, `ollama`, `ray_serve`, `vllm`), no
             for others. A request that the host cannot have received whole is always sent once more.
+        speaks: the paths that the host has beside those of chat completions, text completions and
+            embeddings: requests to them are relayed byte for byte but for `model`. Without it,
+            those that the kind is known for; an empty list says that the host has none of them.
     """
 
     base_url: str = ""
@@ -112,6 +136,7 @@ class CompatibleConfig(ProviderConfig, frozen=True, kw_only=True):
     content_parts: bool = True
     reasoning: bool | tuple[str, ...] | None = None
     resend_on_stale: bool | None = None
+    speaks: tuple[OtherPath, ...] | None = None
 
     def resends(self) -> bool:
         """Return whether `resend_on_stale` holds; by default it depends on the kind."""
@@ -135,6 +160,7 @@ class Compatible:
         default_url: str = "",
         rules: Rules | None = None,
         key_path: str = "models",
+        speaks: frozenset[Path] = frozenset(),
     ) -> None:
         self.name = name
         self._transport = transport
@@ -146,8 +172,9 @@ class Compatible:
         self._reasoning = config.reasoning
         self._rules = rules
         self._base = (config.base_url or default_url).rstrip("/")
-        paths = ("chat/completions", "completions", "embeddings", "models")
-        self._urls = {path: f"{self._base}/{path}" for path in paths}
+        others = speaks if config.speaks is None else frozenset(config.speaks)
+        self.speaks: frozenset[Path] = USUAL_PATHS | others
+        self._urls = {path: f"{self._base}/{path}" for path in self.speaks}
         self._key_path = key_path
         self._headers = self._make_headers(config)
 
@@ -209,6 +236,8 @@ class Compatible:
 
     def _translate(self, call: Call) -> tuple[dict[str, Any], Translation]:
         """Return the fields to send, and what became of the client's."""
+        if call.path not in USUAL_PATHS:
+            return {**call.envelope, "model": call.model}, AS_IT_CAME
         policy = self._policy or call.on_unsupported
         edits = Edits(policy, self._supported)
         fitted = self.fit_nested(call, edits)
@@ -243,7 +272,9 @@ class Compatible:
             connect_timeout=call.connect_timeout,
             resend=self._resend,
         )
-        rewriter = None if listing else self.rewriter(call)
+        rewriter = None
+        if not listing and call.path in USUAL_PATHS:
+            rewriter = self.rewriter(call)
         if rewriter is not None:
             return RewrittenReply(reply, rewriter, done)
         reply.translation = done

@@ -80,6 +80,7 @@ KINDS: Mapping[str, ProviderKind] = {
                 default_url=host.base_url,
                 rules=host.rules,
                 key_path=host.key_path,
+                speaks=host.speaks,
             ),
             reasoning=True,
         )

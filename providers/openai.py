@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from providers.base import Call
-from providers.compatible import Compatible, CompatibleConfig, converted
+from providers.base import Call, Path
+from providers.compatible import RESPONSES, Compatible, CompatibleConfig, converted
 from providers.http.transport import Transport
 from providers.translation import reasoning
 from providers.translation.nested import has_foreign, without_foreign
@@ -45,8 +45,9 @@ class OpenAI(Compatible):
         transport: Transport,
         *,
         default_url: str = BASE_URL,
+        speaks: frozenset[Path] = RESPONSES,
     ) -> None:
-        super().__init__(name, config, transport, default_url=default_url)
+        super().__init__(name, config, transport, default_url=default_url, speaks=speaks)
         self._is_openais_host = not config.base_url
         # A proxy in front of another host may take them.
         self._refuses_foreign = self._is_openais_host

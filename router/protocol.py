@@ -37,8 +37,8 @@ from uvicorn.server import ServerState
 from providers.errors import EvalrouterError, ProtocolError, UnavailableError
 from providers.http import sse
 from router.api.connection import WHOLE, Headers
-from router.api.errors import body_of
 from router.config.server import Server
+from router.gateway.error_bodies import body_of
 
 log = logging.getLogger("evalrouter")
 

@@ -115,6 +115,11 @@ def encode(data: bytes, event: str | None = None) -> bytes:
     return head + b"".join(lines) + b"\n"
 
 
+def split(data: bytes) -> list[bytes]:
+    """Return complete events one by one, each with the blank line at its end."""
+    return _EVENTS.findall(data)
+
+
 def split_complete(data: bytes) -> tuple[bytes, bytes]:
     """Return the bytes up to the end of the last complete event, and the unfinished rest.
 
@@ -142,7 +147,7 @@ def split_end(data: bytes) -> tuple[bytes, bytes | None, bool]:
     """
     if b"[DONE]" in data:
         end = 0
-        for raw in _EVENTS.findall(data):
+        for raw in split(data):
             end += len(raw)
             events = Parser(limit=len(raw) + 2).feed(raw + b"\n\n")
             if any(event.data == b"[DONE]" for event in events):
@@ -161,7 +166,7 @@ def split_error(data: bytes) -> tuple[bytes, bytes | None]:
     if _MAYBE_ERROR.search(data) is None:
         return data, None
     end, done = 0, False
-    for raw in _EVENTS.findall(data):
+    for raw in split(data):
         for event in Parser(limit=len(raw) + 2).feed(raw + b"\n\n"):
             if _is_error(event):
                 return data[:end], None if done else event.data
@@ -193,7 +198,7 @@ def without_usage(data: bytes) -> bytes:
     """
     if _NO_CHOICES.search(data) is None:
         return data
-    rest = [event for event in _EVENTS.findall(data) if not _only_usage(event)]
+    rest = [event for event in split(data) if not _only_usage(event)]
     return b"".join(rest)
 
 

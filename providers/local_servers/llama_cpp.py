@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from providers import wire
-from providers.base import BytesReply, Call, Reply
+from providers.base import USUAL_PATHS, BytesReply, Call, Reply
 from providers.errors import (
     ModelNotFoundError,
     RequestError,
@@ -135,6 +135,7 @@ class LlamaCpp(Llamafile):
 
     # Any request at all cuts a running answer short, a list of models too.
     _listing_takes_a_slot = True
+    _other_paths = frozenset()
 
     def __init__(self, name: str, config: LlamafileConfig, transport: Transport) -> None:
         super().__init__(name, msgspec.structs.replace(config, slots=config.slots or 1), transport)
@@ -146,7 +147,7 @@ class LlamaCpp(Llamafile):
 
     async def send(self, call: Call) -> Reply:
         """Send a call as to a llamafile; refuse a model that the server does not have."""
-        if call.path == "models":
+        if call.path == "models" or call.path not in USUAL_PATHS:
             return await super().send(call)
         if call.model not in self._models:
             self._models = await self._list()

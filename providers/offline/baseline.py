@@ -211,10 +211,11 @@ class Baseline:
         if _RULES.lacking.keys() & call.envelope.keys():
             policy = self._policy or call.on_unsupported
             translation = translate(_RULES, call, provider=self.name, policy=policy)[1]
+        path: TextPath = "completions" if call.path == "completions" else "chat/completions"
         if call.size > THREAD_BYTES:
-            question, answer = await asyncio.to_thread(self._answer, call.path, call)
+            question, answer = await asyncio.to_thread(self._answer, path, call)
         else:
-            question, answer = self._answer(call.path, call)
+            question, answer = self._answer(path, call)
         if call.stream:
             pieces = _in_turns(events(answer, include_usage=question.include_usage))
             return BytesReply(pieces, translation=translation)

@@ -28,7 +28,7 @@ from typing import Any
 import msgspec
 
 from providers import wire
-from providers.base import BytesReply, Call, ProviderConfig, Reply
+from providers.base import USUAL_PATHS, BytesReply, Call, ProviderConfig, Reply
 from providers.errors import ConfigError, ModelNotFoundError, NotFoundError, RequestError, closest
 from providers.http import sse
 from providers.offline.recording import RecordedExchange, values_of
@@ -86,6 +86,7 @@ class Recorded:
         self._config = config
         self._clock = clock
         self._new_id = new_id
+        self.speaks = USUAL_PATHS
         self._pairs: dict[str, dict[str, list[RecordedExchange]]] = {}
         self._columns: dict[str, dict[str, str]] = {}
         self._turns: Counter[tuple[str, str]] = Counter()
@@ -98,6 +99,10 @@ class Recorded:
         """
         if self._config.file:
             self._pairs = await asyncio.to_thread(_read_recording, Path(self._config.file))
+            recorded: Any = {
+                pair.path for model in self._pairs.values() for [pair, *_] in model.values()
+            }
+            self.speaks = USUAL_PATHS | recorded
         else:
             self._columns = await asyncio.to_thread(
                 _read_columns, Path(self._config.dataset), self._config.input
@@ -186,6 +191,9 @@ def _reply_of(pair: RecordedExchange, call: Call) -> Reply:
     """Return a recorded answer, streamed or whole as the call requests it."""
     headers = {"content-type": pair.content_type}
     streamed = pair.content_type.startswith("text/event-stream")
+    if streamed != call.stream and pair.status < 400 and pair.path not in USUAL_PATHS:
+        form = "a stream" if streamed else "a whole answer"
+        raise NotFoundError(f"this request was recorded with {form}", code="not_recorded")
     if pair.status >= 400 or pair.path == "embeddings" or streamed == call.stream:
         body = wire.encode(pair.body) if pair.text is None else pair.text.encode()
         if streamed:

@@ -21,7 +21,7 @@ from typing import Any
 import msgspec
 
 from providers import wire
-from providers.base import Call, Lifecycle, Provider, Reply
+from providers.base import Call, Lifecycle, Provider, Reply, spoken_by
 from providers.errors import ConfigError
 from providers.masking import Masks
 
@@ -109,6 +109,7 @@ class Recorder:
         self._masks = masks or Masks()
         self.name = provider.name
         self.takes_stream_usage = getattr(provider, "takes_stream_usage", True)
+        self.speaks = spoken_by(provider)
         self._provider = provider
         self._path = path
         self._writing = asyncio.Lock()

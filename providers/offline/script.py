@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
 
 import msgspec
 from msgspec import UNSET
@@ -29,11 +29,13 @@ from providers import wire, yaml_documents
 from providers.base import NotNegative
 from providers.errors import ConfigError, ModelNotFoundError, RequestError, closest
 from providers.http import sse
+from providers.offline import scripted_responses
 from providers.translation import compose
 from providers.translation.compose import TextRequest
 
 Text = TypeVar("Text", str, bytes)
-ScriptPath = Literal["chat/completions", "completions", "embeddings"]
+ScriptPath = Literal["chat/completions", "completions", "embeddings", "responses"]
+SCRIPT_PATHS: tuple[ScriptPath, ...] = get_args(ScriptPath)
 
 # In place of an answer, before its headers.
 SilentFault = Literal["reset", "refuse_after_accept", "hang"]
@@ -50,6 +52,12 @@ _PLACEHOLDER = re.compile(r"\{(input|n)\}")
 # Stands at the end of the text whose last character is to be cut in half.
 _WHOLE, _HALF = b"\xe2\x82\xac", b"\xe2\x82"
 _DIMENSIONS = 16
+# What the ids of answers begin with.
+_IDS: Mapping[ScriptPath, str] = {
+    "chat/completions": "chatcmpl-",
+    "completions": "cmpl-",
+    "responses": "resp_",
+}
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -194,7 +202,10 @@ def read_scripted(
     if path == "embeddings":
         request = wire.read_request(envelope, wire.EmbeddingRequest)
         return ScriptedRequest(path, model, _inputs(request)[-1], request)
-    question = compose.read_question(path, envelope)
+    if path == "responses":
+        question = scripted_responses.read_input(envelope)
+    else:
+        question = compose.read_question(path, envelope)
     return ScriptedRequest(path, model, question.prompts[-1] if question.prompts else "", question)
 
 
@@ -259,17 +270,20 @@ def _stream(turn: Turn, request: ScriptedRequest, created: int) -> list[bytes]:
     rule, question = turn.rule, request.what
     assert isinstance(question, TextRequest)
     if rule.fault == "error_in_200":
-        return [sse.encode(_error(rule))]
-    pieces = list(
-        compose.events(
-            _answer(turn, request, question, created),
-            include_usage=question.include_usage,
-            cut=lambda text: _parts(text, rule.chunks) if rule.chunks else compose.words(text),
-        )
-    )
+        return [_error_event(rule, request.path, None)]
+    answer = _answer(turn, request, question, created)
+
+    def cut(text: str) -> Sequence[str]:
+        return _parts(text, rule.chunks) if rule.chunks else compose.words(text)
+
+    if request.path == "responses":
+        pieces = list(scripted_responses.events(answer, cut))
+    else:
+        include_usage = question.include_usage
+        pieces = list(compose.events(answer, include_usage=include_usage, cut=cut))
     middle = len(pieces) // 2
     if rule.fault == "error_event":
-        return [*pieces[:middle], sse.encode(_error(rule), "error")]
+        return [*pieces[:middle], _error_event(rule, request.path, "error")]
     if rule.fault == "invalid_json":
         pieces[middle] = pieces[middle][: len(pieces[middle]) // 2] + b"\n\n"
     elif rule.fault == "half_utf8":
@@ -284,7 +298,9 @@ def _body(turn: Turn, request: ScriptedRequest, created: int) -> bytes:
     if rule.status >= 400 or rule.fault in ("error_event", "error_in_200"):
         return _error(rule)
     if isinstance(request.what, TextRequest):
-        body = compose.whole(_answer(turn, request, request.what, created))
+        answer = _answer(turn, request, request.what, created)
+        whole = scripted_responses.whole if request.path == "responses" else compose.whole
+        body = whole(answer)
     else:
         body = _embeddings(request.model, request.what, rule)
     if rule.fault == "invalid_json":
@@ -305,10 +321,9 @@ def _answer(
         text += _WHOLE.decode()
     texts = [text] * (max(1, len(question.prompts)) * question.n)
     usage = rule.usage or compose.usage_of(question, texts)
-    chat = request.path == "chat/completions"
     return compose.ComposedAnswer(
-        path="chat/completions" if chat else "completions",
-        id=f"{'chatcmpl' if chat else 'cmpl'}-scripted-{turn.number}",
+        path="completions" if request.path == "completions" else "chat/completions",
+        id=f"{_IDS[request.path]}scripted-{turn.number}",
         created=created,
         model=request.model,
         choices=tuple((text, rule.finish_reason) for text in texts),
@@ -356,6 +371,12 @@ def _error(rule: Rule) -> bytes:
     kind = kinds.get(status, "server_error" if status >= 500 else "invalid_request_error")
     error = {"message": f"scripted error {status}", "type": kind, "param": None, "code": "scripted"}
     return wire.encode({"error": error})
+
+
+def _error_event(rule: Rule, path: ScriptPath, event: str | None) -> bytes:
+    if path == "responses":
+        return scripted_responses.error_event(msgspec.json.decode(_error(rule))["error"])
+    return sse.encode(_error(rule), event)
 
 
 def _parts(whole: Text, count: int) -> list[Text]:

@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 
 from providers import wire
-from providers.base import BytesReply, Call, ProviderConfig, Reply
+from providers.base import USUAL_PATHS, BytesReply, Call, ProviderConfig, Reply
+from providers.base import Path as ApiPath
 from providers.errors import (
     ConfigError,
     RequestError,
@@ -35,6 +36,7 @@ from providers.errors import (
     UpstreamProtocolError,
 )
 from providers.offline.script import (
+    SCRIPT_PATHS,
     Counts,
     Performance,
     Rule,
@@ -97,6 +99,7 @@ class Scripted:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.name = name
+        self.speaks: frozenset[ApiPath] = USUAL_PATHS.union(SCRIPT_PATHS)
         self._listed = config.models or tuple(config.script)
         self._counts = Counts(config.script)
         self._sleep = sleep
@@ -182,8 +185,7 @@ class ScriptedServer:
         self._clock = clock
         self._closing = False
         app = web.Application(client_max_size=_MAX_BODY)
-        paths: tuple[ScriptPath, ...] = ("chat/completions", "completions", "embeddings")
-        app.add_routes([web.post(f"/v1/{path}", self._handler(path)) for path in paths])
+        app.add_routes([web.post(f"/v1/{path}", self._handler(path)) for path in SCRIPT_PATHS])
         app.add_routes([web.get("/v1/models", self._list), web.get("/scripted/log", self._show)])
         # Without cancellation, a client that leaves while the script hangs is never noticed.
         self._runner = web.AppRunner(

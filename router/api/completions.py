@@ -1,4 +1,4 @@
-"""`/v1/chat/completions`, `/v1/completions` and `/v1/embeddings`: the hot path.
+"""`/v1/chat/completions` and the other paths that name a model: the hot path.
 
 Plain ASGI, outside Litestar's routing, because that costs as much as the whole relay does. The
 client's JSON is read into fields of raw bytes, `model` is replaced, and everything else goes on
@@ -21,17 +21,19 @@ from typing import Any
 import msgspec
 from litestar.types import Receive, Scope, Send
 
+from providers.base import spoken_by
 from providers.errors import (
     AuthenticationError,
     ClientGoneError,
     EvalrouterError,
     MethodNotAllowedError,
+    RequestError,
     UnavailableError,
 )
 from providers.usage import lacks_usage
 from router.api.connection import ClientWatch, answer, read_body
 from router.api.content_codings import decoded
-from router.api.errors import body_of, from_exception
+from router.api.errors import from_exception
 from router.api.origins import Hosts, Origins
 from router.api.relay import Relay
 from router.api.request_context import RequestContext
@@ -41,6 +43,7 @@ from router.api.response_headers import error_headers
 from router.api.sign_in import ModelSessions
 from router.config.routes import Route
 from router.gateway.cache import CacheUse, cache_use_of, key_of
+from router.gateway.error_bodies import body_of
 from router.gateway.hooks import (
     ANY_REQUEST,
     SAMPLED_REQUEST,
@@ -66,7 +69,7 @@ NO_HEADERS: Mapping[str, str] = {}
 
 
 class Completions:
-    """The ASGI app of the three paths."""
+    """The ASGI app of the model paths."""
 
     def __init__(
         self,
@@ -80,6 +83,7 @@ class Completions:
         clock: Callable[[], float] = clock,
     ) -> None:
         self._routes = services.routes
+        self._providers = services.providers
         self._dispatcher = services.dispatcher
         self._keys = services.keys
         self._traffic = services.traffic
@@ -170,7 +174,11 @@ class Completions:
         ):
             context.hooks = ANY_REQUEST
         use = cache_use_of(None if route is None else route.cache, headers, self._cache_ttl)
-        if use is not None and await self._from_cache(use, scope, send, context):
+        if (
+            use is not None
+            and context.dialect.uncached.isdisjoint(context.envelope)
+            and await self._from_cache(use, scope, send, context)
+        ):
             return
         request = self._upstream_request(context)
         with ClientWatch(receive, self._dispatcher.loop):
@@ -180,6 +188,8 @@ class Completions:
             chooser = self._chooser.by_route.get(model)
             if chooser is not None and route is not None:
                 plan = self._assigned(plan, context, route, chooser)
+            if not context.dialect.is_usual:
+                plan = self._speaking(plan, context)
             response = await self._dispatcher.open(plan, request)
             context.response = response
             try:
@@ -207,7 +217,9 @@ class Completions:
             envelope,
             context.stream,
             context.request_id,
-            want_usage=context.stream and path != "embeddings" and lacks_usage(envelope),
+            want_usage=(
+                context.stream and context.dialect.counts_on_request and lacks_usage(envelope)
+            ),
             traceparent=context.traceparent,
             headers=NO_HEADERS if self._passed.isdisjoint(headers) else self._pass(headers),
             attempts=context.attempts,
@@ -252,13 +264,15 @@ class Completions:
         """Return the plan for the request: by turn, by sticky key, or by chance."""
         model = context.model
         turns, sticky, explore, watches_needs = table.traits(model)
-        needs = needs_of(context.envelope) if watches_needs else None
+        needs = needs_of(context.envelope, context.dialect) if watches_needs else None
         if turns:
             # The middle of the share: its edge, times `turns`, may round down to the turn before.
             draw = (self._turns[model] % turns + 0.5) / turns
             self._turns[model] += 1
         else:
-            key = sticky_key(sticky, context.envelope, context.headers) if sticky else None
+            key = None
+            if sticky:
+                key = sticky_key(sticky, context.envelope, context.headers, context.dialect)
             if key is None:
                 draw = self._random()
             else:
@@ -275,6 +289,27 @@ class Completions:
         context.first = plan.targets[0]
         return plan
 
+    def _speaking(self, plan: Plan, context: RequestContext) -> Plan:
+        """Return the plan with those targets whose hosts have the path.
+
+        Raises:
+            RequestError: none of them has it.
+        """
+        path = context.path
+        targets = tuple(
+            target for target in plan.targets if path in spoken_by(self._providers[target.provider])
+        )
+        if targets:
+            context.first = targets[0]
+            return plan._replace(targets=targets)
+        names = ", ".join(map(str, plan.targets))
+        raise RequestError(
+            f"No target of {plan.route!r} has /v1/{path}: {names}. Use /v1/chat/completions, or a "
+            "route with a target that has it.",
+            param="model",
+            code="unsupported_path",
+        )
+
     async def _predicted(
         self, plan: Plan, table: Table, context: RequestContext, route: Route
     ) -> Plan:
@@ -283,7 +318,7 @@ class Completions:
             return plan
         model = context.model
         opening = conversation_of(context.headers) or sticky_key(
-            "conversation", context.envelope, context.headers
+            "conversation", context.envelope, context.headers, context.dialect
         )
         choice = await self._predictor.predict(
             model,
@@ -313,6 +348,7 @@ class Completions:
             context.envelope,
             context.headers,
             by_whole_message=chooser.by_whole_message,
+            dialect=context.dialect,
         )
         assignment, unit = chooser.choose(route, key or b"request " + context.record_id.encode())
         if assignment is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 from litestar.exceptions import ValidationException as LitestarValidation
@@ -18,33 +17,15 @@ from providers.errors import (
     MethodNotAllowedError,
     NotFoundError,
     RequestError,
-    UpstreamStatusError,
 )
-from providers.wire import UNREADABLE
 from router.api.page_layout import error_page, wants_page
 from router.api.query_parameters import named_in_queries
+from router.gateway.error_bodies import body_of
 
 log = logging.getLogger("evalrouter")
 
 # What msgspec's message about a text that is none of a few begins with.
 _NO_VALUE = "Invalid enum value "
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder().decode
-
-
-def body_of(error: EvalrouterError) -> bytes:
-    """Return the error as JSON; a host's body that is OpenAI's object already passes as it is."""
-    document = error.as_openai()
-    if isinstance(error, UpstreamStatusError) and _same(error.body, document):
-        return error.body
-    return _encode(document)
-
-
-def _same(body: bytes, document: dict[str, Any]) -> bool:
-    try:
-        return bool(_decode(body) == document)
-    except UNREADABLE:
-        return False
 
 
 def from_exception(error: Exception, method: str, path: str) -> EvalrouterError:

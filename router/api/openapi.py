@@ -26,7 +26,8 @@ from litestar.types import ControllerRouterHandler
 
 from providers.base import Path
 from router.api.request_bodies import add_bodies
-from router.api.request_parsing import PATHS, REQUIRED
+from router.api.request_parsing import PATHS
+from router.gateway.dialects import DIALECTS
 
 
 class SchemaDocument:
@@ -208,13 +209,15 @@ def _operation(name: Path) -> Operation:
 def _body(name: Path) -> Schema:
     properties: dict[str, Schema | Reference] = {
         "model": Schema(type=OpenAPIType.STRING, description="A route's name, or provider/model."),
-        REQUIRED[name]: Schema(description="As in OpenAI's API."),
     }
-    if name != "embeddings":
+    dialect = DIALECTS[name]
+    required = [dialect.required] if dialect.required else []
+    properties[dialect.required or dialect.turns] = Schema(description="As in OpenAI's API.")
+    if dialect.streams:
         properties["stream"] = Schema(type=OpenAPIType.BOOLEAN)
     return Schema(
         type=OpenAPIType.OBJECT,
-        required=["model", REQUIRED[name]],
+        required=["model", *required],
         properties=properties,
         description="OpenAI's request. Fields not listed here pass to the target untouched.",
     )

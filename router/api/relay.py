@@ -16,11 +16,9 @@ from providers.errors import UpstreamError
 from providers.http import sse
 from providers.masking import hide
 from router.api.connection import answer
-from router.api.errors import body_of
 from router.api.request_context import RequestContext
 from router.gateway import answer_checks
 from router.gateway.cache import CachedResponse
-from router.gateway.recorder import TAIL_BYTES
 from router.gateway.upstream import UpstreamResponse
 from router.services import Services
 
@@ -73,15 +71,15 @@ class Relay:
             tail = context.tail
             if held and fault is None:
                 # Some hosts leave out the blank line after their last event.
-                held, fault = answer_checks.last_event(hide(held, response.secrets))
+                held, fault = context.dialect.last_event(hide(held, response.secrets))
                 tail.append(held)
             if fault is not None:
                 raise self._dispatcher.error_event(response, fault)
-            if not answer_checks.is_whole(tail):
+            if not context.dialect.is_whole(tail):
                 raise answer_checks.cut_off(response.target)
         except UpstreamError as error:
             # What goes wrong after the end makes the answer no worse.
-            if not answer_checks.is_done(context.tail):
+            if not context.dialect.is_done(context.tail):
                 await _end_with_error(error, response, send, context)
                 return
             complete, held = False, b""
@@ -106,7 +104,8 @@ class Relay:
         """
         keep_all = context.cache_key is not None or self._keeps_body(context) or context.hooks > 0
         tail = context.tail = deque(maxlen=None if keep_all else TAIL_CHUNKS)
-        secrets = response.secrets
+        secrets, dialect = response.secrets, context.dialect
+        end_mark = dialect.end_mark
         held = b""
         done = False
         fault: bytes | None = None
@@ -123,8 +122,8 @@ class Relay:
                     continue
             if secrets:
                 chunk = hide(chunk, secrets)  # noqa: PLW2901
-            if b"[DONE]" in chunk or b"error" in chunk:
-                chunk, fault, done = sse.split_end(chunk)  # noqa: PLW2901
+            if end_mark in chunk or b"error" in chunk:
+                chunk, fault, done = dialect.split_end(chunk)  # noqa: PLW2901
             tail.append(chunk)
             context.received += len(chunk)
             if keep_all and context.received > MAX_RECORDED_BYTES:
@@ -155,7 +154,8 @@ class Relay:
         if key is None or use is None or not use.write or response.status != 200:
             return
         if response.body is None:
-            end = sse.read_end(body[-TAIL_BYTES:])
+            dialect = context.dialect
+            end = dialect.read_end(body[-dialect.tail_bytes :])
             if not end.done or end.error:
                 return
             if response.hide_usage:
@@ -174,5 +174,5 @@ async def _end_with_error(
     response.broke_off()
     # The client may not read any more, and what it holds is the target's place.
     await response.aclose()
-    event = sse.encode(body_of(error))
+    event = context.dialect.error_event(error, context.tail)
     await send({"type": "http.response.body", "body": event, "more_body": False})

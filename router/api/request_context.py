@@ -15,9 +15,10 @@ from router.api.request_parsing import PATHS, conversation_of, parse, user_of
 from router.api.response_headers import attempts_value, host_headers, list_value, printable_name
 from router.config.routes import KeepBodies, Route
 from router.gateway.cache import CachedResponse, CacheUse
+from router.gateway.dialects import DIALECTS, Dialect
 from router.gateway.hooks import Assignment
 from router.gateway.keys import KEYLESS, Grant
-from router.gateway.recorder import HEAD_BYTES, TAIL_BYTES
+from router.gateway.recorder import HEAD_BYTES
 from router.gateway.upstream import UpstreamResponse
 from router.records import (
     AssignedArm,
@@ -40,7 +41,8 @@ class RequestContext(msgspec.Struct, eq=False):
 
     Attributes:
         headers: the client's headers, names in lower case.
-        path: the endpoint of OpenAI's API.
+        path: the endpoint, below `/v1`.
+        dialect: what its requests and answers are like.
         record_id: the id of its record.
         request_id: the client's `x-request-id` if it is short and printable, else the record's id.
         at, started: when it came, as time of day and on the clock that measures.
@@ -73,6 +75,7 @@ class RequestContext(msgspec.Struct, eq=False):
 
     headers: dict[bytes, bytes]
     path: Path
+    dialect: Dialect
     record_id: str
     request_id: str
     at: float
@@ -116,7 +119,8 @@ class RequestContext(msgspec.Struct, eq=False):
         record_id = new_record_id()
         given = headers.get(b"x-request-id")
         request_id = record_id if given is None else _request_id(given) or record_id
-        return cls(headers, PATHS[scope["path"]], record_id, request_id, at, started)
+        path = PATHS[scope["path"]]
+        return cls(headers, path, DIALECTS[path], record_id, request_id, at, started)
 
     def read(self, body: bytes) -> None:
         """Take over the request's body, and parse what the router needs of it.
@@ -204,8 +208,8 @@ class RequestContext(msgspec.Struct, eq=False):
         )
         if cached is not None:
             record.cached, record.status = True, cached.status
-        if size > TAIL_BYTES:
-            record.tail, record.head = whole[-TAIL_BYTES:], whole[:HEAD_BYTES]
+        if size > self.dialect.tail_bytes:
+            record.tail, record.head = whole[-self.dialect.tail_bytes :], whole[:HEAD_BYTES]
         if keep == "full" or self.hooks:
             record.hooks, record.request, record.response = self.hooks, self.body, whole
         if self.sampled is not None:

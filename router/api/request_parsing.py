@@ -13,6 +13,7 @@ from providers.base import Path
 from providers.errors import RequestError
 from providers.names import MAX_NAME_BYTES, check_name
 from providers.wire import UNREADABLE, Message
+from router.gateway.dialects import CHAT, DIALECTS, Dialect
 from router.gateway.hooks import UnitKey
 from router.gateway.routing import Needs
 from router.records import key_of_user, stored_name
@@ -21,12 +22,7 @@ PATHS: Mapping[str, Path] = {
     "/v1/chat/completions": "chat/completions",
     "/v1/completions": "completions",
     "/v1/embeddings": "embeddings",
-}
-# The field that each path cannot do without; the target checks the others.
-REQUIRED: Mapping[Path, str] = {
-    "chat/completions": "messages",
-    "completions": "prompt",
-    "embeddings": "input",
+    "/v1/responses": "responses",
 }
 
 # A larger body is not read again for halves of characters: it would hold up other requests.
@@ -47,7 +43,7 @@ _WITHOUT_TOOLS = {
     "tool_choice": _NO_CHOICE,
     "function_call": _NO_CHOICE,
 }
-_BRACKET = ord("[")
+_BRACKET, _QUOTE = ord("["), ord('"')
 
 _decode_envelope = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_text = msgspec.json.Decoder(str).decode
@@ -56,7 +52,8 @@ _decode_role = msgspec.json.Decoder(Message).decode
 
 
 class _Turn(msgspec.Struct, gc=False):
-    role: str
+    # Not all items of a response's input have one.
+    role: str = ""
     content: msgspec.Raw = msgspec.Raw(b"")
 
 
@@ -93,8 +90,8 @@ def parse(body: bytes, path: Path) -> tuple[str, bool, dict[str, msgspec.Raw]]:
         raise _missing("model")
     if not (model.isascii() and len(model) <= MAX_NAME_BYTES and model.isprintable()):
         check_name(model, "model")
-    needed = REQUIRED[path]
-    if needed not in envelope:
+    needed = DIALECTS[path].required
+    if needed and needed not in envelope:
         raise _missing(needed)
     if needed == "messages" and memoryview(envelope[needed])[0] != _BRACKET:
         # Hosts answer this in many ways, some by a status that speaks against the host.
@@ -155,7 +152,10 @@ def _field(
 
 
 def sticky_key(
-    sticky: str, envelope: Mapping[str, msgspec.Raw], headers: Mapping[bytes, bytes]
+    sticky: str,
+    envelope: Mapping[str, msgspec.Raw],
+    headers: Mapping[bytes, bytes],
+    dialect: Dialect = CHAT,
 ) -> str | None:
     """Return the value that keeps a client on one target; None for a request without it.
 
@@ -163,12 +163,13 @@ def sticky_key(
         sticky: the route's setting: `user`, `conversation` or `header:NAME`.
         envelope: the request's fields.
         headers: the request's headers, names in lower case.
+        dialect: what requests to its path are like.
     """
     if sticky == "user":
         raw = envelope.get("user")
         return None if raw is None else bytes(raw).decode("utf-8", "replace")
     if sticky == "conversation":
-        opening = _opening(envelope)
+        opening = _opening(envelope, dialect)
         return None if opening is None else opening.decode("utf-8", "replace")
     value = _header(sticky, headers)
     return None if value is None else value.decode("latin-1")
@@ -185,6 +186,7 @@ def unit_key(
     headers: Mapping[bytes, bytes],
     *,
     by_whole_message: bool,
+    dialect: Dialect = CHAT,
 ) -> UnitKey | None:
     """Return what the choice of a rollout sticks to; None for a request without it.
 
@@ -194,13 +196,14 @@ def unit_key(
         envelope: the request's fields.
         headers: the request's headers, names in lower case.
         by_whole_message: what a conversation is known by, see RouteChooser.
+        dialect: what requests to its path are like.
     """
     if user and sticky in ("", "user"):
         return key_of_user(user)
     if sticky in ("", "conversation"):
         if by_whole_message:
-            return _opening(envelope, b"conversation ")
-        return _first_text(envelope)
+            return _opening(envelope, dialect, b"conversation ")
+        return _first_text(envelope, dialect)
     if sticky == "user":
         return None
     value = _header(sticky, headers)
@@ -238,13 +241,18 @@ def conversation_of(headers: Mapping[bytes, bytes]) -> str:
     return "" if value is None else stored_name(value.decode("utf-8", "replace"))
 
 
-def _opening(envelope: Mapping[str, msgspec.Raw], prefix: bytes = b"") -> bytes | None:
+def _opening(
+    envelope: Mapping[str, msgspec.Raw], dialect: Dialect, prefix: bytes = b""
+) -> bytes | None:
     """Return a prefix with the first message that is not a system message; None without one.
 
     The message is the same in every turn of a conversation.
     """
     try:
-        for raw in _decode_messages(envelope["messages"]):
+        turns = envelope[dialect.turns]
+        if memoryview(turns)[0] == _QUOTE:
+            return prefix + turns
+        for raw in _decode_messages(turns):
             if _decode_role(raw).role not in ("system", "developer"):
                 return prefix + raw
     except (KeyError, *UNREADABLE):
@@ -252,13 +260,16 @@ def _opening(envelope: Mapping[str, msgspec.Raw], prefix: bytes = b"") -> bytes 
     return None
 
 
-def _first_text(envelope: Mapping[str, msgspec.Raw]) -> msgspec.Raw | None:
+def _first_text(envelope: Mapping[str, msgspec.Raw], dialect: Dialect) -> msgspec.Raw | None:
     """Return the content of the user's first message, as JSON; None without one.
 
     It is the same in every turn of a conversation, also where assistants begin with a greeting.
     """
     try:
-        for turn in _decode_turns(envelope["messages"]):
+        turns = envelope[dialect.turns]
+        if memoryview(turns)[0] == _QUOTE:
+            return turns
+        for turn in _decode_turns(turns):
             if turn.role == "user":
                 return turn.content or None
     except (KeyError, *UNREADABLE):
@@ -266,17 +277,17 @@ def _first_text(envelope: Mapping[str, msgspec.Raw]) -> msgspec.Raw | None:
     return None
 
 
-def needs_of(envelope: Mapping[str, msgspec.Raw]) -> Needs:
+def needs_of(envelope: Mapping[str, msgspec.Raw], dialect: Dialect = CHAT) -> Needs:
     """Return what the request needs of a target, by a look at its bytes; it is not decoded."""
-    messages = bytes(envelope.get("messages") or envelope.get("prompt") or b"")
+    prompt = b"".join([envelope[name] for name in dialect.prompt if name in envelope])
     return Needs(
-        vision=b'"image_url"' in messages,
+        vision=dialect.image.search(prompt) is not None,
         tools=any(
             name in envelope and without.fullmatch(envelope[name]) is None
             for name, without in _WITHOUT_TOOLS.items()
         ),
-        json_schema=b'"json_schema"' in bytes(envelope.get("response_format") or b""),
-        tokens=len(messages) // 4 + answer_limit(envelope),
+        json_schema=b'"json_schema"' in bytes(envelope.get(dialect.format) or b""),
+        tokens=len(prompt) // 4 + answer_limit(envelope),
     )
 
 
@@ -285,6 +296,8 @@ def answer_limit(envelope: Mapping[str, msgspec.Raw]) -> int:
     limit = 0
     if "max_completion_tokens" in envelope:
         limit = whole_number(envelope, "max_completion_tokens")
+    elif "max_output_tokens" in envelope:
+        limit = whole_number(envelope, "max_output_tokens")
     return limit or whole_number(envelope, "max_tokens")
 
 

@@ -284,7 +284,7 @@ def is_whole(tail: Sequence[bytes]) -> bool:
     """
     if tail and tail[-1].endswith(sse.DONE):
         return True
-    last = _last(tail)
+    last = last_chunks(tail)
     begun: set[str] = set()
     finished: set[str] = set()
     # Some hosts leave out the blank line after [DONE].
@@ -302,7 +302,7 @@ def is_whole(tail: Sequence[bytes]) -> bool:
 
 def is_done(tail: Sequence[bytes]) -> bool:
     """Return whether [DONE] is among a stream's last events."""
-    events = sse.Parser(limit=2**62).feed(_last(tail) + b"\n\n")
+    events = sse.Parser(limit=2**62).feed(last_chunks(tail) + b"\n\n")
     return any(event.data == b"[DONE]" for event in events)
 
 
@@ -325,7 +325,8 @@ def last_event(held: bytes) -> tuple[bytes, bytes | None]:
     return rest, None
 
 
-def _last(tail: Sequence[bytes]) -> bytes:
+def last_chunks(tail: Sequence[bytes]) -> bytes:
+    """Return the last chunks of a stream, in which its end is searched for."""
     first = max(0, len(tail) - LAST_CHUNKS)
     return b"".join([tail[n] for n in range(first, len(tail))])
 

@@ -25,6 +25,7 @@ import msgspec
 from providers.completion import read_completion
 from providers.errors import EvalrouterError, StoreError
 from providers.wire import UNREADABLE
+from router.gateway.dialects import DIALECTS
 from router.records import Record, Target
 from router.rounds import Rounds
 from router.store.watches import HOUR_S, OTHERS, LanguageCount, LiveHour, ModelVersion, WatchStore
@@ -194,7 +195,9 @@ class AnswerCounts:
         if self._sampled[target] >= _SAMPLED:
             return
         self._sampled[target] += 1
-        language = self._language(_text_of(record.tail))
+        content_of = DIALECTS[record.path].content_of
+        text = _text_of(record.tail) if content_of is None else content_of(record.tail).text
+        language = self._language(text)
         if language:
             self._languages.append((target, record.at // HOUR_S * HOUR_S, language))
 

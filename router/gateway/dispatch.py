@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from providers.base import Call, Explains, Path, Provider, Reply
+from providers.base import Call, Explains, Provider, Reply
 from providers.errors import (
     EvalrouterError,
     TargetBusyError,
@@ -32,6 +32,7 @@ from providers.usage import with_usage
 from router.config.routes import Retries
 from router.gateway import answer_checks
 from router.gateway.deadlines import Deadline
+from router.gateway.dialects import DIALECTS, Dialect
 from router.gateway.failures import (
     SPENT,
     falls_back,
@@ -451,6 +452,7 @@ class Dispatcher:
             deadline = min(deadline, clock() + limits.total)
         first_byte = limits.first_byte or (FIRST_BYTE_S if request.stream else limits.total)
         call = _call(request, target, policy, limits)
+        dialect = DIALECTS[request.path]
         if request.trace is not None:
             call.traceparent = request.trace.traceparent(span_id)
         secrets = self._masks.of(target.provider)
@@ -463,11 +465,11 @@ class Dispatcher:
         try:
             with limit:
                 reply, ask_usage = await self._reply(provider, call, request, target)
-                if request.stream and request.path != "embeddings":
-                    stream = await _begin(reply, request.path, target, limit, deadline)
+                if request.stream and dialect.streams:
+                    stream = await _begin(reply, dialect, target, limit, deadline)
                 else:
                     body = await reply.read()
-                    whole = answer_checks.whole
+                    whole = dialect.whole
                     if len(body) > LARGE_BYTES:
                         body = await off_loop(len(body), whole, body, request.path, target)
                     else:
@@ -592,7 +594,7 @@ def _call(request: UpstreamRequest, target: Target, policy: Policy, limits: Time
 
 
 async def _begin(
-    reply: Reply, path: Path, target: Target, limit: Deadline, deadline: float
+    reply: Reply, dialect: Dialect, target: Target, limit: Deadline, deadline: float
 ) -> _StreamStart:
     """Read a reply up to what shows that it has begun to answer.
 
@@ -601,7 +603,7 @@ async def _begin(
     """
     rest = aiter(reply.chunks())
     first = await anext(rest, b"")
-    if answer_checks.begins_plainly(first):
+    if dialect.begins_plainly(first):
         return _StreamStart(first, rest)
     received = sse.without_bom(first)
     while not received.lstrip() and (more := await anext(rest, b"")):
@@ -610,9 +612,9 @@ async def _begin(
         # Not a stream at all: a host that has not read `stream`, or an error page.
         limit.reschedule(deadline)
         body = await _read_whole(received, rest, target)
-        events = await off_loop(len(body), _as_events, body, path, target)
+        events = await off_loop(len(body), _as_events, body, dialect, target)
         return _StreamStart(events, rest, made_of_whole=True)
-    beginning = answer_checks.Beginning(target)
+    beginning = dialect.beginning(target)
     parts, chunk, began = [received], received, clock()
     while not beginning.feed(chunk) and clock() - began < MAX_BEGINNING_S:
         chunk = await anext(rest, b"")
@@ -655,8 +657,8 @@ async def _drop(
             await response.discard()
 
 
-def _as_events(body: bytes, path: Path, target: Target) -> bytes:
-    return answer_checks.events_of(answer_checks.whole(body, path, target), path, target)
+def _as_events(body: bytes, dialect: Dialect, target: Target) -> bytes:
+    return dialect.as_events(dialect.whole(body, dialect.path, target), dialect.path, target)
 
 
 async def _status_error(reply: Reply, target: Target) -> UpstreamError | None:

@@ -33,13 +33,13 @@ import msgspec
 from evaluators.base import Usage
 from providers import wire
 from providers.errors import StoreError, StoreUnavailableError
-from providers.http import sse
 from providers.names import MAX_NAME_BYTES
 from providers.usage import ABSENT, TokenCounts, read_usage, usage_of_answer
 from router.config.routes import KeepBodies, Route
 from router.config.schema import Config
 from router.gateway import tokens
 from router.gateway.answer_counts import AnswerCounts
+from router.gateway.dialects import DIALECTS
 from router.gateway.dispatch import ERROR_EVENT
 from router.gateway.hooks import AnswerHook
 from router.gateway.prices import PriceBook
@@ -55,7 +55,6 @@ QUEUED_BYTES = 64 * 2**20  # of ends of answers in the one queue, and of bodies 
 SLICE = 64  # records completed at a time, so that the thread hands the interpreter back soon
 RETRY_S = 1.0  # until rows that wait for the database are tried again
 ROWS = 256  # rows written at a time: one transaction costs the same for one as for many
-TAIL_BYTES = 16 * 1024  # of an answer's end
 HEAD_BYTES = 512  # of the beginning of a longer one
 MAX_BODY_BYTES = 2**20  # longer bodies are not stored
 DAY_S = 86400.0
@@ -447,8 +446,12 @@ def settle(record: Record, prices: PriceBook) -> None:
     if tail:
         # The answer's form counts, not the requested one: some hosts stream always, or never.
         start = head or tail
-        streamed = not start.startswith(b"{") if record.stream else start.startswith(b"data:")
-        read = _read_stream if streamed else _read_body
+        if not DIALECTS[record.path].is_usual:
+            read = _read_end
+        elif not start.startswith(b"{") if record.stream else start.startswith(b"data:"):
+            read = _read_stream
+        else:
+            read = _read_body
         read(record, tail)
         if not record.response_id and start.startswith(b"{"):
             record.response_id = _id_at_start(start[:HEAD_BYTES])
@@ -509,6 +512,11 @@ def _estimate_answer(record: Record, prices: PriceBook, body: bytes, tail: bytes
 
 def _answer_tokens(record: Record, tail: bytes) -> int:
     received = record.received or len(tail)
+    content_of = DIALECTS[record.path].content_of
+    if content_of is not None:
+        content = content_of(tail)
+        counted = tokens.of_text(content.text + "".join(map(str, content.tool_calls)))
+        return counted * received // len(tail) if tail else 0
     if not tail.startswith(b"{"):
         return tokens.of_stream(tail, received)
     return tokens.of_answer(tail) if received == len(tail) else received // tokens.BYTES_PER_TOKEN
@@ -634,11 +642,20 @@ def _read_stream(record: Record, tail: bytes) -> None:
     if ended:
         _take_usage(record, counted)
         return
-    end = sse.read_end(tail)
+    _read_end(record, tail)
+
+
+def _read_end(record: Record, tail: bytes) -> None:
+    """Read an answer's last bytes as its path has them."""
+    dialect = DIALECTS[record.path]
+    end = dialect.read_end(tail)
+    if not end.done and len(tail) >= dialect.tail_bytes:
+        # Its beginning is gone.
+        _search_end(record, tail)
     if end.error:
         record.error_code = record.error_code or ERROR_EVENT
     record.response_id = stored_name(end.id)
-    record.finish_reason = end.finish_reason
-    record.model = end.model
-    record.system_fingerprint = end.system_fingerprint
+    record.finish_reason = end.finish_reason or record.finish_reason
+    record.model = end.model or record.model
+    record.system_fingerprint = end.system_fingerprint or record.system_fingerprint
     _take_usage(record, end.usage)

@@ -37,6 +37,7 @@ _OPERATIONS = {
     "chat/completions": "chat",
     "completions": "text_completion",
     "embeddings": "embeddings",
+    "responses": "chat",
 }
 # Provider kinds as the conventions call them; others keep their own name.
 _PROVIDERS = {

@@ -45,10 +45,22 @@ _WEIGHTS = {
 }
 _ATTACHED = re.compile(rb'"data:[^"]{64,}"')
 # Fields of a request that become part of the prompt.
-_PROMPT = ("messages", "prompt", "input", "tools", "functions", "response_format", "suffix")
+_PROMPT = (
+    "messages",
+    "prompt",
+    "input",
+    "instructions",
+    "system",
+    "tools",
+    "functions",
+    "response_format",
+    "suffix",
+)
 # Fields whose text is no part of the prompt's.
-_ATTACHMENTS = frozenset({"image_url", "input_audio", "file", "video_url", "audio_url"})
-_LABELS = frozenset({"type", "role", "id", "tool_call_id"})
+_ATTACHMENTS = frozenset(
+    {"image_url", "input_audio", "file", "file_data", "video_url", "audio_url", "source"}
+)
+_LABELS = frozenset({"type", "role", "id", "tool_call_id", "call_id", "tool_use_id"})
 
 
 class _Choices(msgspec.Struct):

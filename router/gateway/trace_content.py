@@ -15,6 +15,7 @@ from providers.base import Path
 from providers.shortening import shortened
 from providers.translation.fold import fold_stream
 from providers.wire import UNREADABLE
+from router.gateway.dialects import DIALECTS
 
 ContentAttributes = dict[str, str]
 
@@ -40,7 +41,14 @@ def content_of(path: Path, request: bytes, response: bytes) -> ContentAttributes
     sent = _request(request) if 0 < len(request) <= MAX_BODY_BYTES else {}
     attributes = messages_attributes(path, sent)
     if path != "embeddings" and 0 < len(response) <= MAX_BODY_BYTES:
-        choices = _choices(response)
+        dialect = DIALECTS[path]
+        if dialect.content_of is None:
+            choices = _choices(response)
+        else:
+            content = dialect.content_of(response)
+            message = {"content": content.text, "tool_calls": list(content.tool_calls)}
+            reason = dialect.read_end(response).finish_reason
+            choices = [{"message": message, "finish_reason": reason}]
         attributes |= answer_attributes(choices)
     return attributes
 
@@ -52,6 +60,8 @@ def messages_attributes(path: Path, request: Mapping[str, Any]) -> ContentAttrib
     else:
         text = request.get("prompt" if path == "completions" else "input")
         messages = None if text is None else [{"role": "user", "content": text}]
+        if path == "responses":
+            messages = _of_input(text, request.get("instructions"))
     if not isinstance(messages, list) or not messages:
         return {}
     readable = [message for message in messages if isinstance(message, dict)]
@@ -66,6 +76,26 @@ def messages_attributes(path: Path, request: Mapping[str, Any]) -> ContentAttrib
         "input.value": shortened(last, MAX_TEXT_CHARS),
         "input.mime_type": "text/plain",
     }
+
+
+def _of_input(given: Any, instructions: Any) -> list[Any]:
+    """Return the messages of a response's input; its calls of tools in the form of chats."""
+    items = [{"role": "user", "content": given}] if isinstance(given, str) else given
+    messages: list[Any] = []
+    if isinstance(instructions, str):
+        messages.append({"role": "system", "content": instructions})
+    for item in items if isinstance(items, list) else ():
+        kind = item.get("type") if isinstance(item, dict) else None
+        if kind == "function_call":
+            function = {"name": item.get("name"), "arguments": item.get("arguments")}
+            calls = [{"id": item.get("call_id"), "function": function}]
+            messages.append({"role": "assistant", "tool_calls": calls})
+        elif kind == "function_call_output":
+            output = {"tool_call_id": item.get("call_id"), "content": item.get("output")}
+            messages.append({"role": "tool", **output})
+        elif kind in (None, "message"):
+            messages.append(item)
+    return messages
 
 
 def answer_attributes(choices: Sequence[Mapping[str, Any]]) -> ContentAttributes:

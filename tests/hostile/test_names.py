@@ -93,6 +93,7 @@ OPERATIONS = [
             ("chat/completions", "messages", MESSAGES),
             ("completions", "prompt", "hi"),
             ("embeddings", "input", "hi"),
+            ("responses", "input", "hi"),
         )
     ),
     Op(
@@ -405,7 +406,7 @@ def world(tmp_path_factory):
         text = f"""
 server: {{port: 0}}
 storage: {{database: "sqlite:///{folder / "e.db"}", artifacts: "{folder / "artifacts"}"}}
-providers: {{up: {{kind: compatible, base_url: "{upstream.url}"}}}}
+providers: {{up: {{kind: compatible, base_url: "{upstream.url}", speaks: [responses]}}}}
 routes: {{r: {{targets: [{{model: up/echo}}]}}}}
 """
         with gateway(text) as url, httpx.Client(timeout=60) as http:

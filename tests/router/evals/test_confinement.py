@@ -461,6 +461,7 @@ REQUESTS = {
     ("POST", "/v1/chat/completions"): naming_models("/v1/chat/completions", messages=MESSAGES),
     ("POST", "/v1/completions"): naming_models("/v1/completions", prompt="x"),
     ("POST", "/v1/embeddings"): naming_models("/v1/embeddings", input="x"),
+    ("POST", "/v1/responses"): naming_models("/v1/responses", input="x"),
     # May be asked for by POST too: its model goes to a provider of the config.
     ("POST", "/providers/{name}/conformance"): naming_models("/providers/nobody/conformance"),
 }

@@ -81,7 +81,7 @@ class TokenCounts(NamedTuple):
     written: int = 0
 
 
-class Dialect(NamedTuple):
+class UsageNames(NamedTuple):
     """The names under which some hosts report usage; a dot leads into an object.
 
     Attributes:
@@ -99,33 +99,33 @@ class Dialect(NamedTuple):
     apart: bool = False
 
 
-# Read from the top: the first dialect whose names are present counts. The names differ, so one list
+# Read from the top: the first row whose names are present counts. The names differ, so one list
 # serves every provider, and a proxy of the kind `compatible` in front of any of these hosts.
-DIALECTS = (
-    Dialect(
+USAGE_NAMES = (
+    UsageNames(
         "OpenAI, Azure, Mistral, Gemini, Groq, xAI, vLLM, OpenRouter",
         cached="prompt_tokens_details.cached_tokens",
         written="prompt_tokens_details.cache_write_tokens",
     ),
-    Dialect(
+    UsageNames(
         "the provider kind anthropic",
         cached="prompt_tokens_details.cached_tokens",
         written="prompt_tokens_details.cache_creation_tokens",
     ),
-    Dialect("DeepSeek", cached="prompt_cache_hit_tokens"),
-    Dialect("Moonshot", cached="cached_tokens"),
-    Dialect(
+    UsageNames("DeepSeek", cached="prompt_cache_hit_tokens"),
+    UsageNames("Moonshot", cached="cached_tokens"),
+    UsageNames(
         "LiteLLM in front of Anthropic",
         cached="cache_read_input_tokens",
         written="cache_creation_input_tokens",
     ),
-    Dialect(
+    UsageNames(
         "OpenAI's responses",
         prompt="input_tokens",
         completion="output_tokens",
         cached="input_tokens_details.cached_tokens",
     ),
-    Dialect(
+    UsageNames(
         "Anthropic",
         prompt="input_tokens",
         completion="output_tokens",
@@ -221,17 +221,17 @@ def tokens_of(usage: Any) -> TokenCounts | None:
         return None
     prompt = completion = None
     cached = written = 0
-    for dialect in DIALECTS:
-        read = (_at(usage, dialect.cached) if dialect.cached else None) or 0
-        put = (_at(usage, dialect.written) if dialect.written else None) or 0
+    for names in USAGE_NAMES:
+        read = (_at(usage, names.cached) if names.cached else None) or 0
+        put = (_at(usage, names.written) if names.written else None) or 0
         cached = cached or read
         written = written or put
-        if prompt is None or (dialect.apart and "prompt_tokens" not in usage):
-            prompt = _at(usage, dialect.prompt)
-            if dialect.apart and prompt is not None:
+        if prompt is None or (names.apart and "prompt_tokens" not in usage):
+            prompt = _at(usage, names.prompt)
+            if names.apart and prompt is not None:
                 prompt += read + put
         if completion is None:
-            completion = _at(usage, dialect.completion)
+            completion = _at(usage, names.completion)
     total = _at(usage, "total_tokens")
     if prompt is None and completion is None and total is None:
         return None

@@ -3,7 +3,7 @@
 A status of 200 does not make an answer: hosts send error objects, login pages, halves of JSON and
 answers without a choice with it, streams where none was requested and whole answers where one was.
 
-`whole` reads a complete answer and `Beginning` the first events of a stream, both before anything
+`whole` reads a complete answer and `ChatBeginning` the first events of a stream, both before anything
 has gone to the client; `is_whole` says of a stream that has ended whether it came to its end.
 """
 
@@ -178,7 +178,7 @@ def _from_events(body: bytes, path: Path, target: Target) -> bytes:
         what = "a list of embeddings" if path == "embeddings" else "a completion"
         reason = "it is empty" if not body.strip() else "it is not JSON of that form"
         raise UpstreamProtocolError(f"{target}: the answer is not {what}: {reason}")
-    beginning = Beginning(target)
+    beginning = ChatBeginning(target)
     beginning.feed(body)
     before, wrong, _ = sse.split_end(body)
     if wrong is not None:
@@ -227,7 +227,7 @@ def looks_like_events(body: bytes) -> bool:
 def begins_plainly(first: bytes) -> bool:
     """Return whether a stream's first bytes hold a whole event with a choice, and no error.
 
-    That is how nearly all streams begin; `Beginning` reads the others.
+    That is how nearly all streams begin; `ChatBeginning` reads the others.
     """
     return (
         first.startswith(b"data: {")
@@ -237,7 +237,7 @@ def begins_plainly(first: bytes) -> bool:
     )
 
 
-class Beginning:
+class ChatBeginning:
     """Reads a stream up to its first event that is neither a comment nor without a choice."""
 
     def __init__(self, target: Target) -> None:

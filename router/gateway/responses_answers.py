@@ -185,7 +185,7 @@ def begins_plainly(first: bytes) -> bool:
     )
 
 
-class Beginning:
+class ResponseBeginning:
     """Reads a stream up to its first event of a response that has not failed."""
 
     def __init__(self, target: Target) -> None:

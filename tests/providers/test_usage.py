@@ -9,7 +9,7 @@ from providers.http.sse import encode, read_end
 from providers.kinds import KINDS
 from providers.usage import (
     ABSENT,
-    DIALECTS,
+    USAGE_NAMES,
     MAX_COUNT,
     TokenCounts,
     lacks_usage,
@@ -129,10 +129,10 @@ def test_each_hosts_counts(name):
     assert end.usage == expected
 
 
-def test_every_dialect_is_tested():
-    for dialect in DIALECTS:
-        name = (dialect.cached or dialect.prompt).rpartition(".")[2]
-        assert any(name in json.dumps(usage) for usage, _ in ROWS.values()), dialect.hosts
+def test_every_row_of_names_is_tested():
+    for names in USAGE_NAMES:
+        name = (names.cached or names.prompt).rpartition(".")[2]
+        assert any(name in json.dumps(usage) for usage, _ in ROWS.values()), names.hosts
 
 
 # A number that is no count, and is unknown by itself.

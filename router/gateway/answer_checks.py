@@ -3,8 +3,9 @@
 A status of 200 does not make an answer: hosts send error objects, login pages, halves of JSON and
 answers without a choice with it, streams where none was requested and whole answers where one was.
 
-`whole` reads a complete answer and `ChatBeginning` the first events of a stream, both before anything
-has gone to the client; `is_whole` says of a stream that has ended whether it came to its end.
+`whole` reads a complete answer and `ChatBeginning` the first events of a stream, both before
+anything has gone to the client; `is_whole` says of a stream that has ended whether it came to its
+end.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from providers.http.sse import encode, read_end
 from providers.kinds import KINDS
 from providers.usage import (
     ABSENT,
-    USAGE_NAMES,
     MAX_COUNT,
+    USAGE_NAMES,
     TokenCounts,
     lacks_usage,
     read_usage,

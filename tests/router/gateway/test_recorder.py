@@ -18,8 +18,8 @@ from router.config.loading import parse
 from router.config.routes import Route, RouteTarget
 from router.config.schema import Config
 from router.config.storage import Storage
-from router.gateway.prices import PriceBook
 from router.gateway.dialects import TAIL_BYTES
+from router.gateway.prices import PriceBook
 from router.gateway.recorder import HEAD_BYTES, MAX_BODY_BYTES, Traffic, settle
 from router.records import Attempt, Odds, Record, Target, Trace
 from router.store.sqlite import SqliteStore

@@ -58,7 +58,14 @@ class AnthropicConfig(CompatibleConfig, frozen=True, kw_only=True):
 
 
 class Anthropic(Compatible):
-    """Claude, by its native API."""
+    """Claude, by its native API.
+
+    Attributes:
+        takes_reasoning: whether thoughts of earlier answers are sent with a conversation that
+            another API has; Claude needs those that belong to a call.
+    """
+
+    takes_reasoning = True
 
     def __init__(
         self,

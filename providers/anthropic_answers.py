@@ -5,8 +5,8 @@
     tool_use blocks   -> tool calls
     usage             -> prompt tokens with the cached ones in them, and beside them how many
 
-A stream's text, thoughts and tool arguments are passed on as they come. The signed blocks come in
-one last delta before the finish reason.
+A stream's text, thoughts and tool arguments are passed on as they come. A signed block comes as a
+whole once it has ended, before what follows it.
 """
 
 from __future__ import annotations
@@ -110,6 +110,8 @@ class MessagesRewriter:
             return self._start_block(content)
         if kind == "content_block_delta":
             return self._delta(content)
+        if kind == "content_block_stop":
+            return self._signed([self._blocks.pop(count_of(content.get("index")) or 0, {})])
         if kind == "message_delta":
             return self._end_message(content)
         if kind == "message_stop":
@@ -117,7 +119,7 @@ class MessagesRewriter:
         if kind == "error":
             why = (content.get("error") or {}).get("message") or "an error without a message"
             raise UpstreamProtocolError(f"{self._provider}: {why}")
-        # `ping` keeps the connection alive, `content_block_stop` says what the next event shows.
+        # `ping` keeps the connection alive.
         return b": ping\n\n" if kind == "ping" else b""
 
     def end(self) -> bytes:
@@ -169,13 +171,16 @@ class MessagesRewriter:
         reason = (event.get("delta") or {}).get("stop_reason")
         if reason is None:
             return b""
-        signed = [
-            block
-            for _, block in sorted(self._blocks.items())
-            if block.get("type") in ("thinking", "redacted_thinking")
-        ]
-        last = self._chunk({"thinking_blocks": signed}) if signed else b""
+        # Of a host that does not say where blocks end.
+        last = self._signed([block for _, block in sorted(self._blocks.items())])
         return last + self._chunk({}, _finish(reason))
+
+    def _signed(self, blocks: list[dict[str, Any]]) -> bytes:
+        """Return a chunk with the blocks that are thoughts; b"" where none is."""
+        signed = [
+            block for block in blocks if block.get("type") in ("thinking", "redacted_thinking")
+        ]
+        return self._chunk({"thinking_blocks": signed}) if signed else b""
 
     def _stop(self) -> bytes:
         self._finished = True

@@ -260,6 +260,11 @@ async def test_streams_say_what_whole_answers_say(claude):
     assert folded["usage"] == whole["usage"]
     assert whole["choices"][0]["message"]["thinking_blocks"][0]["signature"] == "c2ln"
     assert streamed.done
+    # A thought is signed before the answer goes on, so that the next API can say so in order.
+    names = [
+        name for chunk in streamed.chunks for choice in chunk["choices"] for name in choice["delta"]
+    ]
+    assert names.index("thinking_blocks") < names.index("tool_calls")
 
 
 async def test_a_stream_without_usage_has_none(claude):

@@ -12,6 +12,9 @@ from openai import OpenAI
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
+from providers.anthropic import request_of
+from providers.anthropic_answers import MessagesRewriter
+from providers.base import Call
 from providers.errors import (
     RateLimitError,
     UpstreamProtocolError,
@@ -369,6 +372,63 @@ def test_signed_thoughts_are_carried_to_the_next_request():
     ]
     assert event["item"]["content"] == []
     assert event["item"]["encrypted_content"] == thought["encrypted_content"]
+
+
+CLAUDES = [
+    {"type": "message_start", "message": {"id": "m", "model": "claude", "usage": {}}},
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking"}},
+    {
+        "type": "content_block_delta",
+        "index": 0,
+        "delta": {"type": "thinking_delta", "thinking": "a"},
+    },
+    {
+        "type": "content_block_delta",
+        "index": 0,
+        "delta": {"type": "signature_delta", "signature": "s"},
+    },
+    {"type": "content_block_stop", "index": 0},
+    {
+        "type": "content_block_start",
+        "index": 1,
+        "content_block": {"type": "redacted_thinking", "data": "x"},
+    },
+    {"type": "content_block_stop", "index": 1},
+    {
+        "type": "content_block_start",
+        "index": 2,
+        "content_block": {"type": "tool_use", "id": "c1", "name": "f"},
+    },
+    {
+        "type": "content_block_delta",
+        "index": 2,
+        "delta": {"type": "input_json_delta", "partial_json": "{}"},
+    },
+    {"type": "content_block_stop", "index": 2},
+    {"type": "message_delta", "delta": {"stop_reason": "tool_use"}, "usage": {}},
+    {"type": "message_stop"},
+]
+
+
+def test_claudes_signed_thoughts_are_with_it_again_when_its_call_is_answered():
+    rewriter = MessagesRewriter("claude", created=1, include_usage=False)
+    chat = b"".join(rewriter.event(sse.Event(json.dumps(event).encode())) for event in CLAUDES)
+    events = streamed(chat)
+    # The items as a client has them that reads their ends.
+    items = [event["item"] for event in events if event["type"] == "response.output_item.done"]
+    assert [item["type"] for item in items] == ["reasoning", "function_call"]
+    output = {"type": "function_call_output", "call_id": "c1", "output": "4"}
+    history = [{"role": "user", "content": "Hi"}, *items, output]
+    request = to_chat(
+        envelope(model="claude", input=history), policy="error", host="a", takes_reasoning=True
+    )
+    again = Call(path="chat/completions", model="claude", envelope=request.fields)
+    body, _ = request_of(again, provider="a", policy="error")
+    assert body["messages"][1]["content"] == [
+        {"type": "thinking", "thinking": "a", "signature": "s"},
+        {"type": "redacted_thinking", "data": "x"},
+        {"type": "tool_use", "id": "c1", "name": "f", "input": {}},
+    ]
 
 
 # Tools

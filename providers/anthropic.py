@@ -32,6 +32,7 @@ from providers.errors import RequestError
 from providers.http.transport import Transport
 from providers.off_loop import off_loop
 from providers.translation.compose import error_reply
+from providers.translation.messages_terms import CHOICE_TYPES, EFFORTS
 from providers.translation.rewrite import RewrittenReply
 from providers.translation.translate import Edits, read
 
@@ -177,7 +178,6 @@ _NATIVE_FIELDS = frozenset(
     {"cache_control", "container", "inference_geo", "output_config", "speed", "system", "thinking"}
 )
 _SAMPLING = frozenset({"temperature", "top_p", "top_k"})
-_EFFORTS = ("low", "medium", "high", "xhigh", "max")
 
 
 def request_of(
@@ -470,9 +470,8 @@ def _tool(tool: Any) -> Any:
 
 
 def _tool_choice(choice: Any, sent: dict[str, Any], edits: Edits) -> None:
-    words = {"auto": "auto", "none": "none", "required": "any"}
-    if isinstance(choice, str) and choice in words:
-        native: dict[str, Any] = {"type": words[choice]}
+    if isinstance(choice, str) and choice in CHOICE_TYPES:
+        native: dict[str, Any] = {"type": CHOICE_TYPES[choice]}
     elif isinstance(choice, dict) and choice.get("type") == "function":
         function = _object(choice.get("function"), "tool_choice.function")
         native = {"type": "tool", "name": function.get("name")}
@@ -510,7 +509,7 @@ def _reasoning_effort(value: Any, sent: dict[str, Any], edits: Edits) -> None:
     if value == "none":
         sent.setdefault("thinking", {"type": "disabled"})
         edits.convert("reasoning_effort", "none to thinking disabled")
-    elif value in _EFFORTS:
+    elif value in EFFORTS:
         _output_config(sent)["effort"] = value
         edits.convert("reasoning_effort", "to output_config.effort")
     elif value == "minimal":

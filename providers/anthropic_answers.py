@@ -18,17 +18,8 @@ from providers import wire
 from providers.errors import UpstreamProtocolError
 from providers.host_json import decode_object
 from providers.http import sse
+from providers.translation.messages_terms import FINISH_REASONS
 from providers.usage import TokenCounts, count_of, tokens_of
-
-_FINISH = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "pause_turn": "stop",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "tool_use": "tool_calls",
-    "refusal": "content_filter",
-}
 
 
 class MessagesRewriter:
@@ -207,7 +198,7 @@ class MessagesRewriter:
 
 def _finish(reason: Any) -> str | None:
     """Return OpenAI's finish reason; one that is new to us passes unchanged."""
-    return None if reason is None else _FINISH.get(reason, str(reason))
+    return None if reason is None else FINISH_REASONS.get(reason, str(reason))
 
 
 def _tool_call(block: dict[str, Any]) -> dict[str, Any]:

@@ -108,6 +108,20 @@ class Parser:
         return events
 
 
+def payloads(events: bytes) -> list[bytes]:
+    """Return the data of complete events, all but those that have a type of their own."""
+    datas: list[bytes] = []
+    for event in events.split(b"\n\n"):
+        if not event:
+            continue
+        if not event.startswith(b"data: ") or b"\n" in event or b"\r" in event:
+            # Not how nearly all hosts write them.
+            parsed = Parser(limit=len(events) + 2).feed(events)
+            return [event.data for event in parsed if event.event == "message"]
+        datas.append(event[6:])
+    return datas
+
+
 def encode(data: bytes, event: str | None = None) -> bytes:
     """Return one event as bytes, ready to be sent. Line ends in `data` arrive as LF."""
     head = b"" if event is None else b"event: %b\n" % event.encode()

@@ -29,6 +29,18 @@ MODULES = {
             "tests/evaluators/reports/test_corrected_gates.py",
         ),
     ),
+    "messages_requests": Module(
+        "providers.translation.messages_requests",
+        ("tests/providers/translation/test_messages_requests.py",),
+    ),
+    "messages_input": Module(
+        "providers.translation.messages_input",
+        ("tests/providers/translation/test_messages_requests.py",),
+    ),
+    "messages_answers": Module(
+        "providers.translation.messages_answers",
+        ("tests/providers/translation/test_messages_answers.py",),
+    ),
     "pacing": Module("router.evals.concurrency", ("tests/router/evals/test_concurrency.py",)),
     "lanes": Module(
         "evaluators.execution.scheduler", ("tests/evaluators/execution/test_scheduler.py",)

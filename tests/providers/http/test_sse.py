@@ -13,6 +13,7 @@ from providers.http.sse import (
     Parser,
     StreamEnd,
     encode,
+    payloads,
     read_end,
     split_complete,
     split_end,
@@ -485,3 +486,24 @@ def test_a_tail_of_any_length_is_read():
 )
 def test_where_the_last_complete_event_ends(data, complete):
     assert split_complete(data) == (data[:complete], data[complete:])
+
+
+@pytest.mark.parametrize(
+    ("events", "datas"),
+    [
+        (b"", []),
+        (b": keep-alive\n\n", []),
+        (b"data: a\n\n", [b"a"]),
+        (b"data: a\n\ndata: b\n\n", [b"a", b"b"]),
+        (b"data:a\n\n", [b"a"]),
+        (b"data: a\n\n\n\ndata: b\n\n", [b"a", b"b"]),
+        (b"data: a\r\n\r\ndata: b\r\n\r\n", [b"a", b"b"]),
+        (b"data: a\r\rdata: b\r\r", [b"a", b"b"]),
+        (b"data: a\ndata: b\n\n", [b"a\nb"]),
+        (b"data: a\n\nid: 1\ndata: b\n\n", [b"a", b"b"]),
+        (b"event: message\ndata: a\n\nevent: ping\ndata: b\n\ndata: c\n\n", [b"a", b"c"]),
+        (b"data: a\n\n: keep-alive\n\ndata: b\n\n", [b"a", b"b"]),
+    ],
+)
+def test_payloads_of_complete_events(events, datas):
+    assert payloads(events) == datas

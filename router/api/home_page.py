@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import lru_cache
 from typing import Any
 
 from litestar import Request, Response, get
@@ -12,24 +13,24 @@ from markupsafe import Markup
 from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
 from router.api.live import InjectedLiveParts
-from router.api.page_layout import navigation_of, page, part, rendered
+from router.api.page_layout import ShownPart, navigation_of, page, rendered
 from router.api.pages import route_rows
 from router.api.recent_totals import (
+    GOING_ON,
     RECENT_S,
     STRETCH_S,
     InjectedRecentTotals,
     RecentTotals,
     RequestsByRoute,
 )
-from router.api.runs_page import runs_under_way
+from router.api.runs_page import MAX_UNDER_WAY
 from router.services import Services
-from router.store.review import ReviewFilter
-from router.store.runs import RunFilter
 from router.web.plots.figure import label
 from router.web.plots.history import sparkline
 
 # Routes with a picture of what they cost.
 _DRAWN_ROUTES = 20
+_NEWEST_RUNS = 5
 
 
 @page("/")
@@ -58,9 +59,10 @@ async def home_part(
     request: Request[Any, Any, Any],
 ) -> ServerSentEvent:
     """Send what goes on whenever it changes."""
+    shown = ShownPart("home_part.html")
 
     async def make() -> str:
-        return await part("home_part.html", **await _values(services, caller, recent, request))
+        return await shown.html(await _values(services, caller, recent, request))
 
     return parts.stream(caller, ("home", str(request.base_url)), make)
 
@@ -71,14 +73,17 @@ async def _values(
     def may(operation: str) -> bool:
         return caller.reach_of(operation) == "all"
 
-    store, sees_routes = services.store, may("GET /routes")
-    active, newest, requests, alerts, reviews, rollouts = await asyncio.gather(
-        runs_under_way(services, caller),
-        store.runs(RunFilter(key_id=caller.only), limit=5),
+    sees_routes = may("GET /routes")
+    overview, requests = await asyncio.gather(
+        services.store.overview(
+            caller.only,
+            active=MAX_UNDER_WAY,
+            newest=_NEWEST_RUNS,
+            alerts=may("GET /alerts"),
+            reviews=may("GET /review"),
+            rollouts=may("GET /rollouts"),
+        ),
         recent.requests(caller.only),
-        store.open_alerts() if may("GET /alerts") else _nothing(),
-        store.count_review_rows(ReviewFilter(state="waiting")) if may("GET /review") else _zero(),
-        store.rollouts(active=True) if may("GET /rollouts") else _nothing(),
     )
     return {
         "base_url": str(request.base_url).rstrip("/"),
@@ -90,16 +95,16 @@ async def _values(
         "failures": sum(total.failures for total in requests.totals),
         "cost_usd": sum(total.cost_usd for total in requests.totals),
         "unpriced": sum(total.unpriced for total in requests.totals),
-        "spark": await asyncio.to_thread(_sparks, requests),
+        "spark": await _sparks(requests),
         "pages": {entry.path for entry in navigation_of(caller)},
         "may_start": may("POST /eval"),
-        "active": active,
-        "newest": newest,
-        "firing": [alert for alert in alerts if alert.state == "firing"],
+        "active": overview.active,
+        "newest": overview.newest,
+        "firing": [alert for alert in overview.alerts if alert.state == "firing"],
         "sees_alerts": may("GET /alerts"),
-        "reviews": reviews,
+        "reviews": overview.reviews,
         "sees_reviews": may("GET /review"),
-        "rollouts": rollouts,
+        "rollouts": overview.rollouts,
         "sees_rollouts": may("GET /rollouts"),
         "routes": route_rows(services) if sees_routes else [],
         "providers": [(name, provider.kind) for name, provider in services.config.providers.items()]
@@ -108,20 +113,17 @@ async def _values(
     }
 
 
-async def _nothing() -> list[Any]:
-    return []
+async def _sparks(requests: RequestsByRoute) -> dict[str, Markup]:
+    """Draw what routes cost in the stretches that are over, and under "" what all did."""
+    names = ["", *(str(total.group["route"]) for total in requests.totals[:_DRAWN_ROUTES])]
+    costs = {name: tuple(requests.costs[name][:-GOING_ON]) for name in names}
+    return await asyncio.to_thread(
+        lambda: {name: _spark(name, cost) for name, cost in costs.items() if any(cost)}
+    )
 
 
-async def _zero() -> int:
-    return 0
-
-
-def _sparks(requests: RequestsByRoute) -> dict[str, Markup]:
-    """Draw what routes cost over the time, and under "" what all did."""
+# A stretch that is over seldom changes, and a page is made twice a second.
+@lru_cache(1000)
+def _spark(route: str, costs: tuple[float, ...]) -> Markup:
     title = f"US dollars in each {STRETCH_S:g} seconds"
-    routes = [str(total.group["route"]) for total in requests.totals[:_DRAWN_ROUTES]]
-    return {
-        name: sparkline(f"{label(name)}: {title}" if name else title, requests.costs[name]).svg
-        for name in ("", *routes)
-        if any(requests.costs[name])
-    }
+    return sparkline(f"{label(route)}: {title}" if route else title, costs).svg

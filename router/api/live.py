@@ -14,9 +14,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable
+from functools import cached_property
 
 from litestar.di import NamedDependency
-from litestar.response import ServerSentEvent
+from litestar.response import ServerSentEvent, ServerSentEventMessage
 
 from providers.errors import EvalrouterError
 from router.api.access import Caller
@@ -29,11 +30,22 @@ POLL_S = 0.5
 STREAM_S = 300.0
 
 
+class _Event(ServerSentEventMessage):
+    """A part as an event, which is encoded once for all who get it."""
+
+    @cached_property
+    def _encoded(self) -> bytes:
+        return super().encode()
+
+    def encode(self) -> bytes:
+        return self._encoded
+
+
 class LiveParts:
     """All parts that this process sends to browsers."""
 
     def __init__(self) -> None:
-        self._feeds: Feeds[str] = Feeds("pages", poll_s=POLL_S)
+        self._feeds: Feeds[_Event] = Feeds("pages", poll_s=POLL_S)
 
     def stream(
         self, caller: Caller, key: Hashable, make: Callable[[], Awaitable[str]]
@@ -55,14 +67,17 @@ class LiveParts:
 
     async def _events(
         self, key: Hashable, make: Callable[[], Awaitable[str]], holder: str
-    ) -> AsyncIterator[str]:
+    ) -> AsyncIterator[_Event]:
+        async def read() -> _Event:
+            return _Event(await make())
+
         try:
             async with (
                 asyncio.timeout(STREAM_S),
-                self._feeds.follow(key, make, holder=holder) as parts,
+                self._feeds.follow(key, read, holder=holder) as events,
             ):
-                async for part in parts:
-                    yield part
+                async for event in events:
+                    yield event
         except (TimeoutError, EvalrouterError):
             # The response has begun; a browser that connects again learns what is wrong.
             return

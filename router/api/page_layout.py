@@ -211,6 +211,24 @@ async def part(template: str, **values: Any) -> str:
     return await asyncio.to_thread(_render, template, values)
 
 
+class ShownPart:
+    """A part of a page, rendered when what it shows has changed.
+
+    Args:
+        template: its file in `router/web`.
+    """
+
+    def __init__(self, template: str) -> None:
+        self._template = template
+        self._shown: tuple[dict[str, Any], str] | None = None
+
+    async def html(self, values: dict[str, Any]) -> str:
+        """Return the part's HTML."""
+        if self._shown is None or self._shown[0] != values:
+            self._shown = values, await part(self._template, **values)
+        return self._shown[1]
+
+
 def template_names() -> list[str]:
     """Return the files of all templates."""
     return _templates().list_templates(extensions=["html"])

@@ -31,7 +31,7 @@ _COLUMNS = (
     TableColumn("id", "Id"),
 )
 # Runs whose answers are counted for a list; more are rarely under way at a time.
-_COUNTED = 20
+MAX_UNDER_WAY = 20
 
 
 class _Filters(NamedTuple):
@@ -122,7 +122,7 @@ async def runs_under_way(services: Services, caller: Caller) -> list[Run]:
     """Return runs that are executed or wait for it, the newest first, those executed before."""
     states: tuple[RunState, ...] = ("running", "queued")
     pages = [
-        await services.store.runs(RunFilter(state=state, key_id=caller.only), limit=_COUNTED)
+        await services.store.runs(RunFilter(state=state, key_id=caller.only), limit=MAX_UNDER_WAY)
         for state in states
     ]
     return [run for runs in pages for run in runs]
@@ -130,7 +130,7 @@ async def runs_under_way(services: Services, caller: Caller) -> list[Run]:
 
 async def _progress(services: Services, runs: Sequence[Run]) -> dict[str, Progress]:
     """Return how far the first runs are that are under way."""
-    counted = [run for run in runs if run.state not in STOPPED][:_COUNTED]
+    counted = [run for run in runs if run.state not in STOPPED][:MAX_UNDER_WAY]
     progress = await asyncio.gather(*(services.store.progress(run.id) for run in counted))
     return {run.id: count for run, count in zip(counted, progress, strict=True)}
 

@@ -21,6 +21,7 @@ from router.store.learned import LearnedStore
 from router.store.leases import LeaseStore
 from router.store.lineage import LineageStore
 from router.store.occurrences import OccurrenceStore
+from router.store.overview import OverviewStore
 from router.store.people_labels import LabelStore
 from router.store.readiness import CheckedStore
 from router.store.requeue import RequeueStore
@@ -57,6 +58,7 @@ class Store(
     LineageStore,
     LearnedStore,
     OccurrenceStore,
+    OverviewStore,
     RolloutStore,
     ScheduleStore,
     RouteStore,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -173,6 +173,34 @@ class TrafficTotal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         )
 
 
+class AddedTotal(NamedTuple):
+    """What requests took that were added to a stretch of time.
+
+    Attributes:
+        stretch: which one; the first began at the epoch.
+        is_new: whether their numbers are above the one that was seen.
+        total: what they took, of one route.
+    """
+
+    stretch: int
+    is_new: bool
+    total: TrafficTotal
+
+
+class AddedTraffic(NamedTuple):
+    """What requests took that were stored lately.
+
+    Attributes:
+        last: the number of the newest request, of any key; 0 where none is stored.
+        deletions: as `TrafficStore.traffic_deletions` returns it.
+        totals: by stretch, route and whether they are new, in no order.
+    """
+
+    last: int
+    deletions: int
+    totals: list[AddedTotal]
+
+
 class TrafficStore(ChangeStore, Protocol):
     """Stores requests and lists them."""
 
@@ -194,6 +222,36 @@ class TrafficStore(ChangeStore, Protocol):
         self, matching: TrafficFilter, by: Sequence[TotalsBy], *, limit: int
     ) -> list[TrafficTotal]:
         """Add up requests in groups, the largest first; it reads all of the filter's time."""
+        ...
+
+    async def added_traffic(
+        self, key_id: str | None, *, after: int, seen: int, since: float, stretch_s: float
+    ) -> AddedTraffic:
+        """Add up the live requests with numbers above `after`; it reads no others.
+
+        Where several processes store requests, a number may appear after a higher one.
+
+        Args:
+            key_id: selects requests of one key; None selects all.
+            after: 0 for all numbers.
+            seen: the number up to which they are not new.
+            since: selects requests that came from then on, in seconds since the epoch.
+            stretch_s: the length of a stretch of time, in seconds.
+        """
+        ...
+
+    async def answer_times(
+        self, key_id: str | None, *, since: float, limit: int
+    ) -> list[tuple[str, float]]:
+        """Return route and seconds of answers, of the newest live requests since a moment.
+
+        Failures are left out, and answers from the cache.
+
+        Args:
+            key_id: selects requests of one key; None selects all.
+            since: seconds since the epoch.
+            limit: how many requests it looks at.
+        """
         ...
 
     async def forget_traffic(self, matching: TrafficFilter, limit: int) -> int:

@@ -89,6 +89,9 @@ class PostgresConnection(Connection):
     def contains(self, column: str, value: str) -> str:
         return f"json_contains({column}, {value})"
 
+    def floor(self, expression: str) -> str:
+        return f"floor({expression})"
+
     def field(self, column: str, name: str) -> str:
         return f"json_field({column}, '{name}')"
 

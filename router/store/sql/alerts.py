@@ -70,9 +70,7 @@ class SqlAlerts(SqlPart, AlertStore):
         await self._database.write("forget what alerts counted", _forget_counts, windows)
 
     async def open_alerts(self) -> list[Alert]:
-        return await self._database.read(
-            "read alerts", _alerts, "resolved_at IS NULL OR notified <> '[]'", {}
-        )
+        return await self._database.read("read alerts", read_open_alerts)
 
     async def alerts(
         self, *, states: Collection[AlertState] = (), limit: int = 50, before: str | None = None
@@ -187,6 +185,11 @@ def _forget_counts(db: Connection, windows: Mapping[str, float]) -> None:
         f" AND NOT {db.any_of('counter')}",
         (now - MAX_WINDOW_S, db.array(list(windows))),
     )
+
+
+def read_open_alerts(db: Connection) -> list[Alert]:
+    """List alerts that are open; see `AlertStore.open_alerts`."""
+    return _alerts(db, "resolved_at IS NULL OR notified <> '[]'", {})
 
 
 def _alerts(

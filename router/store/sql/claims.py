@@ -9,14 +9,13 @@ from router.store.runs import RequestedState, Run
 from router.store.sql.connection import Connection
 from router.store.sql.database import SqlPart
 from router.store.sql.results import forget_answers
-from router.store.sql.runs import find_run, locked_run, runs_where, update_run
+from router.store.sql.runs import UNFINISHED, find_run, locked_run, runs_where, update_run
 
 # A process that was asleep for longer did not execute anything meanwhile.
 _MAX_HEARTBEAT_S = 10.0
 
 # Whether no living process owns a run.
 FREE = "(owner = '' OR heartbeat_at IS NULL OR heartbeat_at <= :now - :stale_after)"
-_UNFINISHED = "state IN ('queued', 'running')"
 
 
 class SqlClaims(SqlPart, ClaimStore):
@@ -52,7 +51,7 @@ def _claim(db: Connection, run_id: str, owner: str, stale_after: float) -> bool:
     (before,) = db.execute("SELECT owner FROM runs WHERE number = ?", (number,)).fetchone()
     claimed = db.execute(
         "UPDATE runs SET owner = :owner, heartbeat_at = :now WHERE number = :number"
-        f" AND {_UNFINISHED} AND (owner = :owner OR {FREE})",
+        f" AND {UNFINISHED} AND (owner = :owner OR {FREE})",
         {"owner": owner, "now": db.now(), "number": number, "stale_after": stale_after},
     )
     if not claimed.rowcount:
@@ -146,4 +145,4 @@ def _request_state(db: Connection, run_id: str, state: RequestedState, stale_aft
 
 
 def _unfinished(db: Connection) -> list[Run]:
-    return runs_where(db, f"runner = 'server' AND {_UNFINISHED}", order_by="id")
+    return runs_where(db, f"runner = 'server' AND {UNFINISHED}", order_by="id")

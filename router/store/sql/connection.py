@@ -109,6 +109,10 @@ class Connection(Protocol):
         """
         ...
 
+    def floor(self, expression: str) -> str:
+        """Return the expression for the greatest whole number up to one that is not negative."""
+        ...
+
     def lenient_text(self) -> AbstractContextManager[None]:
         """Read text that is not Unicode as far as it is, where the database may have such."""
         ...

@@ -79,7 +79,7 @@ class SqlReview(SqlPart, ReviewStore):
         )
 
     async def count_review_rows(self, matching: ReviewFilter) -> int:
-        return await self._database.read("count the review queue", _count, matching)
+        return await self._database.read("count the review queue", count_rows, matching)
 
     async def review_row(self, row_id: str) -> ReviewRow:
         return await self._database.read("read the review queue", _row, row_id)
@@ -131,7 +131,7 @@ def _keep_progress(db: Connection, progress: ToxicityProgress) -> None:
 
 
 def _add(db: Connection, rows: Sequence[NewReviewRow], max_waiting: int) -> None:
-    waiting = _count(db, ReviewFilter(state="waiting"))
+    waiting = count_rows(db, ReviewFilter(state="waiting"))
     if waiting + len(rows) > max_waiting:
         raise ConflictError(
             f"{waiting} rows wait for a review, and at most {max_waiting} may (review.max_rows); "
@@ -204,7 +204,8 @@ def _rows(db: Connection, where: str, values: Any) -> list[ReviewRow]:
     return readable(rows, review_row_of, lambda columns: f"the row {columns[1]} to review")
 
 
-def _count(db: Connection, matching: ReviewFilter) -> int:
+def count_rows(db: Connection, matching: ReviewFilter) -> int:
+    """Return how many rows of the queue match."""
     where, values = _where(matching)
     [count] = db.execute(f"SELECT count(*) FROM review_rows WHERE {where}", values).fetchone()
     return int(count)

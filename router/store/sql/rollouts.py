@@ -181,7 +181,7 @@ class SqlRollouts(SqlPart, RolloutStore):
     async def rollouts(
         self, *, route: str | None = None, active: bool | None = None, limit: int = 50
     ) -> list[Rollout]:
-        return await self._database.read("list rollouts", _list, route, active, limit)
+        return await self._database.read("list rollouts", page_of_rollouts, route, active, limit)
 
     async def rollout_version(self) -> int:
         return await self._database.read("read whether rollouts changed", _version)
@@ -339,7 +339,10 @@ def _find(db: Connection, rollout_id: str) -> Rollout | None:
     return None if row is None else rollout_of(row)
 
 
-def _list(db: Connection, route: str | None, active: bool | None, limit: int) -> list[Rollout]:
+def page_of_rollouts(
+    db: Connection, route: str | None = None, active: bool | None = None, limit: int = 50
+) -> list[Rollout]:
+    """List rollouts; see `RolloutStore.rollouts`."""
     conditions = ["TRUE"]
     if route is not None:
         conditions.append("route = :route")

@@ -20,6 +20,7 @@ from router.store.sql.database import SqlPart
 from router.store.sql.datasets import forget_unused_sources
 from router.store.sql.samples import insert_samples
 
+UNFINISHED = "state IN ('queued', 'running')"
 CHUNK = 1000  # rows deleted in one transaction
 ABANDONED_S = 600.0  # after this without progress, an addition or deletion was cut off by a crash
 
@@ -54,7 +55,9 @@ class SqlRuns(SqlPart, RunStore):
         before: str | None = None,
         oldest_first: bool = False,
     ) -> list[Run]:
-        return await self._database.read("list runs", _page, matching, limit, before, oldest_first)
+        return await self._database.read(
+            "list runs", page_of_runs, matching, limit, before, oldest_first
+        )
 
     async def update_run(self, run_id: str, **changes: Any) -> None:
         await self._database.write(
@@ -254,12 +257,19 @@ def _abandoned(db: Connection) -> list[int]:
 # listing and counting
 
 
-def _page(
-    db: Connection, matching: RunFilter, limit: int, before: str | None, oldest_first: bool
+def page_of_runs(
+    db: Connection,
+    matching: RunFilter,
+    limit: int,
+    before: str | None = None,
+    oldest_first: bool = False,
 ) -> list[Run]:
+    """List runs; see `RunStore.runs`."""
     conditions = ["TRUE" if before is None else f"id {'>' if oldest_first else '<'} :before"]
     if matching.state is not None:
         conditions.append("state = :state")
+        # SQLite takes the index of those that are not over only when it reads the second condition.
+        conditions += [UNFINISHED] if matching.state in {"queued", "running"} else []
     if matching.experiment is not None:
         # SQLite takes the index of experiments only when it reads the second condition.
         conditions.append("experiment = :experiment")

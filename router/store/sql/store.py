@@ -17,6 +17,7 @@ from router.store.sql.learned import SqlLearned
 from router.store.sql.leases import SqlLeases
 from router.store.sql.lineage import SqlLineage
 from router.store.sql.occurrences import SqlOccurrences
+from router.store.sql.overview import SqlOverview
 from router.store.sql.people_labels import SqlLabels
 from router.store.sql.requeue import SqlRequeue
 from router.store.sql.results import SqlResults
@@ -52,6 +53,7 @@ class SqlStore(
     SqlLineage,
     SqlLearned,
     SqlOccurrences,
+    SqlOverview,
     SqlRollouts,
     SqlRoutes,
     SqlSchedules,

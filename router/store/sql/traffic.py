@@ -19,6 +19,8 @@ from router.store.sql.connection import Connection
 from router.store.sql.database import SqlDatabase, SqlPart
 from router.store.sql.rollouts import forget_requests_of, insert_requests
 from router.store.traffic import (
+    AddedTotal,
+    AddedTraffic,
     TotalsBy,
     TrafficFilter,
     TrafficRow,
@@ -27,6 +29,13 @@ from router.store.traffic import (
 )
 
 _SELECT = f"SELECT {', '.join(TRAFFIC_COLUMNS)} FROM traffic"
+_SUMS = (
+    "SELECT count(*), count(CASE WHEN status >= 400 THEN 1 END),"
+    # As fractions, because a sum of integers fails where it leaves 64 bits.
+    " coalesce(sum(CAST(prompt_tokens AS DOUBLE PRECISION)), 0.0),"
+    " coalesce(sum(CAST(completion_tokens AS DOUBLE PRECISION)), 0.0),"
+    " coalesce(sum(cost_usd), 0.0), count(*) - count(cost_usd)"
+)
 
 
 class Selection(NamedTuple):
@@ -111,6 +120,22 @@ class SqlTraffic(SqlPart, TrafficStore):
                 "add up requests", totals_of_traffic, self.traffic_index, matching, by, limit
             )
 
+    async def added_traffic(
+        self, key_id: str | None, *, after: int, seen: int, since: float, stretch_s: float
+    ) -> AddedTraffic:
+        return await self._database.read(
+            "add up requests", _added, self.traffic_index, key_id,
+            after=after, seen=seen, since=since, stretch_s=stretch_s,
+        )  # fmt: skip
+
+    async def answer_times(
+        self, key_id: str | None, *, since: float, limit: int
+    ) -> list[tuple[str, float]]:
+        matching = TrafficFilter(key_id=key_id, since=since)
+        return await self._database.read(
+            "read times of answers", _times, self.traffic_index, matching, limit
+        )
+
     async def forget_traffic(self, matching: TrafficFilter, limit: int) -> int:
         return await self._database.write(
             "delete request records", _forget, self.traffic_index, matching, limit
@@ -163,29 +188,68 @@ def totals_of_traffic(
     groups = ", ".join(GROUP_COLUMNS[name] for name in by)
     with db.lenient_text():
         rows = db.execute(
-            "SELECT count(*), count(CASE WHEN status >= 400 THEN 1 END),"
-            # As fractions, because a sum of integers fails where it leaves 64 bits.
-            " coalesce(sum(CAST(prompt_tokens AS DOUBLE PRECISION)), 0.0),"
-            " coalesce(sum(CAST(completion_tokens AS DOUBLE PRECISION)), 0.0),"
-            " coalesce(sum(cost_usd), 0.0), count(*) - count(cost_usd)"
-            f"{', ' if by else ''}{groups} FROM {source} AS traffic"
+            f"{_SUMS}{', ' if by else ''}{groups} FROM {source} AS traffic"
             f"{' WHERE ' if where else ''}{' AND '.join(where)}"
             f"{' GROUP BY ' if by else ''}{groups}"
             f" ORDER BY 1 DESC{', ' if by else ''}{groups} LIMIT :limit",
             values | {"limit": limit},
         ).fetchall()
-    return [
-        TrafficTotal(
-            group=dict(zip(by, group, strict=True)),
-            requests=requests,
-            failures=failures,
-            prompt_tokens=int(prompt),
-            completion_tokens=int(completion),
-            cost_usd=cost,
-            unpriced=unpriced,
-        )
-        for requests, failures, prompt, completion, cost, unpriced, *group in rows
-    ]
+    return [_total(dict(zip(by, row[6:], strict=True)), row) for row in rows]
+
+
+def _total(group: dict[str, str | int], row: Sequence[Any]) -> TrafficTotal:
+    """Return a total of a row that begins with `_SUMS`."""
+    requests, failures, prompt, completion, cost, unpriced, *_ = row
+    return TrafficTotal(
+        group=group,
+        requests=requests,
+        failures=failures,
+        prompt_tokens=int(prompt),
+        completion_tokens=int(completion),
+        cost_usd=cost,
+        unpriced=unpriced,
+    )
+
+
+def _added(
+    db: Connection,
+    index: TrafficIndex,
+    key_id: str | None,
+    *,
+    after: int,
+    seen: int,
+    since: float,
+    stretch_s: float,
+) -> AddedTraffic:
+    if after:
+        where: Sequence[str] = ["number > :after", "at >= :since"]
+        where = where if key_id is None else [*where, "key_id = :key_id"]
+        values = {"after": after, "since": since, "key_id": key_id}
+        source = "traffic"
+    else:
+        source, where, values = index.selection(db, TrafficFilter(key_id=key_id, since=since))
+    stretch = db.floor("at / :stretch_s")
+    with db.lenient_text():
+        rows = db.execute(
+            f"{_SUMS}, route, {stretch}, CASE WHEN number > :seen THEN 1 ELSE 0 END"
+            f" FROM {source} AS traffic WHERE {' AND '.join(where)} GROUP BY 7, 8, 9",
+            values | {"seen": seen, "stretch_s": stretch_s},
+        ).fetchall()
+    last = db.execute("SELECT coalesce(max(number), 0) FROM traffic").fetchone()[0]
+    totals = [AddedTotal(int(row[7]), bool(row[8]), _total({"route": row[6]}, row)) for row in rows]
+    return AddedTraffic(last, _deletions(db), totals)
+
+
+def _times(
+    db: Connection, index: TrafficIndex, matching: TrafficFilter, limit: int
+) -> list[tuple[str, float]]:
+    numbers = index.numbers_of(db, matching, limit=limit)
+    with db.lenient_text():
+        return db.execute(
+            f"SELECT route, total_s FROM traffic WHERE {db.any_of('number')}"
+            " AND status < 400 AND cached = 0",
+            (db.array(numbers),),
+        ).fetchall()
 
 
 def find_request(db: Connection, index: TrafficIndex, matching: TrafficFilter) -> TrafficRow | None:

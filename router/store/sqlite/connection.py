@@ -88,6 +88,9 @@ class SqliteConnection(Connection):
             f" WHERE json_each.value = json_extract({value}, '$'))"
         )
 
+    def floor(self, expression: str) -> str:
+        return f"CAST({expression} AS INTEGER)"
+
     def field(self, column: str, name: str) -> str:
         # Of two paths it makes the text of an array, "[FIELD,null]"; of one, a value that the
         # functions for JSON read up to its first NUL.

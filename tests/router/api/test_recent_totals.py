@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 
 from router.api.recent_totals import RECENT_S, STRETCH_S, RecentTotals
@@ -63,6 +66,39 @@ async def test_totals_are_those_of_all_requests_of_the_window(services):
     assert sum(total.requests for total in expected) > 50
     assert {total.group["route"] for total in expected} == {"a", "b"}
     assert sum(total.failures for total in expected) > 10
+
+
+async def test_a_page_that_is_shown_all_the_time_has_every_request_at_once(services):
+    clock = Clock()
+    recent = RecentTotals(services.recorded, services.store, now=clock)
+    for turn in range(80):
+        clock.now += 0.5
+        records = [a_record(2 * turn + n, clock.now - 0.1 - n) for n in range(2)]
+        await services.store.keep_traffic(records)
+        totals = (await recent.requests(None)).totals
+        assert {total.group["route"]: total.requests for total in totals} == {
+            "a": turn + 1,
+            "b": turn + 1,
+        }
+
+
+async def test_a_number_that_appears_after_a_higher_one_is_counted(tmp_path, services):
+    clock = Clock()
+    recent = RecentTotals(services.recorded, services.store, now=clock)
+
+    async def found():
+        clock.now += 0.5
+        return sum(total.requests for total in (await recent.requests(None)).totals)
+
+    await services.store.keep_traffic([a_record(n, START) for n in range(4)])
+    assert await found() == 4
+    await services.store.keep_traffic([a_record(n, START) for n in range(4, 8)])
+    with closing(sqlite3.connect(tmp_path / "e.db", isolation_level=None)) as db:
+        # As where another process has not stored the seventh yet.
+        db.execute("UPDATE traffic SET number = -7 WHERE number = 7")
+        assert await found() == 7
+        db.execute("UPDATE traffic SET number = 7 WHERE number = -7")
+    assert [await found() for _ in range(3)] == [8, 8, 8]
 
 
 async def test_what_is_deleted_is_not_counted(services):

@@ -149,6 +149,58 @@ async def test_totals_are_those_of_the_requests_that_match(filled):
         assert await store.traffic_totals(matching, by, limit=2) == groups[:2]
 
 
+async def test_what_was_added_is_added_up_by_stretch_and_route(filled):
+    store, records = filled
+    rows = await store.traffic(TrafficFilter(), limit=COUNT)
+    number_of = {row.id: row.number for row in rows}
+    for key_id, after, seen, since in [
+        (None, 0, 0, 8800.0),
+        ("key_1", 0, 8990, 8800.0),
+        (None, 8700, 8900, 8000.5),
+        ("key_1", 8700, 8900, 8000.5),
+        (None, 8999, 9000, 0.0),
+    ]:
+        chosen = [
+            record
+            for record in records
+            if record.id in number_of
+            and number_of[record.id] > after
+            and selects(TrafficFilter(key_id=key_id, since=since), record)
+        ]
+        expected = Counter(
+            (int(record.at // 30.0), number_of[record.id] > seen, record.route) for record in chosen
+        )
+        added = await store.added_traffic(
+            key_id, after=after, seen=seen, since=since, stretch_s=30.0
+        )
+        assert added.last == max(number_of.values())
+        assert {
+            (one.stretch, one.is_new, one.total.group["route"]): one.total.requests
+            for one in added.totals
+        } == expected
+        assert sum(one.total.prompt_tokens for one in added.totals) == sum(
+            record.prompt_tokens or 0 for record in chosen
+        )
+        assert sum(one.total.cost_usd for one in added.totals) == sum(
+            record.cost_usd or 0 for record in chosen
+        )
+    before = added.deletions
+    await store.announce_deletion()
+    added = await store.added_traffic(None, after=0, seen=0, since=1e9, stretch_s=30.0)
+    assert (added.deletions, added.totals) == (before + 1, [])
+
+
+async def test_times_of_answers_are_those_of_the_newest_requests_without_failures(store):
+    answers = [
+        Record(id=f"new_{n}", at=1e6 + n, route="t", total_s=n / 8, status=500 if n == 3 else 200)
+        for n in range(6)
+    ]
+    await store.keep_traffic([*answers, Record(id="c", at=1e6 + 9, route="t", cached=True)])
+    found = await store.answer_times(None, since=1e6 + 1, limit=5)
+    assert sorted(found) == [("t", 0.25), ("t", 0.5), ("t", 0.625)]
+    assert await store.answer_times("key_none", since=0.0, limit=5) == []
+
+
 async def test_what_is_deleted_is_found_no_more_and_the_rest_is(filled):
     store, records = filled
     for matching in (

@@ -29,3 +29,27 @@ def check_width(tab: Page) -> None:
     """Check that nothing makes the page wider than its tab."""
     overflow = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     assert tab.evaluate(overflow) <= 0, tab.url
+
+
+def check_plots(tab: Page) -> None:
+    """Check that no text of a picture is smaller than 11 px as it is shown."""
+    sizes = tab.evaluate(
+        """[...document.querySelectorAll("svg text")].map(
+            text => parseFloat(getComputedStyle(text).fontSize) * text.getScreenCTM().a)"""
+    )
+    assert min(sizes, default=11.0) > 10.9, tab.url
+
+
+def check_menu(tab: Page) -> None:
+    """Check that the menu is one line, of which the page's own entry is in sight."""
+    tops = tab.evaluate(
+        """[...document.querySelectorAll("header nav a")].map(
+            link => Math.round(link.getBoundingClientRect().top))"""
+    )
+    assert len(set(tops)) <= 1, tab.url
+    seen = tab.evaluate(
+        """[...document.querySelectorAll("header [aria-current]")].every(link => {
+            const place = link.getBoundingClientRect();
+            return place.left >= 0 && place.right <= innerWidth; })"""
+    )
+    assert seen, tab.url

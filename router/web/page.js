@@ -2,6 +2,14 @@
 (() => {
   "use strict";
 
+  // On a phone the menu scrolls: the page's own entry is in its middle.
+  const menu = document.querySelector("header nav ul");
+  const here = menu?.querySelector("[aria-current]");
+  if (here) {
+    const [around, entry] = [menu.getBoundingClientRect(), here.getBoundingClientRect()];
+    menu.scrollLeft += entry.left - around.left - (around.width - entry.width) / 2;
+  }
+
   // A form or button with data-confirm asks before it does something that cannot be undone.
   document.addEventListener("submit", (event) => {
     const question = event.submitter?.dataset.confirm ?? event.target.dataset.confirm;

@@ -8,7 +8,7 @@ from __future__ import annotations
 import httpx
 import pytest
 from playwright.sync_api import expect
-from web_pages import ATTACK, LONG, check_axe, check_width, sign_in
+from web_pages import ATTACK, LONG, check_axe, check_menu, check_plots, check_width, sign_in
 
 RUN = "/runs/{run}"
 SAMPLES, SAMPLE, COMPARE = f"{RUN}/samples?sort=-gain", f"{RUN}/samples/2?a=s", "/compare?a={run}"
@@ -37,6 +37,8 @@ def test_pages_fit_load_nothing_from_elsewhere_and_nothing_of_them_is_blocked(ta
         assert tab.title() != "taken"
         if tab.context.browser and tab.evaluate("true"):
             check_width(tab)
+            check_plots(tab)
+            check_menu(tab)
     blocked = [text for text in tab.complaints if "404" not in text]
     assert blocked == []
     assert {address.startswith(url) for address in tab.foreign} == {True}

@@ -69,24 +69,31 @@ class ScoreColumn:
 
     def add(self, sample: int, score: Score) -> None:
         """Store a score's numbers, or the reason for their absence."""
-        value = math.nan if score.value is None else score.value
-        numbers = score.statistics if self.corpus else ()
-        # A corpus score needs the statistics; the answer's own value only says who won.
-        needed = numbers if self.corpus else (value,)
-        if not needed or not all(map(math.isfinite, needed)):
+        if not self.put(sample, score.value, score.statistics):
             self.example = self.example or score.error[:EXAMPLE_LENGTH]
-            return
+        elif score.note:
+            self.notes[score.note[:EXAMPLE_LENGTH]] += 1
+
+    def put(self, sample: int, value: float | None, statistics: Sequence[float]) -> bool:
+        """Store a score's numbers; return whether it has those that are needed.
+
+        Raises:
+            ValueError: there are more or fewer statistics than those of the answers before.
+        """
+        number = math.nan if value is None else value
+        numbers = statistics if self.corpus else ()
+        # A corpus score needs the statistics; the answer's own value only says who won.
+        needed = numbers if self.corpus else (number,)
+        if not needed or not all(map(math.isfinite, needed)):
+            return False
         if self.width is None:
             self.width = len(numbers)
         if len(numbers) != self.width:
-            raise ValueError(
-                f"{score.output}: {len(numbers)} statistics for one answer, {self.width} before"
-            )
-        if score.note:
-            self.notes[score.note[:EXAMPLE_LENGTH]] += 1
+            raise ValueError(f"{len(numbers)} statistics for one answer, {self.width} before")
         self.samples.append(sample)
-        self.values.append(value)
+        self.values.append(number)
         self.statistics.extend(numbers)
+        return True
 
 
 class RouteScores:
@@ -227,7 +234,7 @@ class ScoreAccumulator:
     def per_sample(self, route: str, output: str) -> SampleScores:
         """Return one row per sample of the run, in the order of `samples`; repeats are averaged."""
         column = self.routes[route].columns[output]
-        return self._once(("scores", route, output), lambda: _per_sample(column, len(self.samples)))
+        return self._once(("scores", route, output), lambda: averaged(column, len(self.samples)))
 
     def tests(
         self, route: str, output: Output, *, seed: int = 0, always_valid: bool = False
@@ -267,16 +274,17 @@ class ScoreAccumulator:
         return np.array(numbers, dtype=np.intp)
 
 
-def _per_sample(column: ScoreColumn, samples: int) -> SampleScores:
+def averaged(column: ScoreColumn, samples: int) -> SampleScores:
+    """Return one row per sample, in the order of their numbers; repeats are averaged."""
     index = np.asarray(column.samples, dtype=np.intp)
     counts = np.bincount(index, minlength=samples)
     present = counts > 0
 
     def means(numbers: NDArray[np.float64]) -> NDArray[np.float64]:
         sums = np.bincount(index, weights=numbers, minlength=samples)
-        averaged = np.full(samples, np.nan)
-        averaged[present] = sums[present] / counts[present]
-        return averaged
+        of_samples = np.full(samples, np.nan)
+        of_samples[present] = sums[present] / counts[present]
+        return of_samples
 
     statistics = np.asarray(column.statistics, dtype=np.float64)
     rows = statistics.reshape(len(index), column.width or 0)

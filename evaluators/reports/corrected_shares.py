@@ -28,6 +28,18 @@ _DESCRIPTION = (
 )
 
 
+def share_interval(errors: JudgeErrors, raw: Interval) -> Interval:
+    """Return the share that people would give, from the judge's."""
+    share = errors.share(raw)
+    return Interval(
+        estimate=errors.estimate(raw.estimate),
+        low=None if share is None else share.low,
+        high=None if share is None else share.high,
+        n=raw.n,
+        method="none" if share is None else share.method,
+    )
+
+
 def share_outputs(
     outputs: Mapping[str, Output], errors: Mapping[str, JudgeErrors]
 ) -> dict[str, Output]:
@@ -95,14 +107,14 @@ def _infos(output: OutputInfo, errors: Mapping[str, JudgeErrors]) -> Iterator[Ou
 def _scores(score: RouteScore, errors: Mapping[str, JudgeErrors]) -> Iterator[RouteScore]:
     if score.output in errors:
         raw = Interval(estimate=score.estimate, low=score.low, high=score.high, n=score.n)
-        share = errors[score.output].share(raw)
+        share = share_interval(errors[score.output], raw)
         yield msgspec.structs.replace(
             score,
             output=corrected_name(score.output),
-            estimate=errors[score.output].estimate(score.estimate),
-            low=share and share.low,
-            high=share and share.high,
-            method="none" if share is None else share.method,
+            estimate=share.estimate,
+            low=share.low,
+            high=share.high,
+            method=share.method,
             variance=None,
         )
     yield score

@@ -28,29 +28,22 @@ from evaluators.reports.corrected_shares import (
     share_outputs,
     share_scores,
 )
+from evaluators.reports.estimates import FEW_SAMPLES, CellScores, score_estimate
 from evaluators.reports.headlines import enough_labels, headline_warnings, judged_headlines
 from evaluators.reports.interval_warnings import interval_warnings
 from evaluators.reports.missing_scores import missing_scores
 from evaluators.reports.scores import Note, OutputInfo, RouteScore, decimals
 from evaluators.stats import differences, intervals
-from evaluators.stats.always_valid import always_valid_interval, widened
 from evaluators.stats.comparison import (
     ALPHA,
     Clusters,
     Comparison,
     SampleScores,
-    clusters_of,
     comparison,
 )
-from evaluators.stats.corrected_means import corrected_interval
 from evaluators.stats.judge_errors import JudgeErrors
-from evaluators.stats.prediction_powered import labelled_rows, means_of_labelled
 from evaluators.stats.sequential import ASYMPTOTIC_MINIMUM
-from evaluators.stats.variance import split_variance
 from evaluators.text.answers import SHORTFALLS, OnTruncated
-
-FEW_SAMPLES = 20
-"""Below so many samples, bootstrap intervals tend to be too narrow and a warning says so."""
 
 METHOD = (
     "95% intervals over samples: Student's t, Wilson's for scores of 0 and 1, a bootstrap for "
@@ -402,83 +395,34 @@ def _route_score(
 ) -> RouteScore:
     column = counted.columns[output.name]
     scored = len(column.samples)
-    variance = None if output.corpus else split_variance(column.samples, column.values)
-    interval = _interval(
+    of = score_estimate(
         output,
+        CellScores(column.samples, column.values),
         scores,
         clusters,
         seed=seed,
         always_valid=always_valid,
-        noise=0.0 if variance is None else variance.noise,
     )
-    labelled, means = None, None
-    if output.corrects:
-        rows = scores.statistics[scores.present]
-        labelled, means = int(labelled_rows(rows).sum()), means_of_labelled(rows)
-    people, judge = means or (None, None)
     return RouteScore(
         output=output.name,
-        estimate=interval.estimate,
-        low=interval.low,
-        high=interval.high,
-        method=interval.method,
-        n=int(np.count_nonzero(scores.present)),
+        estimate=of.interval.estimate,
+        low=of.interval.low,
+        high=of.interval.high,
+        method=of.interval.method,
+        n=of.n,
         scored=scored,
         expected=counted.expected,
         coverage=scored / counted.expected if counted.expected else 0.0,
         unscored=counted.answered - scored,
         example=column.example,
         notes=tuple(Note(text=text, count=count) for text, count in column.notes.most_common()),
-        clusters=None if clusters is None else interval.n,
-        effective_clusters=_effective_clusters(clusters, scores),
-        variance=variance,
-        labelled=labelled,
-        people=people,
-        judge=judge,
+        clusters=of.clusters,
+        effective_clusters=of.effective_clusters,
+        variance=of.variance,
+        labelled=of.labelled,
+        people=of.people,
+        judge=of.judge,
         withheld=column.withheld,
-    )
-
-
-def _effective_clusters(clusters: Clusters, scores: SampleScores) -> float | None:
-    chosen = clusters_of(clusters, scores.present)
-    return intervals.effective_clusters(chosen) if chosen else None
-
-
-def _interval(
-    output: Output,
-    scores: SampleScores,
-    clusters: Clusters,
-    *,
-    seed: int,
-    always_valid: bool,
-    noise: float,
-) -> intervals.Interval:
-    values = scores.values[scores.present]
-    chosen = clusters_of(clusters, scores.present)
-    if output.corrects:
-        corrected = corrected_interval(
-            scores.statistics[scores.present],
-            clusters=chosen,
-            low=output.low,
-            high=output.high,
-            always_valid=always_valid,
-        )
-        return (
-            corrected.mean
-            if corrected
-            else intervals.Interval(estimate=None, low=None, high=None, n=0)
-        )
-    if output.corpus is not None:
-        rows = scores.statistics[scores.present]
-        interval = intervals.corpus_interval(rows, output.corpus, clusters=chosen, seed=seed)
-        if always_valid:
-            interval = widened(interval)
-        return intervals.within(interval, output.low, output.high)
-    if always_valid:
-        interval = always_valid_interval(values, clusters=chosen, low=output.low, high=output.high)
-        return intervals.within(interval, output.low, output.high)
-    return intervals.mean_interval(
-        values, clusters=chosen, low=output.low, high=output.high, noise=noise
     )
 
 

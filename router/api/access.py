@@ -78,6 +78,7 @@ ACCESS: Mapping[str, RoleAccess] = {
     "DELETE /eval/{run_id}": ADMINS,
     "GET /eval/{run_id}/events": OWN_RUNS,
     "GET /eval/{run_id}/samples": OWN_RUNS,
+    "GET /eval/{run_id}/slices": OWN_RUNS,
     "GET /eval/{run_id}/judgements": OWN_RUNS,
     "GET /eval/{run_id}/labels": OWN_RUNS,
     "PUT /eval/{run_id}/labels": REVIEWERS,

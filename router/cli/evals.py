@@ -16,6 +16,8 @@ from rich.table import Column, Table
 
 from evaluators.data.sampling import MAX_ROWS
 from evaluators.reports.junit import in_words
+from evaluators.reports.slice_table import to_slice_table
+from evaluators.reports.slices import SliceReport
 from evaluators.reports.table import to_table
 from providers.errors import EvalrouterError
 from router.cli.commands import (
@@ -34,7 +36,7 @@ from router.cli.commands import (
 from router.cli.completion import complete_runs
 from router.cli.estimates import print_estimate
 from router.cli.judges import embedding_line, judge_line, machine_line
-from router.cli.junit import junit_option, write_junit
+from router.cli.junit import junit_file, junit_option, write_junit
 from router.cli.run_options import filter_options, read_run, run_options
 from router.config.loading import load
 from router.config.schema import Config
@@ -291,16 +293,41 @@ def eval_list(
 
 @evaluate.command("show")
 @click.argument("run_id", shell_complete=complete_runs)
+@click.option(
+    "--by", metavar="COLUMN", help="Show a score by the values of a column of the dataset instead."
+)
+@click.option("--output", help="With --by: the score. Default: the one that decides, or the first.")
 @junit_option
 @config_option
 @json_option
-def eval_show(run_id: str, config_path: Path | None, as_json: bool) -> None:
+def eval_show(
+    run_id: str, by: str | None, output: str | None, config_path: Path | None, as_json: bool
+) -> None:
     """Show a run's report."""
+    if by is not None:
+        if junit_file() is not None:
+            raise click.UsageError("--junit has the run's gates, which --by does not show")
+        _show_slices(run_id, by, output or "", load(config_path), as_json=as_json)
+        return
+    if output is not None:
+        raise click.UsageError("--output names the score that --by COLUMN shows")
 
     async def read(services: Services) -> Outcome:
         return await services.runs.outcome(run_id)
 
     _print_outcome(with_services(load(config_path), read), as_json=as_json)
+
+
+def _show_slices(run_id: str, column: str, output: str, config: Config, *, as_json: bool) -> None:
+    async def read(services: Services) -> SliceReport:
+        run = await services.runs.find(run_id)
+        return await services.runs.slices.report(run, column, output)
+
+    report = with_services(config, read)
+    if as_json:
+        print_json(report)
+    else:
+        out.print(to_slice_table(report, width=out.width))
 
 
 @evaluate.command("cancel")

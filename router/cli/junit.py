@@ -27,13 +27,19 @@ junit_option = click.option(
 )
 
 
+def junit_file() -> Path | None:
+    """Return the file that `--junit` names; None where it was not given."""
+    path: Path | None = click.get_current_context().meta.get(_KEY)
+    return path
+
+
 def write_junit(outcome: Outcome) -> None:
     """Write the file that `--junit` names, if it was given.
 
     Raises:
         InputError: the file cannot be written.
     """
-    path: Path | None = click.get_current_context().meta.get(_KEY)
+    path = junit_file()
     if path is None:
         return
     run = outcome.run

@@ -62,6 +62,7 @@ from router.client.types import (
     ShadowView,
     ShownDataset,
     ShownKey,
+    SliceReport,
     Study,
     StudyKind,
     TargetVersions,
@@ -428,6 +429,20 @@ class AsyncRuns:
             ):
                 raise problem
             await asyncio.sleep(next(pauses))
+
+    async def slices(self, run_id: str, column: str, *, output: str | None = None) -> SliceReport:
+        """Return a score of the run by the values of one column of its dataset.
+
+        for one in (await client.runs.slices(run_id, "language"))["slices"]:
+            print(one["name"], [score["estimate"] for score in one["scores"]])
+
+        Args:
+            run_id: the run.
+            column: a column, or a path into one, such as `metadata.topic`.
+            output: the score; None for the one that decides, else the first.
+        """
+        call = calls.run(run_id, "slices")._replace(params={"column": column, "output": output})
+        return cast("SliceReport", await self._connection.request(call))
 
     def samples(self, run_id: str, *, route: str | None = None, page: int = 100) -> AsyncSamples:
         """Return the run's answers with their scores, sample by sample, read `page` at a time.

@@ -59,6 +59,7 @@ from router.client.types import (
     ShadowView,
     ShownDataset,
     ShownKey,
+    SliceReport,
     Study,
     StudyKind,
     TargetVersions,
@@ -423,6 +424,20 @@ class Runs:
             ):
                 raise problem
             time.sleep(next(pauses))
+
+    def slices(self, run_id: str, column: str, *, output: str | None = None) -> SliceReport:
+        """Return a score of the run by the values of one column of its dataset.
+
+        for one in (client.runs.slices(run_id, "language"))["slices"]:
+            print(one["name"], [score["estimate"] for score in one["scores"]])
+
+        Args:
+            run_id: the run.
+            column: a column, or a path into one, such as `metadata.topic`.
+            output: the score; None for the one that decides, else the first.
+        """
+        call = calls.run(run_id, "slices")._replace(params={"column": column, "output": output})
+        return cast("SliceReport", self._connection.request(call))
 
     def samples(self, run_id: str, *, route: str | None = None, page: int = 100) -> Samples:
         """Return the run's answers with their scores, sample by sample, read `page` at a time.

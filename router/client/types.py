@@ -151,6 +151,50 @@ class Outcome(TypedDict):
     gates: list[dict[str, Any]]
 
 
+class SliceScore(TypedDict):
+    """The score of one route over a slice; `few` marks fewer than 20 samples."""
+
+    route: str
+    estimate: float | None
+    low: float | None
+    high: float | None
+    method: str
+    n: int
+    few: bool
+    clusters: int | None
+    effective_clusters: float | None
+    labelled: int | None
+    withheld: str
+
+
+class Slice(TypedDict):
+    """The samples of one value of a column, or of values that belong together."""
+
+    key: str
+    kind: Literal["value", "range", "other", "missing"]
+    name: str
+    low: float | None
+    high: float | None
+    values: int
+    samples: int
+    scores: list[SliceScore]
+    comparisons: list[Comparison]
+
+
+class SliceReport(TypedDict):
+    """A run's score by one column of its dataset; `whole` is of all samples."""
+
+    column: str
+    output: dict[str, Any]
+    baseline: str | None
+    samples: int
+    whole: list[SliceScore]
+    slices: list[Slice]
+    warnings: list[str]
+    method: str
+    always_valid: bool
+
+
 class Sample(TypedDict):
     """A row of the dataset; `fields` are its columns."""
 

@@ -39,6 +39,7 @@ from router.evals.lease import stale_after
 from router.evals.requests import EvalRequester
 from router.evals.results import Outcome, Outcomes
 from router.evals.samples import PreparedDataset, check_sample, prepare
+from router.evals.slices import Slices
 from router.evals.stored_runs import find_row, find_run, stored_document
 from router.evals.unpredicted_routes import noted, strategies_of
 from router.evals.validation import (
@@ -79,7 +80,11 @@ class _CheckedRun(NamedTuple):
 
 
 class Runs:
-    """All runs of a store: how they begin, how they change, and what came of them."""
+    """All runs of a store: how they begin, how they change, and what came of them.
+
+    Attributes:
+        slices: their scores by the columns of their datasets.
+    """
 
     def __init__(
         self,
@@ -98,6 +103,7 @@ class Runs:
         self._jobs = jobs
         self._now = now
         self._outcomes = Outcomes(store)
+        self.slices = Slices(store)
 
     # Creating
 

@@ -36,6 +36,7 @@ from router.store.schedules import ScheduleStore
 from router.store.sealed_traffic import SealedTrafficStore
 from router.store.sessions import SessionStore
 from router.store.shadows import ShadowStore
+from router.store.slices import SliceStore
 from router.store.studies import StudyStore
 from router.store.usage import UsageStore
 from router.store.watches import WatchStore
@@ -48,6 +49,7 @@ class Store(
     ClaimStore,
     ResultStore,
     SampleViewStore,
+    SliceStore,
     HistoryStore,
     UsageStore,
     EvidenceStore,

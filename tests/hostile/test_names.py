@@ -165,6 +165,12 @@ OPERATIONS = [
         query={"route": "r", "quality": "errors", "since": "1d", "run": ""},
         names_in_query=("route", "quality", "since", "run"),
     ),
+    Op(
+        "GET",
+        "/eval/{run_id}/slices",
+        query={"column": "input", "output": "words"},
+        names_in_query=("column", "output"),
+    ),
     Op("POST", "/routes/{name}/shadow", {"action": "pause", "reason": "r"}, (("action",), (KEY,))),
     Op("POST", "/evidence", {"subject": "run_x"}, (("subject",), ("bodies",), (KEY,))),
     Op(

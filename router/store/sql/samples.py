@@ -53,11 +53,11 @@ def clusters(db: Connection, number: int) -> dict[str, str]:
         f"SELECT sample_id, {db.field('fields', 'cluster')} FROM samples WHERE run = ?",
         (number,),
     )
-    clustered = {sample_id: _cluster(field) for sample_id, field in rows}
+    clustered = {sample_id: cluster_of(field) for sample_id, field in rows}
     return {sample_id: cluster for sample_id, cluster in clustered.items() if cluster}
 
 
-def _cluster(field: str | None) -> str:
+def cluster_of(field: str | None) -> str:
     """Return the cluster that a field's JSON text names; "" for none."""
     value = None if field is None else msgspec.json.decode(field)
     if value is None:

@@ -31,6 +31,7 @@ from router.store.sql.schedules import SqlSchedules
 from router.store.sql.sealed_traffic import SqlSealedTraffic
 from router.store.sql.sessions import SqlSessions
 from router.store.sql.shadows import SqlShadows
+from router.store.sql.slices import SqlSlices
 from router.store.sql.studies import SqlStudies
 from router.store.sql.usage import SqlUsage
 from router.store.sql.watches import SqlWatches
@@ -43,6 +44,7 @@ class SqlStore(
     SqlClaims,
     SqlResults,
     SqlSampleViews,
+    SqlSlices,
     SqlHistory,
     SqlUsage,
     SqlEvidence,

@@ -178,6 +178,7 @@ def test_clients_see_their_own_runs_only(world):
         for owner in ("client", "other", "admin"):
             own = path.replace("{run_id}", world.runs[owner]).replace("{name}", "rows.csv")
             own = own.replace("{position}/text", "1/text?part=request").replace("{position}", "1")
+            own = own.replace("/slices", "/slices?column=input")
             for name in ("client", "reviewer", "admin"):
                 seen = owner == name or name != "client"
                 answer = world.send(method, own, name)

@@ -105,6 +105,7 @@ def uses(folder: Any) -> dict[str, Use]:
         "POST /eval/{run_id}/track": lambda client: client.runs.track("x/y"),
         "GET /eval/{run_id}/events": lambda client: all_of(client.runs.events("x/y")),
         "GET /eval/{run_id}/logs": lambda client: all_of(client.runs.logs("x/y")),
+        "GET /eval/{run_id}/slices": lambda client: client.runs.slices("x/y", "x", output="f1"),
         "GET /eval/{run_id}/samples": lambda client: all_of(client.runs.samples("x/y")),
         "GET /eval/{run_id}/judgements": lambda client: all_of(client.runs.judgements("x/y")),
         "GET /eval/{run_id}/labels": lambda client: client.runs.labels("x/y"),

@@ -39,7 +39,7 @@ PEOPLE = [
 ]
 # So of 40% refusals it finds 54%.
 TEXTS = ["sorry"] * 108 + ["yes"] * 92
-ROWS = [{"id": f"s{n}", "input": f"{text} {n}"} for n, text in enumerate(TEXTS)]
+ROWS = [{"id": f"s{n}", "input": f"{text} {n}", "part": n % 2} for n, text in enumerate(TEXTS)]
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +129,29 @@ def test_a_difference_is_corrected_and_has_the_verdict_of_the_raw_one(http):
     assert corrected["low"] < 0.45 < corrected["high"]
     assert corrected["high"] - corrected["low"] > raw["high"] - raw["low"]
     assert corrected["p_value"] == raw["p_value"]
+
+
+def test_slices_are_corrected_by_the_same_errors(http):
+    outcome = evaluated(http, METRIC, routes=["up/half", "up/echo"], baseline="up/half")
+    address = f"/eval/{outcome['run']['id']}/slices?column=part"
+    report = http.get(f"{address}&output=refusal_corrected").json()
+    for whole in report["whole"]:
+        expected = scores(outcome, whole["route"])["refusal_corrected"]
+        for name in ("estimate", "low", "high", "n", "method"):
+            assert whole[name] == expected[name], name
+    raw = http.get(f"{address}&output=refusal").json()
+    for one, of_raw in zip(report["slices"], raw["slices"], strict=True):
+        assert one["scores"][1]["estimate"] == pytest.approx(0.4)
+        assert of_raw["scores"][1]["estimate"] == pytest.approx(0.54)
+        [compared], [of_judge] = one["comparisons"], of_raw["comparisons"]
+        assert compared["output"] == "refusal_corrected"
+        assert compared["p_value"] == of_judge["p_value"]
+        assert (compared["headline"], of_judge["headline"], of_judge["verdict"]) == (
+            True,
+            False,
+            None,
+        )
+    assert any("is corrected by that" in text for text in report["warnings"])
 
 
 def test_gates_and_margins_go_by_the_corrected_share(http):

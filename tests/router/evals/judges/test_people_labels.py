@@ -31,7 +31,10 @@ server: {{port: 0}}
 providers:
   up: {{kind: compatible, base_url: "{url}", api_key: sk-secret-key}}
 """
-ROWS = [{"id": f"s{n}", "input": f"s{n} is {WORDS[n % 3]}."} for n in range(60)]
+ROWS = [
+    {"id": f"s{n}", "input": f"s{n} is {WORDS[n % 3]}.", "word": WORDS[n % 3], "half": n % 20 < 3}
+    for n in range(60)
+]
 # People give a point more than the judge.
 PEOPLE = {"bad": 2, "fine": 4, "poor": 2, "good": 5}
 METRIC = {"name": "prometheus", "judge": "up/judge"}
@@ -133,6 +136,32 @@ def test_labels_of_a_runs_answers_correct_its_judge(http):
     listed = http.get(f"/eval/{run_id}/labels").json()["data"]
     assert len(listed) == 15
     assert (listed[0]["scores"], listed[0]["chance"]) == ([4], None)
+
+
+def test_slices_are_corrected_where_enough_of_their_answers_have_labels(http):
+    run_id = evaluated(http)
+    assert put(http, run_id, labels_of(answers(http, run_id))).status_code == 200
+    whole = scores(ended(http, run_id))
+    report = http.get(f"/eval/{run_id}/slices?column=half").json()
+    assert report["output"]["name"] == "helpfulness_corrected"
+    for name in ("estimate", "low", "high", "n", "labelled", "method"):
+        assert report["whole"][0][name] == whole["helpfulness_corrected"][name], name
+    most, few = report["slices"]
+    assert (most["name"], few["name"]) == ("false", "true")
+    [corrected], [withheld] = most["scores"], few["scores"]
+    assert corrected["labelled"] == 12
+    assert corrected["low"] < 11 / 3 < corrected["high"]
+    # Without labels the estimate would be the judge's mean, by the name of a corrected one.
+    assert (withheld["estimate"], withheld["n"]) == (None, 9)
+    assert withheld["withheld"] == ("people have scored 3 of these answers; a correction needs 10")
+    report = http.get(f"/eval/{run_id}/slices?column=word&output=helpfulness").json()
+    assert report["output"]["raw"]
+    assert report["whole"][0]["estimate"] == whole["helpfulness"]["estimate"]
+    assert {one["name"]: one["scores"][0]["estimate"] for one in report["slices"]} == {
+        "fine": 3,
+        "poor": 1,
+        "good": 4,
+    }
 
 
 def test_differences_are_corrected_where_both_routes_have_labels(http):

@@ -74,6 +74,7 @@ _GROQ = Rules(
         "top_logprobs": "Groq answers 400 to it",
         "logit_bias": "Groq answers 400 to it",
         "n": "Groq gives one choice only",
+        "top_k": "Groq answers 400 to it",
     },
     neutral={"logprobs": (False,), "logit_bias": ({},), "n": (1,)},
     convert={"messages": _groq_messages, "tools": _GROQ_NESTED.fit_tools},

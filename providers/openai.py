@@ -18,9 +18,17 @@ from providers.translation.translate import Edits, Rules
 
 BASE_URL = "https://api.openai.com/v1"
 
-# Prometheus' published sampling has it.
-_FOREIGN: Mapping[str, str] = {"repetition_penalty": "OpenAI has no such parameter"}
+# What Prometheus' published sampling, and requests to the Messages API, may have.
+_FOREIGN: Mapping[str, str] = {
+    "repetition_penalty": reasoning.NO_SUCH_PARAMETER,
+    "top_k": reasoning.NO_SUCH_PARAMETER,
+}
 _FOREIGN_RULES = Rules(lacking=_FOREIGN, neutral={"repetition_penalty": (1,)})
+_EFFORT = "reasoning_effort"
+# Claude Code names an effort in every request, whatever model it is sent to.
+_UNREASONING_RULES = _FOREIGN_RULES.with_more(
+    Rules(lacking={_EFFORT: "this model does not reason"}, neutral={_EFFORT: ("none",)})
+)
 
 
 class OpenAIConfig(CompatibleConfig, frozen=True, kw_only=True):
@@ -61,10 +69,16 @@ class OpenAI(Compatible):
         if call.path != "chat/completions":
             return None
         if self.reasons(call):
-            return reasoning.rules_of(call)
+            rules = reasoning.rules_of(call)
+            return rules.with_more(_FOREIGN_RULES) if self._lacks(call) else rules
+        if self._lacks(call) or (self._is_openais_host and _EFFORT in call.envelope):
+            return _UNREASONING_RULES
+        return None
+
+    def _lacks(self, call: Call) -> bool:
+        """Return whether the host is OpenAI's own and has no parameter of one of the names."""
         # A proxy in front of another host may know it.
-        foreign = self._is_openais_host and not _FOREIGN.keys().isdisjoint(call.envelope)
-        return _FOREIGN_RULES if foreign else None
+        return self._is_openais_host and not _FOREIGN.keys().isdisjoint(call.envelope)
 
     def reasons(self, call: Call) -> bool:
         """Return whether the model reasons: as the config says, else by its name."""

@@ -28,7 +28,7 @@ import msgspec
 
 from providers import wire
 from providers.completion import Content, read_content
-from providers.errors import EvalrouterError, UpstreamProtocolError
+from providers.errors import EvalrouterError, UpstreamProtocolError, UpstreamTooLargeError
 from providers.host_json import check_values
 from providers.http import sse
 from providers.translation.dialect import NewId, new_id
@@ -38,6 +38,11 @@ from providers.usage import ABSENT, TokenCounts, count_of, usage_of_answer
 
 # Keeps a silent stream alive; clients of the Messages API ignore it.
 PING = b'event: ping\ndata: {"type":"ping"}\n\n'
+# Characters of a stream's arguments, and of what waits for them, that are held.
+MAX_HELD_CHARS = 16 * 2**20
+# What a piece and a block count beside their characters.
+_PER_PIECE = 64
+_PER_BLOCK = 1024
 # Of thoughts that are not shown, every so many are a ping.
 _HIDDEN_PER_PING = 64
 
@@ -192,6 +197,7 @@ class MessageAnswers:
         self._stop_sequence: str | None = None
         self._refusal: list[str] = []
         self._usage: dict[str, Any] | None = None
+        self._held_chars = 0
 
     def whole(self, body: bytes) -> bytes:
         """Return a chat completion as a message."""
@@ -407,7 +413,7 @@ class MessageAnswers:
         """Add a signed thought, or a piece of one."""
         if block["type"] == "redacted_thinking":
             redacted = _Block("redacted_thinking")
-            redacted.pieces.append(str(block.get("data") or ""))
+            self._hold(redacted, _string(block.get("data")))
             self._add(redacted, out)
             return
         if not self._thinks_aloud:
@@ -429,12 +435,24 @@ class MessageAnswers:
         block = self._waiting[-1] if self._waiting else None
         if block is None or block.kind != kind or block.signature:
             block = _Block(kind)
-            block.pieces.append(text)
+            self._hold(block, text)
             self._add(block, out)
         elif block.is_open:
             out.append(_DELTAS[kind] % (self._index, _encode(text)))
         else:
-            block.pieces.append(text)
+            self._hold(block, text)
+
+    def _hold(self, block: _Block, piece: str) -> None:
+        """Keep a piece until its block is complete, or can begin."""
+        self._count(len(piece) + _PER_PIECE)
+        block.pieces.append(piece)
+
+    def _count(self, chars: int) -> None:
+        self._held_chars += chars
+        if self._held_chars > MAX_HELD_CHARS:
+            raise UpstreamTooLargeError(
+                f"the stream has over {MAX_HELD_CHARS:,} characters of arguments of tools"
+            )
 
     def _call(self, call: _Call, out: list[bytes]) -> None:
         """Add a piece of a tool call."""
@@ -448,7 +466,7 @@ class MessageAnswers:
         if function.name and not block.name:
             block.name = self._name(function.name)
         if piece:
-            block.pieces.append(piece)
+            self._hold(block, piece)
         if block.is_open and piece:
             self._send_arguments(block, piece, out)
         if not block.is_open or len(self._waiting) > 1:
@@ -461,6 +479,7 @@ class MessageAnswers:
         # Some hosts give no index, or all calls the same one.
         begins = function.name and (call.id or index is None)
         if block is None or (begins and (not call.id or call.id != block.given_id)):
+            self._count(_PER_BLOCK)
             block = _Block("tool_use")
             block.given_id = call.id
             if index is not None:

@@ -24,6 +24,7 @@ _TAKES_EFFORT_NONE = re.compile(_BEGINS + r"gpt-?(?:5\.?[1-9]|[6-9](?!\d)|[12]\d
 # A chat model of the gpt-5 family reasons as well, and takes the default temperature only.
 _NEVER_WITHOUT = re.compile(r"-(?:chat|codex|pro)\b")
 
+NO_SUCH_PARAMETER = "OpenAI has no such parameter"
 _WHY = "OpenAI's reasoning models refuse it"
 _LIMITS: Mapping[str, tuple[object, ...]] = {
     "temperature": (1,),
@@ -36,7 +37,7 @@ _LIMITS: Mapping[str, tuple[object, ...]] = {
 }
 REASONING_RULES = Rules(
     renamed={"max_tokens": "max_completion_tokens"},
-    lacking={**dict.fromkeys(_LIMITS, _WHY), "repetition_penalty": "OpenAI has no such parameter"},
+    lacking={**dict.fromkeys(_LIMITS, _WHY), "repetition_penalty": NO_SUCH_PARAMETER},
     neutral=_LIMITS,
 )
 NEWER_RULES = Rules(renamed={"max_tokens": "max_completion_tokens"})

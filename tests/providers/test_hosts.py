@@ -55,7 +55,14 @@ async def test_groq_lacks_what_its_documentation_says():
     async with open_host("groq", GroqDialect()) as host:
         named = [{"role": "user", "name": "ada", "content": "hi"}]
         said = await ask(
-            host, n=2, logprobs=True, top_logprobs=1, logit_bias={"1": 1}, messages=named, seed=3
+            host,
+            n=2,
+            logprobs=True,
+            top_logprobs=1,
+            logit_bias={"1": 1},
+            messages=named,
+            seed=3,
+            top_k=5,
         )
         assert said.status == 200, said.json
         assert set(said.translation.dropped) == {
@@ -64,6 +71,7 @@ async def test_groq_lacks_what_its_documentation_says():
             "top_logprobs",
             "logit_bias",
             "messages.name",
+            "top_k",
         }
         assert host.server.received[-1]["seed"] == 3
         assert (await ask(host, n=1, on_unsupported="error")).status == 200

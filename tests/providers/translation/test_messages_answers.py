@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from raw_host import DONE, READ, event, framed, raw_host
 
-from providers.errors import RateLimitError, UpstreamProtocolError
+from providers.errors import RateLimitError, UpstreamProtocolError, UpstreamTooLargeError
 from providers.http import sse
 from providers.translation.fold import fold
 from providers.translation.messages_answers import PING, AnswerFacts, MessageAnswers, token_count
@@ -603,6 +603,32 @@ def test_signed_thoughts_of_a_stream():
     hidden = {"type": "thinking", "thinking": "", "signature": "c2ln"}
     events = feed(chunk({"thinking_blocks": [hidden]}), chunk({"content": "a"}))
     assert outline(events)[1:4] == ["0 thinking", "0 signature_delta c2ln", "0 stop"]
+
+
+PIECE = "x" * 2**20
+BEGUN = call(0, "a", "f", '{"a":"')
+
+
+@pytest.mark.parametrize(
+    ("further", "times"),
+    [
+        (call(0, arguments=PIECE), 17),
+        ({"content": PIECE}, 17),
+        ({"tool_calls": call(0, arguments="-")["tool_calls"] * 999}, 270),
+        ({"tool_calls": call(None, None, "f")["tool_calls"] * 999}, 17),
+    ],
+)
+def test_what_is_held_of_a_stream_is_bounded(further, times):
+    told = answers()
+    told.feed(chunk(BEGUN))
+    with pytest.raises(UpstreamTooLargeError):
+        told.feed(chunk(further) * times)
+
+
+def test_texts_of_a_stream_are_not_held():
+    told = answers()
+    for _ in range(17):
+        assert told.feed(chunk({"content": PIECE}))
 
 
 def test_a_message_ends_once():

@@ -69,4 +69,32 @@ MODULES = {
     "rollout_forecast": Module(
         "router.loop.rollout_forecast", ("tests/router/loop/test_rollout_forecast.py",)
     ),
+    "field_checks": Module(
+        "providers.translation.field_checks",
+        ("tests/providers/translation/test_responses_requests.py",),
+    ),
+    "responses_input": Module(
+        "providers.translation.responses_input",
+        ("tests/providers/translation/test_responses_requests.py",),
+    ),
+    "responses_parts": Module(
+        "providers.translation.responses_parts",
+        ("tests/providers/translation/test_responses_requests.py",),
+    ),
+    "responses_tools": Module(
+        "providers.translation.responses_tools",
+        ("tests/providers/translation/test_responses_requests.py",),
+    ),
+    "responses_requests": Module(
+        "providers.translation.responses_requests",
+        ("tests/providers/translation/test_responses_requests.py",),
+    ),
+    "responses_items": Module(
+        "providers.translation.responses_items",
+        ("tests/providers/translation/test_responses_answers.py",),
+    ),
+    "responses_answers": Module(
+        "providers.translation.responses_answers",
+        ("tests/providers/translation/test_responses_answers.py",),
+    ),
 }

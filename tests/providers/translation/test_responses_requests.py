@@ -1,11 +1,17 @@
 """OpenAI's Responses API as chat completions: the requests."""
 
 import json
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 import pytest
 from chat_chunks import envelope
 from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
+from openai.types.responses import ResponseIncludable, ResponseInputItemParam, ToolParam
+from openai.types.responses.response_create_params import (
+    ResponseCreateParamsNonStreaming,
+    ToolChoice,
+)
 from pydantic import TypeAdapter
 
 from providers.errors import RequestError
@@ -215,6 +221,8 @@ def test_instructions_and_the_first_system_messages_are_one():
     shown = {"role": "system", "content": [image]}
     assert [m["role"] for m in messages(system, shown, system)] == ["system"] * 3
     assert messages(instructions="a") == [{"role": "system", "content": "a"}]
+    assert messages(system, developer) == [{"role": "system", "content": "b\n\nc"}]
+    assert messages(system) == [system]
     done = translated(input=[USER], instructions="a")[1].translation
     assert done.converted == {"instructions": "to a system message", "input": "to messages"}
     done = translated(input=[system, developer])[1].translation
@@ -348,6 +356,7 @@ def test_thoughts_that_led_to_nothing_or_are_only_a_summary():
 
 def test_signed_thoughts_return_as_they_came():
     blocks = [{"type": "thinking", "thinking": "a", "signature": "s"}]
+    assert signed_thoughts(blocks).startswith("signed-thoughts.")
     item = {"type": "reasoning", "summary": [], "encrypted_content": signed_thoughts(blocks)}
     sent = messages(USER, item, item, said("Ho"), takes_reasoning=True)[1]
     assert sent == {"role": "assistant", "content": "Ho", "thinking_blocks": [*blocks, *blocks]}
@@ -371,9 +380,40 @@ def test_thoughts_of_another_host_are_left_out_with_a_record(encrypted):
         translated("error", input=[USER, item])
 
 
-@pytest.mark.parametrize(
-    "kind", ["web_search_call", "computer_call_output", "mcp_list_tools", "shell_call"]
-)
+def type_names(shapes):
+    """The values that these shapes may have as their `type`, by OpenAI's package."""
+    names = set()
+    for shape in shapes:
+        hint = get_type_hints(shape)["type"]
+        names |= {name for name in _literals(hint) if name is not None}
+    return sorted(names)
+
+
+def _literals(hint):
+    if get_origin(hint) is Literal:
+        return set(get_args(hint))
+    return set().union(*(_literals(inner) for inner in get_args(hint) if inner is not type(None)))
+
+
+READ_ITEMS = {
+    "message",
+    "reasoning",
+    "function_call",
+    "function_call_output",
+    "custom_tool_call",
+    "custom_tool_call_output",
+    "item_reference",
+    "compaction",
+}
+OTHER_ITEMS = sorted({*type_names(get_args(ResponseInputItemParam))} - READ_ITEMS)
+
+
+def test_openais_package_has_the_items_that_are_read():
+    assert {*type_names(get_args(ResponseInputItemParam))} >= READ_ITEMS
+    assert len(OTHER_ITEMS) > 20
+
+
+@pytest.mark.parametrize("kind", OTHER_ITEMS)
 def test_items_of_tools_that_openai_runs(kind):
     for policy in ("drop", "pass"):
         fields, request = translated(policy, input=[USER, {"type": kind, "id": "x"}])
@@ -435,6 +475,45 @@ def test_tools_that_openai_runs():
     assert caught.value.param == "tools.web_search"
 
 
+@pytest.mark.parametrize(
+    "kind", sorted({*type_names(get_args(ToolParam))} - {"function", "custom"})
+)
+def test_every_other_tool_of_openais_package_is_known(kind):
+    request = translated(tools=[FUNCTION, {"type": kind}])[1]
+    assert request.translation.dropped == {f"tools.{kind}": "chat completions have functions only"}
+
+
+KNOWN_CHOICES = sorted(
+    {*type_names(get_args(ToolChoice)[1:])} - {"function", "custom", "allowed_tools"}
+)
+
+
+@pytest.mark.parametrize("kind", KNOWN_CHOICES)
+def test_every_other_choice_of_openais_package_is_known(kind):
+    fields, request = translated(tools=[FUNCTION], tool_choice={"type": kind})
+    assert "tool_choice" not in fields
+    assert list(request.translation.dropped) == [f"tool_choice.{kind}"]
+
+
+@pytest.mark.parametrize("included", get_args(ResponseIncludable))
+def test_every_value_of_include_of_openais_package_is_known(included):
+    request = translated("error", include=[included])[1]
+    assert f"include.{included}" in request.translation.converted
+
+
+@pytest.mark.parametrize(
+    "name", sorted(get_type_hints(ResponseCreateParamsNonStreaming).keys() - {"model"})
+)
+def test_every_field_of_openais_package_is_known(name):
+    """None passes as a field would that is the host's own."""
+    try:
+        request = translated(**{name: {"odd": {}}})[1]
+    except RequestError as error:
+        assert error.param.split(".")[0] == name
+    else:
+        assert name not in request.translation.passed
+
+
 def test_without_tools_nothing_is_said_of_them():
     fields, request = translated(
         tools=[{"type": "web_search"}], tool_choice="auto", parallel_tool_calls=True
@@ -475,6 +554,11 @@ def test_custom_tools_are_functions_with_one_text():
         {"role": "tool", "tool_call_id": "c1", "content": "done"},
     ]
     assert json.loads(custom_arguments('a "b"')) == {"input": 'a "b"'}
+    done = translated("error", input=[{**call, "id": "ctc_1", "status": "completed"}, output])[1]
+    assert done.translation.converted == {
+        "input.custom_tool_call": "to a call of a function",
+        "input": "to messages",
+    }
 
 
 @pytest.mark.parametrize(
@@ -663,6 +747,12 @@ def test_a_parameter_that_has_moved_says_where():
         "Unsupported parameter: 'max_tokens'. In the Responses API, this parameter has moved to "
         "'max_output_tokens'."
     )
+
+
+def test_the_names_of_a_call_and_its_output_lose_nothing():
+    items = [{**CALL, "id": "fc_1", "status": "completed"}, {**OUTPUT, "id": "o", "name": "f"}]
+    done = translated("error", input=[USER, *items])[1].translation
+    assert done.converted == {"input": "to messages"}
 
 
 def test_the_record_says_what_became_of_each_field():

@@ -7,8 +7,8 @@
     finish_reason length           -> status incomplete, max_output_tokens
     usage                          -> usage; null where the host does not report it
 
-Items of a stream are in the order in which they begin, and each ends before the next begins; but
-calls whose arguments come interleaved end when they are whole, or with the answer.
+Items of a stream are in the order in which they begin, and each ends before the next begins; but a
+call whose arguments are not whole by then ends with the answer: they may come interleaved.
 """
 
 from __future__ import annotations
@@ -195,6 +195,7 @@ class ResponseAnswers:
         self._output: list[msgspec.Raw | None] = []
         self._item: MessageItem | ReasoningItem | None = None
         self._calls: dict[int, ToolCallItem] = {}
+        self._last_call: ToolCallItem | None = None
         self._indexes = ToolCallIndexes()
         self._logprobs: list[Any] = []
 
@@ -362,9 +363,9 @@ class ResponseAnswers:
     def _settle(self) -> None:
         """End the items that nothing is added to, because another begins."""
         self._close_item("completed")
-        for call in self._calls.values():
-            if call.is_begun and not call.is_closed and call.is_complete():
-                self._put(call.closed("completed"))
+        call = self._last_call
+        if call is not None and not call.is_closed and call.is_complete():
+            self._put(call.closed("completed"))
 
     def _close_item(self, status: Status) -> None:
         item, self._item = self._item, None
@@ -477,6 +478,7 @@ class ResponseAnswers:
         """Begin the item of a call, with the arguments that came before its name."""
         self._settle()
         self._says_something = True
+        self._last_call = call
         call.call_id = call.call_id or self._new_id("call")
         is_custom = call.name in self._plan.custom_tools
         identity = self._new_id("ctc" if is_custom else "fc")

@@ -58,7 +58,8 @@ def content(value: Any, path: str, supported: Collection[str], edits: Edits) -> 
             parts.append(converted)
     if len(parts) == 1 and parts[0]["type"] == "text":
         return str(parts[0]["text"])
-    return parts
+    # Hosts refuse an empty list, which a part may leave that has no counterpart.
+    return parts or ""
 
 
 def assistant_text(value: Any, path: str, edits: Edits) -> str:

@@ -72,7 +72,11 @@ def said(text):
             [{**USER, "content": [{"type": "input_text", "text": t} for t in "ab"]}],
             [{"role": "user", "content": [{"type": "text", "text": t} for t in "ab"]}],
         ),
-        ([{**USER, "content": []}], [{"role": "user", "content": []}]),
+        ([{**USER, "content": []}], [{"role": "user", "content": ""}]),
+        (
+            [{**USER, "content": [{"type": "input_image", "file_id": "file_1"}]}],
+            [{"role": "user", "content": ""}],
+        ),
         (
             [{"role": "developer", "content": "Be brief."}, USER],
             [{"role": "system", "content": "Be brief."}, USER],

@@ -45,6 +45,11 @@ from evaluators.stats.judge_errors import JudgeErrors
 from evaluators.stats.sequential import ASYMPTOTIC_MINIMUM
 from evaluators.text.answers import SHORTFALLS, OnTruncated
 
+NO_BASELINE = (
+    "No baseline is named, so no differences are tested; whether intervals overlap does not decide "
+    "it."
+)
+
 METHOD = (
     "95% intervals over samples: Student's t, Wilson's for scores of 0 and 1, a bootstrap for "
     "corpus scores. The interval and the p-value of a difference are of one paired test: t, "
@@ -457,10 +462,7 @@ def _warnings(
     yield from _size_warnings([score for score in scores if score.n])
     if baseline is None:
         if len(routes) > 1:
-            yield (
-                "No baseline is named, so no differences are tested; whether intervals overlap "
-                "does not decide it."
-            )
+            yield NO_BASELINE
     else:
         yield from _comparison_warnings(outputs, routes, comparisons)
 

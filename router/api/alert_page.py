@@ -16,7 +16,7 @@ from router.api.page_tables import Export, TableColumn, TableView
 from router.api.route_sections import section_page, section_table
 from router.api.sign_in import read_fields
 from router.config.alerts import AlertSubject
-from router.config.documents import Document, convert
+from router.config.documents import convert_data
 from router.loop.alert_administration import AlertView, SilenceRequest
 from router.services import Services
 from router.store.alerts import AlertState
@@ -127,8 +127,8 @@ async def silence_alert(
                 raise RequestError(f"Hours: {hours!r} is no number.", param="hours") from None
             if not seconds > 0:
                 raise RequestError("Hours: a number above 0.", param="hours")
-        typed = convert(
-            Document({"reason": reason, "seconds": seconds}, "", {}),
+        typed = convert_data(
+            {"reason": reason, "seconds": seconds},
             SilenceRequest,
             error=RequestError,
         )

@@ -84,7 +84,7 @@ def decoded(
         data = msgspec.json.decode(body or default)
     except UNREADABLE as problem:
         raise error(f"The body is not JSON: {problem}", code="bad_json") from None
-    return Document(data, "", {})
+    return Document.of(data)
 
 
 async def check_no_options(

@@ -16,10 +16,10 @@ from router.api.datasets import find_version
 from router.api.datasets_page import MAX_COLUMNS, column_titles, version_path
 from router.api.form_numbers import whole_number
 from router.api.injection import Injected
-from router.api.page_layout import action, done, form_again, page, rendered
+from router.api.page_layout import action, done, done_or_shown, page, rendered
 from router.api.paging import MAX_OFFSET
 from router.api.sign_in import read_fields
-from router.config.documents import Document, convert
+from router.config.documents import convert_data
 from router.datasets.differences import MAX_COMPARED, MAX_EXAMPLES
 from router.datasets.registry import check_dataset_name, version_name
 from router.evals.labelling import LabelRequest, begin, finish
@@ -184,16 +184,19 @@ async def begin_labels(
     }
     if fields["prompt"].strip():
         data["prompt"] = fields["prompt"]
-    try:
+
+    async def change() -> str:
         if limit := fields["limit"].strip():
             data["limit"] = whole_number(limit, "limit")
-        written = convert(Document(data, "", {}), LabelRequest, error=RunDocumentError)
+        written = convert_data(data, LabelRequest, error=RunDocumentError)
         roots = services.config.evaluation.roots
         run = await begin(services.runs, written, base=Path(), runner="server", within=roots)
-    except EvalrouterError as error:
-        again = await _page(services, caller, row, typed=fields, error=error)
-        return form_again(again, error.status)
-    return done(f"/runs/{run.id}")
+        return f"/runs/{run.id}"
+
+    async def shown(error: EvalrouterError) -> Response[str]:
+        return await _page(services, caller, row, typed=fields, error=error)
+
+    return await done_or_shown(change(), shown)
 
 
 @action("/pages/datasets/{name:str}/labelled")
@@ -203,10 +206,13 @@ async def register_labels(
     """Store a version that has a run's answers as its references, and lead to it."""
     fields = {"run": "", **await read_fields(request)}
     row = await find_version(services, caller, name)
-    try:
+
+    async def change() -> str:
         check_dataset_name(row.name)
         run = await services.runs.find(fields["run"])
-        labelled = await finish(services.store, services.datasets, run, name=row.name)
-    except EvalrouterError as error:
-        return form_again(await _page(services, caller, row, error=error), error.status)
-    return done(version_path(labelled))
+        return version_path(await finish(services.store, services.datasets, run, name=row.name))
+
+    async def shown(error: EvalrouterError) -> Response[str]:
+        return await _page(services, caller, row, error=error)
+
+    return await done_or_shown(change(), shown)

@@ -22,7 +22,7 @@ from router.api.file_responses import file_response
 from router.api.injection import Injected
 from router.api.multipart import is_form, read_form
 from router.api.paging import Offset
-from router.config.documents import Document, convert
+from router.config.documents import convert, convert_data
 from router.datasets.artifacts import file_chunks, temporary_folder
 from router.datasets.registry import (
     DatasetRows,
@@ -173,7 +173,7 @@ async def uploaded(services: Services, request: Request[Any, Any, Any]) -> Async
         form = await read_form(
             request, folder, file_field="file", max_bytes=services.config.datasets.max_bytes
         )
-        fields = convert(Document(form.fields, "", {}), UploadFields, error=RequestError)
+        fields = convert_data(form.fields, UploadFields, error=RequestError)
         yield Upload(
             form.path,
             form.filename,

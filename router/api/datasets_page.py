@@ -19,10 +19,18 @@ from providers.errors import EvalrouterError, RequestError
 from router.api.access import Caller, InjectedCaller
 from router.api.datasets import Registration, register, store_upload, uploaded
 from router.api.injection import Injected
-from router.api.page_layout import action, done, form_again, html_response, page, part, utc
+from router.api.page_layout import (
+    action,
+    done,
+    done_or_shown,
+    html_response,
+    page,
+    part,
+    utc,
+)
 from router.api.page_tables import Export, TableColumn, TableView, table_response
 from router.api.sign_in import read_fields
-from router.config.documents import Document, convert
+from router.config.documents import convert_data
 from router.datasets.artifacts import file_chunks
 from router.datasets.registry import parse_columns, version_name
 from router.loop.dataset_owners import key_of
@@ -193,18 +201,19 @@ async def register_address(
 ) -> Response[Any]:
     """Fetch a dataset from an address, or a path below `datasets.roots`, and lead to its page."""
     fields = {**_NO_FIELDS, **await read_fields(request)}
-    try:
+
+    async def change() -> str:
         columns = parse_columns([line for line in fields["columns"].splitlines() if line.strip()])
         data = {name: fields[name].strip() for name in ("source", "name", "delimiter")}
-        registration = convert(
-            Document(data | {"columns": columns}, "", {}), Registration, error=RequestError
-        )
-        row = await register(services, registration)
-    except EvalrouterError as error:
+        written = data | {"columns": columns}
+        registration = convert_data(written, Registration, error=RequestError)
+        return version_path(await register(services, registration))
+
+    async def shown(error: EvalrouterError) -> Response[str]:
         view = TableView("/datasets", _COLUMNS, sort="-created", filters={})
-        again = await _page(services, caller, view, typed=fields, error=error)
-        return form_again(again, error.status)
-    return done(version_path(row))
+        return await _page(services, caller, view, typed=fields, error=error)
+
+    return await done_or_shown(change(), shown)
 
 
 def column_titles(columns: Sequence[str], mapping: Mapping[str, str]) -> dict[str, str]:

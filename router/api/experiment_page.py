@@ -13,10 +13,18 @@ from evaluators.reports.scores import OutputInfo, decimals
 from providers.errors import EvalrouterError, RequestError
 from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
-from router.api.page_layout import action, done, form_again, html_response, page, part, rendered
+from router.api.page_layout import (
+    action,
+    done,
+    done_or_shown,
+    html_response,
+    page,
+    part,
+    rendered,
+)
 from router.api.run_page import score_text
 from router.api.sign_in import read_fields
-from router.config.documents import Document, convert
+from router.config.documents import convert_data
 from router.evals.experiments import ExperimentChange, LeaderboardEntry
 from router.services import Services
 
@@ -83,14 +91,17 @@ async def change_experiment(
     """Set an experiment's tags and notes."""
     fields = {"tags": "", "notes": "", **await read_fields(request)}
     tags = [tag.strip() for tag in fields["tags"].split(",") if tag.strip()]
-    try:
+
+    async def change() -> str:
         data = {"tags": tags, "notes": fields["notes"]}
-        change = convert(Document(data, "", {}), ExperimentChange, error=RequestError)
-        await services.experiments.change(name, change)
-    except EvalrouterError as error:
-        again = await _page(services, caller, name, typed=fields, error=error)
-        return form_again(again, error.status)
-    return done(f"/experiments/{quote(name, safe='')}")
+        changed = convert_data(data, ExperimentChange, error=RequestError)
+        await services.experiments.change(name, changed)
+        return f"/experiments/{quote(name, safe='')}"
+
+    async def shown(error: EvalrouterError) -> Response[str]:
+        return await _page(services, caller, name, typed=fields, error=error)
+
+    return await done_or_shown(change(), shown)
 
 
 @action("/pages/experiments/{name:str}/delete")

@@ -239,7 +239,7 @@ async def give_portkey_feedback(
     if isinstance(document.data, list):
         if not 0 < len(document.data) <= MAX_BATCH:
             raise RequestError(f"A list has 1 to {MAX_BATCH} items.", code="invalid_value")
-        documents = [Document(item, "", {}) for item in document.data]
+        documents = [Document.of(item) for item in document.data]
     else:
         documents = [document]
     drafts = [convert(item, PortkeyFeedback, error=RequestError).draft() for item in documents]

@@ -19,9 +19,9 @@ from router.api.datasets import may_unmask, traffic_plan
 from router.api.datasets_page import version_path
 from router.api.form_numbers import whole_number
 from router.api.injection import Injected
-from router.api.page_layout import action, done, page, rendered
+from router.api.page_layout import action, done_or_shown, form_again, page, rendered
 from router.api.sign_in import read_fields
-from router.config.documents import Document, convert
+from router.config.documents import convert_data
 from router.loop.conditions import FIELDS, feedback_field
 from router.loop.traffic_dataset import MAX_ROWS, STRATA, Funnel, TrafficSelection
 from router.services import Services
@@ -110,22 +110,24 @@ async def make_dataset(
     With a field `count`, say how many requests can be rows, and make nothing.
     """
     fields = {**_EMPTY, "count": "", **await read_fields(request)}
-    try:
+
+    async def change() -> str | Response[str]:
         if fields["count"]:
             # They can be counted before the dataset has a name.
             selected = selection_of({**fields, "name": fields["name"].strip() or "requests"})
             plan = traffic_plan(selected, caller, now=time.time())
             counted = await services.traffic_datasets.count(plan, only=caller.only)
-            return await _page(services, caller, fields, counted=counted)
+            return form_again(await _page(services, caller, fields, counted=counted))
         plan = traffic_plan(selection_of(fields), caller, now=time.time())
         made = await services.traffic_datasets.create(
             plan, only=caller.only, progress=lambda _: None
         )
-    except EvalrouterError as error:
-        response = await _page(services, caller, fields, error=error)
-        response.status_code = error.status
-        return response
-    return done("/review" if made.dataset is None else version_path(made.dataset))
+        return "/review" if made.dataset is None else version_path(made.dataset)
+
+    async def shown(error: EvalrouterError) -> Response[str]:
+        return await _page(services, caller, fields, error=error)
+
+    return await done_or_shown(change(), shown)
 
 
 def selection_of(fields: Mapping[str, str]) -> TrafficSelection:
@@ -141,4 +143,4 @@ def selection_of(fields: Mapping[str, str]) -> TrafficSelection:
         data["sample"] = whole_number(sample, "sample")
     if stratify := fields["stratify"].replace(",", " ").split():
         data["stratify"] = stratify
-    return convert(Document(data, "", {}), TrafficSelection, error=RequestError)
+    return convert_data(data, TrafficSelection, error=RequestError)

@@ -25,6 +25,7 @@ from router.api.page_layout import (
     as_json,
     done,
     done_or_shown,
+    form_again,
     html_response,
     page,
     part,
@@ -33,7 +34,7 @@ from router.api.page_layout import (
 )
 from router.api.page_tables import Export, TableColumn, TableView, table_response
 from router.api.sign_in import InjectedSessions, read_fields
-from router.config.documents import Document, convert
+from router.config.documents import convert_data
 from router.gateway.key_administration import ListedKey, listed
 from router.gateway.limits import period_around
 from router.gateway.sessions import Sessions
@@ -202,16 +203,15 @@ async def create_key(
         error=error,
         created=created,
     )
-    response.status_code = 400 if error else 200
     response.headers["cache-control"] = "no-store"
-    return response
+    return form_again(response, 400 if error else 200)
 
 
 def _new_key(typed: Mapping[str, str]) -> NewKey:
     """Return what a form describes. Raises RequestError."""
     # What is empty is as for a key that says nothing of it.
     document = {name: value for name, value in _values(typed).items() if value is not None}
-    return convert(Document({"name": "", **document}, "", {}), NewKey, error=RequestError)
+    return convert_data({"name": "", **document}, NewKey, error=RequestError)
 
 
 def _values(typed: Mapping[str, str]) -> dict[str, Any]:
@@ -364,7 +364,7 @@ async def _changed(
     # Its moment has more digits than the text, so that would be a change.
     if typed.get("expires", "").strip() == _texts(row)["expires"]:
         del values["expires"]
-    edit = convert(Document(values, "", {}), KeyEdit, error=RequestError)
+    edit = convert_data(values, KeyEdit, error=RequestError)
     await edit_key(services, key_id, edit, caller.actor)
     return f"/keys/{key_id}"
 

@@ -123,6 +123,7 @@ class EstimateView(NamedTuple):
         differences: by output: the smallest difference, and what it is computed from.
         smallest: the smallest difference of the primary or first output; "" without one, or where
             the run tests none.
+        smallest_of: the name of that output; "" without one.
     """
 
     estimate: Estimate
@@ -133,6 +134,7 @@ class EstimateView(NamedTuple):
     promise: str
     differences: list[tuple[str, str, str]]
     smallest: str
+    smallest_of: str
 
 
 @page("/runs/new")
@@ -310,6 +312,7 @@ def _metric_entries() -> tuple[MetricEntry, ...]:
 
 def _view(estimate: Estimate) -> EstimateView:
     effects = estimate.detectable
+    first = _first(effects) if effects and estimate.baseline else None
     return EstimateView(
         estimate,
         estimate_text.money(estimate.cost_usd, is_limit=estimate.at_most),
@@ -318,7 +321,8 @@ def _view(estimate: Estimate) -> EstimateView:
         estimate_text.sources(estimate.targets),
         estimate_text.promise(estimate) if effects else "",
         [(effect.output, estimate_text.size(effect), effect.sd_from) for effect in effects],
-        estimate_text.size(_first(effects)) if effects and estimate.baseline else "",
+        "" if first is None else estimate_text.size(first),
+        "" if first is None else first.output,
     )
 
 

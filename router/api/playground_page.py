@@ -205,7 +205,7 @@ async def judge_answers(
         "routes": [PRECOMPUTED],
         "metrics": [{"name": "prometheus", "judge": given.judge, "rubric": given.rubric}],
     }
-    run = await created_run(services, Document(written, "", {}), key_id=caller.key_id)
+    run = await created_run(services, Document.of(written), key_id=caller.key_id)
     return JudgedRun(run.id)
 
 

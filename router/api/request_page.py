@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -32,11 +32,19 @@ from router.api.excerpts import (
 from router.api.feedback import delete_one, giver_of
 from router.api.feedback_page import value_text
 from router.api.injection import Injected
-from router.api.page_layout import action, as_json, done, form_again, page, rendered, text_response
+from router.api.page_layout import (
+    action,
+    as_json,
+    done,
+    done_or_shown,
+    page,
+    rendered,
+    text_response,
+)
 from router.api.sign_in import read_fields
 from router.api.traffic import ShownRequest, delete_named, shown_request
 from router.api.traffic_page import is_fallback, tokens
-from router.config.documents import Document, convert
+from router.config.documents import Document, convert_data
 from router.loop.feedback_forms import GivenFeedback
 from router.loop.traffic_dataset import TrafficDataset, TrafficSelection
 from router.services import Services
@@ -236,19 +244,19 @@ async def say(
     """Store feedback about the request."""
     fields = await read_fields(request)
     row = await shown_request(services, caller, request_id, None)
-    try:
+
+    async def change() -> str:
         given = {
             "name": fields.get("name", "").strip(),
             "value": _value(fields.get("kind", ""), fields.get("value", "")),
             "request_id": row.id,
             "comment": fields.get("comment", ""),
         }
-        draft = convert(Document(given, "", {}), GivenFeedback, error=RequestError).draft()
+        draft = convert_data(given, GivenFeedback, error=RequestError).draft()
         await services.feedback.add([draft], giver_of(caller), waits=False)
-    except EvalrouterError as error:
-        forms = PageForms("feedback", error.message, fields)
-        return form_again(await _page(services, caller, row, forms), error.status)
-    return done(f"/traffic/{row.id}")
+        return f"/traffic/{row.id}"
+
+    return await done_or_shown(change(), _shown(services, caller, row, "feedback", fields))
 
 
 @action("/pages/traffic/{request_id:str}/feedback/{feedback_id:str}/delete")
@@ -290,14 +298,14 @@ async def copy_to_dataset(
     row = await shown_request(services, caller, request_id, None)
     is_reviewed = fields.get("to") == "review"
     name = fields.get("dataset", "").strip()
-    try:
+
+    async def change() -> str:
         made = await _copied(
             services, caller, row, name=name, review=is_reviewed, mask="as_it_is" not in fields
         )
-    except EvalrouterError as error:
-        forms = PageForms("dataset", error.message, fields)
-        return form_again(await _page(services, caller, row, forms), error.status)
-    return done("/review" if made.dataset is None else version_path(made.dataset))
+        return "/review" if made.dataset is None else version_path(made.dataset)
+
+    return await done_or_shown(change(), _shown(services, caller, row, "dataset", fields))
 
 
 @action("/pages/traffic/{request_id:str}/replay")
@@ -307,7 +315,8 @@ async def replay(
     """Send the request to other routes again, as a run beside the answer that the client got."""
     fields = await read_fields(request)
     row = await shown_request(services, caller, request_id, None)
-    try:
+
+    async def change() -> str:
         named = [
             *(name.removeprefix("route:") for name in fields if name.startswith("route:")),
             *(name.strip() for name in fields.get("others", "").split(",")),
@@ -325,11 +334,25 @@ async def replay(
             "routes": [PRECOMPUTED, *routes],
             "metrics": ["length"],
         }
-        run = await created_run(services, Document(document, "", {}), key_id=caller.key_id)
-    except EvalrouterError as error:
-        forms = PageForms("replay", error.message, fields)
-        return form_again(await _page(services, caller, row, forms), error.status)
-    return done(f"/runs/{run.id}")
+        run = await created_run(services, Document.of(document), key_id=caller.key_id)
+        return f"/runs/{run.id}"
+
+    return await done_or_shown(change(), _shown(services, caller, row, "replay", fields))
+
+
+def _shown(
+    services: Services,
+    caller: Caller,
+    row: ShownRequest,
+    form: str,
+    fields: Mapping[str, str],
+) -> Callable[[EvalrouterError], Awaitable[Response[str]]]:
+    """Return what shows the page with one of its forms, and what is wrong with that."""
+
+    async def shown(error: EvalrouterError) -> Response[str]:
+        return await _page(services, caller, row, PageForms(form, error.message, fields))
+
+    return shown
 
 
 async def _copied(
@@ -356,7 +379,7 @@ async def _copied(
         "mask": mask,
         "review": review,
     }
-    selection = convert(Document(document, "", {}), TrafficSelection, error=RequestError)
+    selection = convert_data(document, TrafficSelection, error=RequestError)
     plan = traffic_plan(selection, caller, now=time.time())
     made = await services.traffic_datasets.create(plan, only=caller.only, progress=lambda _: None)
     if not made.funnel.rows:

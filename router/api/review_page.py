@@ -32,6 +32,7 @@ from router.api.page_layout import (
     action,
     as_json,
     done,
+    done_or_shown,
     form_again,
     page,
     rendered,
@@ -41,7 +42,7 @@ from router.api.page_layout import (
 from router.api.page_tables import Export, TableColumn, TableView, row_number, table_response
 from router.api.review import Publication, Rejection
 from router.api.sign_in import read_fields
-from router.config.documents import Document, convert
+from router.config.documents import convert_data
 from router.loop.recorded_conversations import text_of
 from router.loop.review import ReviewEdit
 from router.services import Services
@@ -367,7 +368,7 @@ def edit_of(row: ReviewRow, fields: Mapping[str, str]) -> ReviewEdit:
     dataset = fields.get("dataset", row.dataset).strip()
     if dataset != row.dataset:
         changes["dataset"] = dataset
-    return convert(Document(changes, "", {}), ReviewEdit, error=RequestError)
+    return convert_data(changes, ReviewEdit, error=RequestError)
 
 
 def version_of(fields: Mapping[str, str]) -> int:
@@ -403,10 +404,8 @@ async def decide(
             decision = "accept"
             await review.accept(row_id, actor, edit_of(row, fields))
         elif decision == "reject":
-            rejection = convert(
-                Document(
-                    {"reason": fields.get("reason", ""), "version": version_of(fields)}, "", {}
-                ),
+            rejection = convert_data(
+                {"reason": fields.get("reason", ""), "version": version_of(fields)},
                 Rejection,
                 error=RequestError,
             )
@@ -433,12 +432,13 @@ async def publish(services: Injected, caller: InjectedCaller, request: AnyReques
     """Make a version of a dataset of the rows that were accepted for it, and lead to it."""
     fields = await read_fields(request)
     name = fields.get("dataset", "").strip() or services.config.review.dataset
-    try:
-        publication = convert(Document({"dataset": name}, "", {}), Publication, error=RequestError)
+
+    async def change() -> str:
+        publication = convert_data({"dataset": name}, Publication, error=RequestError)
         made = await services.review.publish(publication.dataset, caller.actor)
-    except EvalrouterError as error:
-        query = ReviewQuery.of(fields)
-        return form_again(
-            await _list(services, caller, query, error=error, typed=name), error.status
-        )
-    return done(f"{version_path(made.dataset)}?published={made.published}")
+        return f"{version_path(made.dataset)}?published={made.published}"
+
+    async def shown(error: EvalrouterError) -> Response[str]:
+        return await _list(services, caller, ReviewQuery.of(fields), error=error, typed=name)
+
+    return await done_or_shown(change(), shown)

@@ -495,7 +495,7 @@ def _document(form: StartForm) -> Document:
         ]
     data["reason"] = form.reason
     data["force"] = form.force == "yes"
-    return Document(data, "", {})
+    return Document.of(data)
 
 
 _TITLES = {

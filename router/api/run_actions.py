@@ -18,11 +18,11 @@ from providers.errors import EvalrouterError, RunDocumentError
 from router.api.access import Caller, InjectedCaller
 from router.api.evals import Extended, Rescored, Resumed
 from router.api.injection import Injected
-from router.api.page_layout import action, done, form_again
+from router.api.page_layout import action, done_or_shown
 from router.api.run_form import metrics_of_lines, numbers_of
 from router.api.run_page import Shown, Typed, run_view
 from router.api.sign_in import read_fields
-from router.config.documents import Document, convert
+from router.config.documents import convert_data
 from router.services import Services
 
 
@@ -110,7 +110,7 @@ async def delete(
 
 
 def _read(written: dict[str, Any], kind: type[Any]) -> Any:
-    return convert(Document(written, "", {}), kind, error=RunDocumentError)
+    return convert_data(written, kind, error=RunDocumentError)
 
 
 async def _obeyed(  # noqa: PLR0917 - one argument for each thing that a form is
@@ -124,11 +124,13 @@ async def _obeyed(  # noqa: PLR0917 - one argument for each thing that a form is
     then: str = "",
 ) -> Response[Any]:
     """Do what a form says and lead on; where that cannot be done, show the page and why."""
-    try:
+
+    async def change() -> str:
         await obey()
-    except EvalrouterError as error:
-        if error.status >= 500 or error.status == 404:
-            raise
-        page = await run_view(services, caller, run_id, Shown(), Typed(name, fields, error.message))
-        return form_again(page, error.status)
-    return done(then or f"/runs/{run_id}")
+        return then or f"/runs/{run_id}"
+
+    async def shown(error: EvalrouterError) -> Response[str]:
+        typed = Typed(name, fields, error.message)
+        return await run_view(services, caller, run_id, Shown(), typed)
+
+    return await done_or_shown(change(), shown)

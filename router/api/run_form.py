@@ -120,7 +120,7 @@ def document_of_form(form: RunForm) -> Document:
     if form.whole:
         return rest
     fields = _of_fields(form)
-    document = Document(_with_baseline(_merged(fields, rest.data), form), "", {})
+    document = Document.of(_with_baseline(_merged(fields, rest.data), form))
     problems = [
         Problem((key,), 0, message)
         for key, message in _REQUIRED.items()

@@ -20,7 +20,7 @@ from litestar.response import ServerSentEvent
 from evaluators.reports.cells import ABSENT, difference, outcomes, p_value, plural
 from evaluators.reports.gates import GateResult
 from evaluators.reports.missing_scores import missing_scores
-from evaluators.reports.report import CostSummary, Report, RouteReport, cost_text
+from evaluators.reports.report import NO_BASELINE, CostSummary, Report, RouteReport, cost_text
 from evaluators.reports.scores import OutputInfo, RouteScore, decimals
 from evaluators.stats.comparison import Comparison
 from evaluators.stats.intervals import wilson
@@ -202,6 +202,7 @@ async def run_view(
         typed=typed,
         address=f"/runs/{run.id}?{urlencode(address)}",
         report=report,
+        warnings=[warning for warning in report.warnings if info is None or warning != NO_BASELINE],
         chosen=info,
         answered=sum(route.answered for route in report.routes),
         expected=sum(route.expected for route in report.routes),
@@ -460,7 +461,8 @@ def _shown_of_best(
     """Return what the tests show of the best route, and whether it was tested against all."""
     compared = {each.route: each for each in _compared(report, info.name)}
     if report.baseline is None:
-        return "No differences were tested.", False
+        # The page says so where it offers to compare the routes.
+        return "", False
     if best != report.baseline:
         if best not in compared:
             return "", False

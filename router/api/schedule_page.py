@@ -125,7 +125,7 @@ async def change_schedule(
     async def change() -> str:
         if act != "run" and not reason.strip():
             raise RequestError("Say why, for the record.", param="reason")
-        document = Document(data | ({"run": run_id} if act == "accept" else {}), "", {})
+        document = Document.of(data | ({"run": run_id} if act == "accept" else {}))
         if act == "run":
             begun = convert(document, ScheduleRunRequest, error=RequestError)
             await schedules.begin(name, begun, actor=actor)

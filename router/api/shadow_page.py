@@ -14,7 +14,7 @@ from router.api.page_layout import action, done_or_shown, money, page
 from router.api.page_tables import Export, TableColumn, TableView
 from router.api.route_sections import section_page, section_table
 from router.api.sign_in import read_fields
-from router.config.documents import Document, convert
+from router.config.documents import convert_data
 from router.loop.shadow import ShadowChange, ShadowView
 from router.services import Services
 
@@ -78,7 +78,7 @@ async def change_shadow(
     data = {"action": fields.get("do", ""), "reason": reason}
 
     async def change() -> str:
-        typed = convert(Document(data, "", {}), ShadowChange, error=RequestError)
+        typed = convert_data(data, ShadowChange, error=RequestError)
         await services.shadows.change(name, typed, caller.key_id)
         return f"/routes/{name}/shadow"
 

@@ -16,7 +16,7 @@ from router.api.page_tables import Export, TableColumn, TableView
 from router.api.route_sections import section_page, section_table
 from router.api.sign_in import read_fields
 from router.api.watches import Before
-from router.config.documents import Document, convert
+from router.config.documents import convert_data
 from router.loop.watches import WatchPin, WatchReport, WatchView
 from router.services import Services
 from router.web.plots.evidence import EvidencePoint, EvidenceSeries, e_value_text, evidence_plot
@@ -92,7 +92,7 @@ async def change_watch(
             raise RequestError("do: probe or pin", param="do")
         if not reason.strip():
             raise RequestError("Say why the new reference is right.", param="reason")
-        pin = convert(Document({"reason": reason}, "", {}), WatchPin, error=RequestError)
+        pin = convert_data({"reason": reason}, WatchPin, error=RequestError)
         await services.watches.pin(name, pin, caller.actor)
         return f"/watches/{name}"
 

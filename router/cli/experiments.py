@@ -26,7 +26,7 @@ from router.cli.commands import (
     with_services,
     with_store,
 )
-from router.config.documents import Document, convert
+from router.config.documents import convert_data
 from router.config.loading import load
 from router.evals.experiments import (
     ExperimentChange,
@@ -145,7 +145,7 @@ def experiment_delete(name: str, runs: bool, config_path: Path | None) -> None:
 
 
 def _change(name: str, data: dict[str, object], config_path: Path | None) -> Experiment:
-    change = convert(Document(data, "", {}), ExperimentChange, error=RequestError)
+    change = convert_data(data, ExperimentChange, error=RequestError)
 
     async def apply(services: Services) -> Experiment:
         return await services.experiments.change(name, change)

@@ -94,7 +94,7 @@ def rollout_start(  # noqa: PLR0917 - one parameter for each option
 
     What is not given is as in the route's `rollout` in the config, else the default.
     """
-    document = Document({}, "", {})
+    document = Document.of({})
     if settings_path is not None:
         document = read_document(settings_path, error=InputError)
     settings = dict(document.data)

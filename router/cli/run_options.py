@@ -114,7 +114,7 @@ def read_run(path: Path | None, given: dict[str, Any]) -> RunSource:
         RunDocumentError: the document cannot be read, or something is missing or wrong.
     """
     if path is None:
-        document, base = Document({}, "", {}), Path()
+        document, base = Document.of({}), Path()
         if not (given["task"] or given["metrics"]):
             raise RunDocumentError(
                 "name a run document, or a task and what to run it on: "

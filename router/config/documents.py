@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar, Union, get_args, get_origin
 
 import msgspec
 import yaml
@@ -54,6 +54,11 @@ class Document(NamedTuple):
     data: Any
     source: str
     lines: Mapping[DocumentPath, int]
+
+    @classmethod
+    def of(cls, data: Any) -> Self:
+        """Return data that was read from no text as a document."""
+        return cls(data, "", {})
 
     def line(self, place: DocumentPath) -> int:
         """Return the line of a place, or of the nearest one around it; 0 when unknown."""
@@ -339,6 +344,15 @@ def convert(
         raise refusal(problems, error)
     assert value is not None, "a document without problems can be converted"
     return value
+
+
+def convert_data(data: Any, kind: type[T], *, error: type[InputError]) -> T:
+    """Return data that was read from no text, such as a form's fields, as a `kind`.
+
+    Raises:
+        error: as `convert` does.
+    """
+    return convert(Document.of(data), kind, error=error)
 
 
 def convert_or_collect(

@@ -238,7 +238,7 @@ def parse_route(name: str, data: Any, providers: Providers) -> Route:
     if not isinstance(data, dict):
         keys = ", ".join(field.name for field in msgspec.structs.fields(Route))
         raise ConfigError(f"a route must be an object (got {kind_of(data)}) with {keys}")
-    reader = SectionReader(Document({"routes": {name: data}}, "", {}), [])
+    reader = SectionReader(Document.of({"routes": {name: data}}), [])
     route = reader.convert(("routes", name), Route)
     if route is not None:
         reader.add(islice(route_problems(reader, name, route, providers), MAX_PROBLEMS))

@@ -14,7 +14,7 @@ import msgspec
 from evaluators.base import AnyMetric, SampleCheck
 from evaluators.document import MAX_PARTS, RunDocument, RunLimits
 from providers.errors import ConflictError, RunDocumentError
-from router.config.documents import Document, convert
+from router.config.documents import convert_data
 from router.evals.validation import (
     build_metrics,
     check_margins,
@@ -188,5 +188,5 @@ def check_same_dataset(run: Run, rows: int, content: str) -> None:
 def change_limits(document: RunDocument, changes: Mapping[str, Any]) -> RunDocument:
     """Return the document with some of its limits changed. Raises RunDocumentError."""
     limits = {**msgspec.to_builtins(document.limits), **changes}
-    changed = convert(Document({"limits": limits}, "", {}), _Limits, error=RunDocumentError)
+    changed = convert_data({"limits": limits}, _Limits, error=RunDocumentError)
     return msgspec.structs.replace(document, limits=changed.limits)

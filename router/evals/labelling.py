@@ -110,7 +110,7 @@ async def begin(
     for key in ("task", "messages", "prompt", "columns", "parameters"):
         if value := getattr(request, key):
             data[key] = msgspec.to_builtins(value)
-    document = complete_run(Document(data, "", {}), base=base, within=within)
+    document = complete_run(Document.of(data), base=base, within=within)
     return await runs.create(document, base=base, runner=runner)
 
 

@@ -439,7 +439,7 @@ def score_of(event: Mapping[str, Any]) -> FeedbackDraft:
             "evalrouter takes events of the type score-create only.", param="type",
             code="unsupported_parameter",
         )  # fmt: skip
-    document = Document(event.get("body"), "", {})
+    document = Document.of(event.get("body"))
     draft = convert(document, LangfuseScore, error=RequestError).draft()
     event_id = event.get("id")
     if draft.idempotency_key or not isinstance(event_id, str) or not event_id:

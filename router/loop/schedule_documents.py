@@ -152,7 +152,7 @@ class ScheduleDocuments:
             path = Path(schedule.run)
             written, base = parse_run(path), path.parent
         else:
-            written, base = Document(schedule.run, "", {}), Path()
+            written, base = Document.of(schedule.run), Path()
         return complete_run(written, base=base, within=self._allowed.roots), base
 
 

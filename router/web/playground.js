@@ -309,7 +309,6 @@
     }
 
     async send(body) {
-      this.stop();
       this.clear();
       const control = this.control = new AbortController();
       const model = this.model.value.trim();
@@ -324,7 +323,6 @@
         this.isComplete = true;
         this.say("Complete");
       } catch (error) {
-        if (this.control !== control) return;
         if (error.name === "AbortError") {
           this.say("Stopped");
         } else if (error instanceof Failure) {
@@ -337,7 +335,6 @@
           console.error(error);
         }
       }
-      if (this.control !== control) return;
       this.control = undefined;
       this.total = performance.now() - began;
       shown(this.find(".stop"), false);
@@ -508,6 +505,9 @@
   const send = async () => {
     let body;
     try {
+      if (answers().some((column) => column.control)) {
+        throw new Failure("Answers are still on their way. Wait for them, or stop them first; what they have taken may be charged.");
+      }
       body = requestBody();
       const unnamed = answers().find((column) => !column.model.value.trim());
       if (!columns.childElementCount) throw new FieldError("Add a route first.", document.getElementById("add-column"));

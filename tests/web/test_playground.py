@@ -150,6 +150,10 @@ def test_a_column_is_stopped_and_the_others_go_on(tab, url, host):
     column(tab, 1).get_by_role("button", name="Stop").click()
     expect(column(tab, 1).locator(".state")).to_have_text("Stopped")
     expect(column(tab, 2).locator(".state")).to_have_text("Answering")
+    # A second click stops nothing that may be charged.
+    tab.get_by_role("button", name="Send").click()
+    expect(tab.locator("#form-error")).to_contain_text("Answers are still on their way.")
+    expect(column(tab, 2).locator(".state")).to_have_text("Answering")
     host.go_on.set()
     expect(column(tab, 2).locator(".state")).to_have_text("Complete")
     expect(column(tab, 2).locator(".answer")).to_have_text("One. Two.")

@@ -111,6 +111,10 @@ def test_routes_of_one_run_are_compared_in_words_with_the_api_s_numbers(world):
     assert "above 0 (better): 19 · equal: 0 · below 0: 1" in text
     assert "Other tests of f1, not corrected" in text
     assert "What changed between the runs" not in text
+    # Of one pair, the table of scores has its names once.
+    scores = page.partition("<h2>All scores</h2>")[2].partition("</table>")[0]
+    assert f"{A} compared with {B}" in text_of(scores)
+    assert (text_of(scores).count(B), "Compared with" in scores) == (1, False)
     # Another score, by the link of its row; a difference that is none has no verdict.
     link = html.unescape(re.search(r'href="([^"]*show=1)"', page)[1])
     assert f"{A} differs from {B} in words, a score without a better direction" in text_of(

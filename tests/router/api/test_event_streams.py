@@ -13,6 +13,7 @@ from servers import gateway, scripted
 from stores import add_keys, in_store
 
 from router.gateway.key_administration import revoke
+from router.store.runs import ENDED
 
 HOME = "/pages/live/home"
 
@@ -92,7 +93,7 @@ def test_streams_of_a_run_and_of_pages_end_when_their_key_is_revoked(world):
             in_store(world.path, lambda store: revoke(store, "revoked", now=2.0))
             for lines in (progress, log, part):
                 assert "event: end" not in list(lines)
-            assert http.get(f"/eval/{run}").json()["run"]["state"] not in {"done", "failed"}
+            assert http.get(f"/eval/{run}").json()["run"]["state"] not in ENDED
             assert http.post(f"/eval/{run}/cancel").status_code < 300
             assert "event: end" in list(stays)
 

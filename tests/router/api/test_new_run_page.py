@@ -180,6 +180,10 @@ def test_the_estimate_is_that_of_the_api(world):
     assert total_time(known) == "at least 2 s"
     assert total_time(msgspec.structs.replace(known, targets=[second])) == "unknown"
     assert http.get("/eval", params={"tag": "a"}).json()["data"] == []
+    # What is named is the output that decides, which is not the first.
+    answer = http.post(FORM, data=good(dataset, do="estimate", metrics=["f1", "exact_match"],
+                                       rest="primary: exact_match"))  # fmt: skip
+    assert "smallest difference that it would show in exact_match" in Elements(answer.text).text
     # Without a baseline, the first route is one; a run that is to have none promises nothing.
     answer = http.post(FORM, data=good(dataset, do="estimate", baseline=""))
     assert "What the run's verdicts would show" in Elements(answer.text).text

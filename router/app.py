@@ -5,7 +5,8 @@
 `api/front.py` sends a request for one of the model paths straight to `api/completions.py` (keys,
 plan, dispatch, relay). Everything else goes by `api/guard.py`, which checks the key where one is
 needed, to Litestar: the lists below are all there is, `api/access.py` says who may call what, and
-`api/query_parameters.py` refuses parameters that no handler has.
+`api/query_parameters.py` refuses parameters that no handler has. `/mcp` is answered by
+`api/mcp_requests.py`, whose tools call the server in the same way.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ from router.api import (
     labels_page,
     learned,
     live,
+    mcp_requests,
     metrics,
     models,
     new_run_page,
@@ -87,6 +89,7 @@ from router.api import (
     sign_in,
     slices,
     static_files,
+    targets,
     tasks,
     tracking,
     traffic,
@@ -199,6 +202,7 @@ def create_app(services: Services) -> ASGIApp:
             routes.put_route,
             routes.delete_route,
             routes.list_route_versions,
+            targets.list_targets,
             shadows.list_shadows,
             shadows.show_shadow,
             shadows.change_shadow,
@@ -302,6 +306,7 @@ def create_app(services: Services) -> ASGIApp:
             feedback.give_langfuse_score,
             feedback.take_langfuse_batch,
             metrics.metrics,
+            keys.show_key,
             keys.list_keys,
             keys.create_key,
             keys.show_key,
@@ -452,18 +457,25 @@ def create_app(services: Services) -> ASGIApp:
     )
     hosts = Hosts(config.server)
     origins = Origins(config.server.allow_origins)
+    guarded = guard.Guard(
+        app,
+        keys=services.keys,
+        sessions=sessions,
+        pages=page_layout.Pages(schema.route_handlers),
+        server=config.server,
+        hosts=hosts,
+        origins=origins,
+    )
     server = front.Front(
         completions.Completions(
             services, hosts, origins, sign_in.ModelSessions(sessions, services.keys, origins)
         ),
-        guard.Guard(
-            app,
+        mcp_requests.McpRequests(
+            guarded,
             keys=services.keys,
-            sessions=sessions,
-            pages=page_layout.Pages(schema.route_handlers),
-            server=config.server,
             hosts=hosts,
             origins=origins,
+            max_body_bytes=config.server.max_body_bytes,
         ),
         origins,
         config.server.max_body_bytes,

@@ -244,6 +244,7 @@ ACCESS: Mapping[str, RoleAccess] = {
     "POST /api/public/ingestion": OWN_REQUESTS,
     # the server itself
     "GET /metrics": ADMINS,
+    "GET /key": ANY_KEY,
     "GET /keys": ADMINS,
     "POST /keys": ADMINS,
     "GET /keys/{name}": ADMINS,
@@ -254,6 +255,7 @@ ACCESS: Mapping[str, RoleAccess] = {
     "PUT /routes/{name}": ADMINS,
     "DELETE /routes/{name}": ADMINS,
     "GET /routes/{name}/versions": ADMINS,
+    "GET /targets": ADMINS,
     "GET /shadows": ADMINS,
     "POST /what-if": ADMINS,
     "GET /frontier": ADMINS,

@@ -46,6 +46,7 @@ class SampleRow(msgspec.Struct):
     Attributes:
         route, repeat: the route that answered, and which of its answers to the sample this is.
         sample: the sample that the request was made of.
+        position: its place among the run's samples, from 0.
         answer: None while the request is in flight.
         scores: the answer's scores, each with the name of its output.
         request_hash: SHA-256 over target and body, hex; "" for an answer that the dataset brought.
@@ -58,6 +59,7 @@ class SampleRow(msgspec.Struct):
     route: str
     repeat: int
     sample: Sample
+    position: int
     answer: Answer | None
     scores: tuple[Score, ...]
     request_hash: str
@@ -68,7 +70,7 @@ class SampleRow(msgspec.Struct):
 
 
 # The fields that a row has in common with the store's result.
-_KNOWN = SampleRow.__struct_fields__[3:]
+_KNOWN = SampleRow.__struct_fields__[4:]
 
 
 class SamplePage(msgspec.Struct):
@@ -314,10 +316,10 @@ async def list_samples(
 ) -> SamplePage:
     """Page through cells by sample; `after` counts samples, and a page has whole samples only."""
     run = await services.runs.find(run_id)
-    page: dict[str, Sample] = {}
+    page: dict[str, tuple[int, Sample]] = {}
     async with aclosing(services.store.samples(run.id, after=after)) as samples:
         async for sample in samples:
-            page[sample.id] = sample
+            page[sample.id] = (after + len(page), sample)
             if len(page) == limit:
                 break
     rows = []
@@ -327,5 +329,6 @@ async def list_samples(
             if cell.sample_id not in page:
                 break
             known = {name: getattr(result, name) for name in _KNOWN}
-            rows.append(SampleRow(cell.route, cell.repeat, page[cell.sample_id], **known))
+            position, sample = page[cell.sample_id]
+            rows.append(SampleRow(cell.route, cell.repeat, sample, position, **known))
     return SamplePage(rows, after + limit if len(page) == limit else None)

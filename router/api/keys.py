@@ -1,15 +1,15 @@
-"""`/keys`: create, change, list and revoke clients' keys."""
+"""`/keys`: create, change, list and revoke clients' keys; `/key`: what a request's own may do."""
 
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from litestar import Request, delete, get, patch, post
 from litestar.params import FromPath
 
-from router.api.access import InjectedCaller
+from router.api.access import ACCESS, InjectedCaller
 from router.api.bodies import body_as
 from router.api.injection import Injected
 from router.config.section import Names
@@ -114,6 +114,41 @@ class KeyList(msgspec.Struct):
 
     data: list[ListedKey]
     object: str = "list"
+
+
+class KeyAccess(msgspec.Struct, frozen=True, kw_only=True):
+    """What the key of a request is, and what it may do.
+
+    Attributes:
+        id, name: the key's; "" while no key is needed.
+        role: its role; `admin` while no key is needed.
+        required: whether requests need a key.
+        operations: what it may request, pages apart, as `GET /eval`: `all` of it, or only what is
+            the key's `own`.
+    """
+
+    id: str
+    name: str
+    role: Role
+    required: bool
+    operations: dict[str, Literal["own", "all"]]
+
+
+@get("/key", tags=["keys"], summary="Show what the request's key may do")
+async def show_key(caller: InjectedCaller) -> KeyAccess:
+    """Show the name and the role of the key that the request presents, and what it may request."""
+    key = caller.key
+    return KeyAccess(
+        id=caller.key_id,
+        name="" if key is None else key.name,
+        role="admin" if key is None else key.role,
+        required=key is not None,
+        operations={
+            operation: reach
+            for operation in ACCESS
+            if "/pages/" not in operation and (reach := caller.reach_of(operation)) != "no"
+        },
+    )
 
 
 @get("/keys", tags=["keys"], summary="List keys")

@@ -62,6 +62,10 @@ COMMANDS = {
         "Measure how far judges can be trusted, and let them compare.",
     ),
     "key": ("router.cli.keys:key", "Create, list and revoke clients' keys."),
+    "mcp": (
+        "router.cli.mcp:mcp",
+        "Serve tools for coding agents over standard input and output (MCP).",
+    ),
     "metrics": ("router.cli.plugins:metrics", "The metrics that run documents may name."),
     "models": (
         "router.cli.models:models",

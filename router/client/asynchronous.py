@@ -37,6 +37,7 @@ from router.client.types import (
     Frontier,
     JudgementRow,
     Key,
+    KeyAccess,
     Leaderboard,
     LearnedModel,
     LearnedReport,
@@ -65,6 +66,7 @@ from router.client.types import (
     SliceReport,
     Study,
     StudyKind,
+    TargetRow,
     TargetVersions,
     TrafficDataset,
     TrafficRow,
@@ -444,14 +446,22 @@ class AsyncRuns:
         call = calls.run(run_id, "slices")._replace(params={"column": column, "output": output})
         return cast("SliceReport", await self._connection.request(call))
 
-    def samples(self, run_id: str, *, route: str | None = None, page: int = 100) -> AsyncSamples:
+    def samples(
+        self, run_id: str, *, route: str | None = None, after: int = 0, page: int = 100
+    ) -> AsyncSamples:
         """Return the run's answers with their scores, sample by sample, read `page` at a time.
 
         async for row in client.runs.samples(run_id):
             print(row["sample"]["id"], row["route"], row["answer"])
+
+        Args:
+            run_id: the run.
+            route: only the answers of this route.
+            after: the number of samples before the first of them.
+            page: the samples that are read at a time.
         """
         call = calls.run(run_id, "samples")._replace(params={"route": route, "limit": page})
-        return AsyncSamples(self._connection, call)
+        return AsyncSamples(self._connection, call, after)
 
     def judgements(
         self, run_id: str, *, sample_id: str | None = None, page: int = 100
@@ -716,6 +726,14 @@ class AsyncDatasets:
         call, file = calls.upload(path, name, columns, delimiter)
         content = _chunks(file)
         return cast("Dataset", await self._connection.request(call, content=content, timeout=None))
+
+    async def add(self, name: str, rows: Sequence[Mapping[str, Any]]) -> Dataset:
+        """Store rows as a dataset; the same rows again change nothing.
+
+        await client.datasets.add("greetings", [{"input": "Say hi.", "reference": "Hi."}])
+        """
+        call, content = calls.rows_as_file(name, rows)
+        return cast("Dataset", await self._connection.request(call, content=content))
 
     async def register(
         self,
@@ -1327,6 +1345,11 @@ class AsyncRoutes:
         call = ApiCall("GET", f"/routes/{calls.quoted(name)}/learned")
         return cast("LearnedReport", await self._connection.request(call))
 
+    async def targets(self) -> Rows[TargetRow]:
+        """Return every target of the routes, its health in the process that answers, its price."""
+        answer = await self._connection.request(ApiCall("GET", "/targets"))
+        return Rows(answer["data"])
+
     async def shadows(self) -> Rows[ShadowView]:
         """Return the routes that have a shadow, with what was judged and why the rest was not."""
         answer = await self._connection.request(ApiCall("GET", "/shadows"))
@@ -1637,10 +1660,14 @@ class AsyncServer:
 
 
 class AsyncKeys:
-    """`client.keys`: clients' keys; an admin key is needed."""
+    """`client.keys`: clients' keys; all but `current` need an admin key."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
+
+    async def current(self) -> KeyAccess:
+        """Return the name and role of the client's own key, and what it may request."""
+        return cast("KeyAccess", await self._connection.request(ApiCall("GET", "/key")))
 
     async def list(self) -> Rows[ListedKey]:
         """Return all keys, oldest first, with what each spent in its budget period."""

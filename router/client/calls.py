@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -150,6 +150,12 @@ def upload(
     headers = {"content-length": str(path.stat().st_size)}
     call = dataset(name or path.stem, method="PUT", params=params)
     return call._replace(headers=headers), path
+
+
+def rows_as_file(name: str, rows: Iterable[Mapping[str, Any]]) -> tuple[ApiCall, bytes]:
+    """Return the request for an upload without its content, and the content: the rows as JSONL."""
+    content = b"".join(msgspec.json.encode(dict(row)) + b"\n" for row in rows)
+    return dataset(name, method="PUT", params={"filename": "rows.jsonl"}), content
 
 
 def from_traffic(fields: Mapping[str, Any]) -> ApiCall:

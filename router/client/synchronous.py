@@ -34,6 +34,7 @@ from router.client.types import (
     Frontier,
     JudgementRow,
     Key,
+    KeyAccess,
     Leaderboard,
     LearnedModel,
     LearnedReport,
@@ -62,6 +63,7 @@ from router.client.types import (
     SliceReport,
     Study,
     StudyKind,
+    TargetRow,
     TargetVersions,
     TrafficDataset,
     TrafficRow,
@@ -439,14 +441,22 @@ class Runs:
         call = calls.run(run_id, "slices")._replace(params={"column": column, "output": output})
         return cast("SliceReport", self._connection.request(call))
 
-    def samples(self, run_id: str, *, route: str | None = None, page: int = 100) -> Samples:
+    def samples(
+        self, run_id: str, *, route: str | None = None, after: int = 0, page: int = 100
+    ) -> Samples:
         """Return the run's answers with their scores, sample by sample, read `page` at a time.
 
         for row in client.runs.samples(run_id):
             print(row["sample"]["id"], row["route"], row["answer"])
+
+        Args:
+            run_id: the run.
+            route: only the answers of this route.
+            after: the number of samples before the first of them.
+            page: the samples that are read at a time.
         """
         call = calls.run(run_id, "samples")._replace(params={"route": route, "limit": page})
-        return Samples(self._connection, call)
+        return Samples(self._connection, call, after)
 
     def judgements(
         self, run_id: str, *, sample_id: str | None = None, page: int = 100
@@ -704,6 +714,14 @@ class Datasets:
         call, file = calls.upload(path, name, columns, delimiter)
         content = _chunks(file)
         return cast("Dataset", self._connection.request(call, content=content, timeout=None))
+
+    def add(self, name: str, rows: Sequence[Mapping[str, Any]]) -> Dataset:
+        """Store rows as a dataset; the same rows again change nothing.
+
+        client.datasets.add("greetings", [{"input": "Say hi.", "reference": "Hi."}])
+        """
+        call, content = calls.rows_as_file(name, rows)
+        return cast("Dataset", self._connection.request(call, content=content))
 
     def register(
         self,
@@ -1311,6 +1329,11 @@ class Routes:
         call = ApiCall("GET", f"/routes/{calls.quoted(name)}/learned")
         return cast("LearnedReport", self._connection.request(call))
 
+    def targets(self) -> Rows[TargetRow]:
+        """Return every target of the routes, its health in the process that answers, its price."""
+        answer = self._connection.request(ApiCall("GET", "/targets"))
+        return Rows(answer["data"])
+
     def shadows(self) -> Rows[ShadowView]:
         """Return the routes that have a shadow, with what was judged and why the rest was not."""
         answer = self._connection.request(ApiCall("GET", "/shadows"))
@@ -1619,10 +1642,14 @@ class Server:
 
 
 class Keys:
-    """`client.keys`: clients' keys; an admin key is needed."""
+    """`client.keys`: clients' keys; all but `current` need an admin key."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+
+    def current(self) -> KeyAccess:
+        """Return the name and role of the client's own key, and what it may request."""
+        return cast("KeyAccess", self._connection.request(ApiCall("GET", "/key")))
 
     def list(self) -> Rows[ListedKey]:
         """Return all keys, oldest first, with what each spent in its budget period."""

@@ -266,11 +266,15 @@ class JudgementRow(TypedDict):
 
 
 class SampleRow(TypedDict):
-    """One sample, sent to one route for the `repeat`-th time (from 0)."""
+    """One sample, the `position`-th of the run, sent to one route for the `repeat`-th time.
+
+    Both count from 0.
+    """
 
     route: str
     repeat: int
     sample: Sample
+    position: int
     answer: Answer | None
     scores: list[Score]
 
@@ -421,6 +425,16 @@ class Key(TypedDict):
     revoked_at: float | None
 
 
+class KeyAccess(TypedDict):
+    """A key's role, and what it may request: `own` where that is only what is its own."""
+
+    id: str
+    name: str
+    role: Role
+    required: bool
+    operations: dict[str, Literal["own", "all"]]
+
+
 class ListedKey(TypedDict):
     """A key, whether it can be used, and what it spent in its budget period."""
 
@@ -500,6 +514,21 @@ class RouteVersion(TypedDict):
     route: dict[str, Any] | None
     actor: str
     reason: str
+
+
+class TargetRow(TypedDict):
+    """A target of routes; `price` is in US dollars per million tokens, None where unknown."""
+
+    target: str
+    routes: list[str]
+    fallback_of: list[str]
+    breaker: Literal["closed", "open", "half_open"] | None
+    running: int
+    waiting: int
+    first_byte_s: float | None
+    price: dict[str, Any] | None
+    is_free: bool
+    per_hour: float | None
 
 
 class ShadowView(TypedDict):

@@ -160,6 +160,20 @@ def test_the_server_does_what_the_table_says(world):
                 )
 
 
+def test_a_key_is_told_what_it_may_do(world):
+    for name, role in ROLES.items():
+        if role is None:
+            continue
+        shown = world.send("GET", "/key", name).json()
+        assert shown["operations"] == {
+            operation: reach_of(operation, role)
+            for operation in ACCESS
+            if reach_of(operation, role) != "no" and "/pages/" not in operation
+        }
+        assert (shown["id"], shown["name"]) == (world.ids[name], name)
+        assert (shown["role"], shown["required"]) == (role, True)
+
+
 def test_options_and_head_are_as_closed_as_the_rest(world):
     assert world.send("OPTIONS", "/keys", "none").status_code == 401
     assert world.send("OPTIONS", "/keys", "client").status_code == 403

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
 from litestar.types import ASGIApp, Receive, Send
@@ -23,6 +22,7 @@ from providers.errors import (
 from router.api.errors import refuse
 from router.api.origins import Hosts, Origins
 from router.gateway.keys import Keys, presented
+from router.mcp.loading import load
 
 PATH = "/mcp"
 # Requests that a process answers at a time, of which a tool may take minutes.
@@ -109,11 +109,9 @@ async def _responder() -> Any:
         RequestError: 501, the package is not installed.
     """
     try:
-        module = await asyncio.to_thread(import_module, "router.mcp.http")
-    except ModuleNotFoundError as problem:
-        if problem.name not in {"mcp", "mcp_types"}:
-            raise
-        missing = RequestError(MissingExtraError(PATH, "mcp").message, code="missing_extra")
+        module = await asyncio.to_thread(load, "http", PATH)
+    except MissingExtraError as error:
+        missing = RequestError(error.message, code=error.code)
         missing.status = 501
         raise missing from None
     return module.answer

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import click
 
-from providers.errors import ConfigError, MissingExtraError
+from providers.errors import ConfigError
 from router.cli.server_url import root_of
 from router.config.environment import API_KEY, read_key_file
+from router.mcp.loading import load
 
 
 @click.command("mcp")
@@ -30,12 +31,7 @@ def mcp(url: str, key_file: Path | None) -> None:
 
     The server offers the same tools over HTTP, under /mcp.
     """
-    try:
-        from router.mcp.protocol import serve_stdio  # noqa: PLC0415  (an optional package)
-    except ModuleNotFoundError as problem:
-        if problem.name not in {"mcp", "mcp_types"}:
-            raise
-        raise MissingExtraError("evalrouter mcp", "mcp") from None
+    protocol = load("protocol", "evalrouter mcp")
     from router.client import AsyncClient  # noqa: PLC0415  (takes its time to import)
 
     root = root_of(url)
@@ -45,6 +41,6 @@ def mcp(url: str, key_file: Path | None) -> None:
 
     async def serve() -> None:
         async with AsyncClient(root, api_key=key or None) as client:
-            await serve_stdio(client)
+            await protocol.serve_stdio(client)
 
     asyncio.run(serve())

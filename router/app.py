@@ -306,7 +306,7 @@ def create_app(services: Services) -> ASGIApp:
             feedback.give_langfuse_score,
             feedback.take_langfuse_batch,
             metrics.metrics,
-            keys.show_key,
+            keys.show_own_key,
             keys.list_keys,
             keys.create_key,
             keys.show_key,

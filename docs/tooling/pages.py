@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tooling import commands, conformance, http_api, keys, metrics, request_bodies
+from tooling import commands, conformance, http_api, keys, mcp_tools, metrics, request_bodies
 from tooling.markdown import UndocumentedError
 
 PART = re.compile(r"<!-- generated: (?P<name>[a-z-]+) -->\n(?P<text>.*?)<!-- end -->", re.DOTALL)
@@ -26,6 +26,8 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "conformance": conformance.table_of_reports,
     "errors": http_api.error_codes,
     "kinds": keys.kinds,
+    "mcp-arguments": mcp_tools.arguments,
+    "mcp-tools": mcp_tools.overview,
     "metrics": metrics.metrics,
     "metric-texts": metrics.metric_texts,
     "paths": http_api.paths,

@@ -135,7 +135,7 @@ class KeyAccess(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @get("/key", tags=["keys"], summary="Show what the request's key may do")
-async def show_key(caller: InjectedCaller) -> KeyAccess:
+async def show_own_key(caller: InjectedCaller) -> KeyAccess:
     """Show the name and the role of the key that the request presents, and what it may request."""
     key = caller.key
     return KeyAccess(

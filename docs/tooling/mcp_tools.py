@@ -62,9 +62,8 @@ def _kind(schema: dict[str, Any]) -> str:
     if "enum" in schema:
         return " or ".join(f"`{value}`" for value in schema["enum"] if value is not None)
     low, high = schema.get("minimum"), schema.get("maximum")
-    name = {"integer": "whole number", "string": "text", "array": "list"}.get(
-        schema.get("type", ""), schema.get("type", "object")
-    )
+    kind: str = schema.get("type", "object")
+    name = {"integer": "whole number", "string": "text", "array": "list"}.get(kind, kind)
     if low is not None and high is not None:
         return f"{name}, {low:g} to {high:g}"
     if low is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 
-class Reply(msgspec.Struct, kw_only=True):
+class ToolReply(msgspec.Struct, kw_only=True):
     """What every answer has.
 
     Attributes:
@@ -20,7 +20,7 @@ class Reply(msgspec.Struct, kw_only=True):
     notice: str = ""
 
 
-class Page(Reply, kw_only=True):
+class PageReply(ToolReply, kw_only=True):
     """What the answers have that are pages.
 
     Attributes:
@@ -30,7 +30,7 @@ class Page(Reply, kw_only=True):
     next: str | int | None = None
 
 
-class RouteTarget(msgspec.Struct, kw_only=True):
+class TargetLine(msgspec.Struct, kw_only=True):
     """A target of a route. Prices are US dollars per million tokens; None where unknown."""
 
     target: str
@@ -41,7 +41,7 @@ class RouteTarget(msgspec.Struct, kw_only=True):
     output_usd: float | None
 
 
-class Route(msgspec.Struct, kw_only=True):
+class RouteLine(msgspec.Struct, kw_only=True):
     """A route: `model` in requests. `error` says why it cannot be used; fallbacks have no weight.
 
     Attributes:
@@ -55,23 +55,23 @@ class Route(msgspec.Struct, kw_only=True):
     name: str
     strategy: str
     record: str
-    targets: list[RouteTarget]
+    targets: list[TargetLine]
     error: str
 
 
-class Routes(Page, kw_only=True):
+class RoutesReply(PageReply, kw_only=True):
     """Routes by name; `next` is the next page's `after`."""
 
-    routes: list[Route]
+    routes: list[RouteLine]
 
 
-class Models(Page, kw_only=True):
+class ModelsReply(PageReply, kw_only=True):
     """Names that `model` may have; `next` is the next page's `after`."""
 
     models: list[str]
 
 
-class Metric(msgspec.Struct, kw_only=True):
+class MetricLine(msgspec.Struct, kw_only=True):
     """A metric that documents may name, with its options and the scores that it gives."""
 
     name: str
@@ -82,13 +82,13 @@ class Metric(msgspec.Struct, kw_only=True):
     error: str
 
 
-class Metrics(Reply, kw_only=True):
+class MetricsReply(ToolReply, kw_only=True):
     """The metrics that a run document may name."""
 
-    metrics: list[Metric]
+    metrics: list[MetricLine]
 
 
-class DatasetVersion(msgspec.Struct, kw_only=True):
+class VersionLine(msgspec.Struct, kw_only=True):
     """A version of a dataset; `name` is `name@hash`, `columns` a list as JSON."""
 
     name: str
@@ -97,27 +97,27 @@ class DatasetVersion(msgspec.Struct, kw_only=True):
     created: str
 
 
-class Datasets(Page, kw_only=True):
+class DatasetsReply(PageReply, kw_only=True):
     """Versions of datasets, newest first; `next` is the next page's `after`."""
 
-    datasets: list[DatasetVersion]
+    datasets: list[VersionLine]
 
 
-class DatasetRow(msgspec.Struct, kw_only=True):
+class RowLine(msgspec.Struct, kw_only=True):
     """A row: its number, from 1, and its columns as JSON."""
 
     number: int
     fields: str
 
 
-class DatasetRows(Page, kw_only=True):
+class DatasetRowsReply(PageReply, kw_only=True):
     """Rows of a dataset; `next` is the next page's `after`."""
 
     dataset: str
-    rows: list[DatasetRow]
+    rows: list[RowLine]
 
 
-class TargetEstimate(msgspec.Struct, kw_only=True):
+class EstimateLine(msgspec.Struct, kw_only=True):
     """What one target would get of a run; None where it is not known."""
 
     route: str
@@ -129,14 +129,14 @@ class TargetEstimate(msgspec.Struct, kw_only=True):
     seconds: float | None
 
 
-class DetectableDifference(msgspec.Struct, kw_only=True):
+class DetectableLine(msgspec.Struct, kw_only=True):
     """The smallest difference of an output that the run would show; None where unknown."""
 
     output: str
     difference: float | None
 
 
-class Estimate(Reply, kw_only=True):
+class EstimateReply(ToolReply, kw_only=True):
     """What a run would take; None where it is not known."""
 
     samples: int
@@ -146,8 +146,8 @@ class Estimate(Reply, kw_only=True):
     completion_tokens: int | None
     cost_usd: float | None
     seconds: float | None
-    targets: list[TargetEstimate]
-    detectable: list[DetectableDifference]
+    targets: list[EstimateLine]
+    detectable: list[DetectableLine]
     notes: list[str]
 
 
@@ -164,13 +164,13 @@ class RunLine(msgspec.Struct, kw_only=True):
     error: str
 
 
-class Runs(Page, kw_only=True):
+class RunsReply(PageReply, kw_only=True):
     """Runs, newest first; `next` is the next page's `before`."""
 
     runs: list[RunLine]
 
 
-class RouteScore(msgspec.Struct, kw_only=True):
+class ScoreLine(msgspec.Struct, kw_only=True):
     """A score of a route with its 95% interval; `scored` of `expected` answers have one."""
 
     output: str
@@ -181,7 +181,7 @@ class RouteScore(msgspec.Struct, kw_only=True):
     expected: int
 
 
-class RouteError(msgspec.Struct, kw_only=True):
+class ErrorLine(msgspec.Struct, kw_only=True):
     """Why answers failed: the code, how many did, and what one of them said."""
 
     code: str
@@ -189,7 +189,7 @@ class RouteError(msgspec.Struct, kw_only=True):
     example: str
 
 
-class RouteResult(msgspec.Struct, kw_only=True):
+class ResultLine(msgspec.Struct, kw_only=True):
     """What a run has of one route."""
 
     route: str
@@ -199,11 +199,11 @@ class RouteResult(msgspec.Struct, kw_only=True):
     cost_usd: float | None
     p50_s: float | None
     p95_s: float | None
-    scores: list[RouteScore]
-    errors: list[RouteError]
+    scores: list[ScoreLine]
+    errors: list[ErrorLine]
 
 
-class Difference(msgspec.Struct, kw_only=True):
+class DifferenceLine(msgspec.Struct, kw_only=True):
     """A route's score minus another's, over the samples that both have, with its 95% interval."""
 
     output: str
@@ -220,7 +220,7 @@ class Difference(msgspec.Struct, kw_only=True):
     losses: int | None
 
 
-class Gate(msgspec.Struct, kw_only=True):
+class GateLine(msgspec.Struct, kw_only=True):
     """A gate for one route: whether it passed, and why it failed."""
 
     gate: str
@@ -229,7 +229,7 @@ class Gate(msgspec.Struct, kw_only=True):
     why: str
 
 
-class RunReport(Reply, kw_only=True):
+class RunReply(ToolReply, kw_only=True):
     """A run, and its report as far as it has got.
 
     Attributes:
@@ -238,14 +238,14 @@ class RunReport(Reply, kw_only=True):
 
     run: RunLine
     baseline: str | None
-    routes: list[RouteResult]
-    differences: list[Difference]
-    gates: list[Gate]
+    routes: list[ResultLine]
+    differences: list[DifferenceLine]
+    gates: list[GateLine]
     warnings: list[str]
     left_out: int = 0
 
 
-class RunProgress(Reply, kw_only=True):
+class ProgressReply(ToolReply, kw_only=True):
     """How far a run is; `ended` says that it stopped, and `report_with` has the tool that shows it.
 
     Attributes:
@@ -267,7 +267,7 @@ class RunProgress(Reply, kw_only=True):
     error: str
 
 
-class Comparison(Reply, kw_only=True):
+class ComparisonReply(ToolReply, kw_only=True):
     """The differences between two runs, or two routes of one.
 
     Attributes:
@@ -275,13 +275,13 @@ class Comparison(Reply, kw_only=True):
         left_out: how many differences there was no room for.
     """
 
-    differences: list[Difference]
+    differences: list[DifferenceLine]
     joined_by: str
     warnings: list[str]
     left_out: int
 
 
-class SampleAnswer(msgspec.Struct, kw_only=True):
+class AnswerLine(msgspec.Struct, kw_only=True):
     """A route's answer to a sample, or its error; scores are None where there is none."""
 
     route: str
@@ -295,17 +295,17 @@ class SampleAnswer(msgspec.Struct, kw_only=True):
     total_s: float | None
 
 
-class RunSample(msgspec.Struct, kw_only=True):
+class SampleLine(msgspec.Struct, kw_only=True):
     """A sample with its answers: what was sent, and what should have been answered."""
 
     id: str
     position: int
     messages: str
     references: list[str]
-    answers: list[SampleAnswer]
+    answers: list[AnswerLine]
 
 
-class Samples(Page, kw_only=True):
+class SamplesReply(PageReply, kw_only=True):
     """Samples of a run; `next` is the next page's `after`.
 
     Attributes:
@@ -314,7 +314,7 @@ class Samples(Page, kw_only=True):
 
     run: str
     looked_at: int
-    samples: list[RunSample]
+    samples: list[SampleLine]
 
 
 class RequestLine(msgspec.Struct, kw_only=True):
@@ -334,13 +334,13 @@ class RequestLine(msgspec.Struct, kw_only=True):
     has_bodies: bool
 
 
-class Requests(Page, kw_only=True):
+class RequestsReply(PageReply, kw_only=True):
     """Recorded requests, newest first; `next` is the next page's `before`."""
 
     requests: list[RequestLine]
 
 
-class RecordedRequest(Reply, kw_only=True):
+class RequestReply(ToolReply, kw_only=True):
     """A recorded request with its bodies, where they were stored.
 
     Attributes:
@@ -357,7 +357,7 @@ class RecordedRequest(Reply, kw_only=True):
     feedback: list[str]
 
 
-class Proposal(msgspec.Struct, kw_only=True):
+class ProposalLine(msgspec.Struct, kw_only=True):
     """A row that waits for a person, or was decided."""
 
     id: str
@@ -369,26 +369,26 @@ class Proposal(msgspec.Struct, kw_only=True):
     reason: str
 
 
-class Proposals(Page, kw_only=True):
+class ProposalsReply(PageReply, kw_only=True):
     """Rows to review, oldest first; `next` is the next page's `after`."""
 
-    proposals: list[Proposal]
+    proposals: list[ProposalLine]
 
 
-class Arrival(msgspec.Struct, kw_only=True):
+class ArrivalLine(msgspec.Struct, kw_only=True):
     """What became of a proposed row; `id` is None where a check left it out."""
 
     id: str | None
     findings: list[str]
 
 
-class Proposed(Reply, kw_only=True):
+class ProposedReply(ToolReply, kw_only=True):
     """What became of the proposed rows, in their order."""
 
-    rows: list[Arrival]
+    rows: list[ArrivalLine]
 
 
-class StoredDataset(Reply, kw_only=True):
+class StoredReply(ToolReply, kw_only=True):
     """The dataset that was stored."""
 
-    dataset: DatasetVersion
+    dataset: VersionLine

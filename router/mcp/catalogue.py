@@ -9,16 +9,16 @@ import msgspec
 
 from router.client.types import RouteView, TargetRow
 from router.mcp.answers import (
-    DatasetRow,
-    DatasetRows,
-    Datasets,
-    DatasetVersion,
-    Metric,
-    Metrics,
-    Models,
-    Route,
-    Routes,
-    RouteTarget,
+    DatasetRowsReply,
+    DatasetsReply,
+    MetricLine,
+    MetricsReply,
+    ModelsReply,
+    RouteLine,
+    RoutesReply,
+    RowLine,
+    TargetLine,
+    VersionLine,
 )
 from router.mcp.fencing import cut
 from router.mcp.tool import (
@@ -46,7 +46,7 @@ class ListRoutes(Arguments, frozen=True, kw_only=True):
     limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 25
 
 
-async def list_routes(call: ToolCall, arguments: ListRoutes) -> Routes:
+async def list_routes(call: ToolCall, arguments: ListRoutes) -> RoutesReply:
     """Return routes with their targets' health and prices."""
     targets = {row["target"]: row for row in await call.client.routes.targets()}
     views = sorted(await call.client.routes.list(), key=lambda view: view["name"])
@@ -57,18 +57,18 @@ async def list_routes(call: ToolCall, arguments: ListRoutes) -> Routes:
     ]
     page = list(fitting(_route(view, targets) for view in matching[: arguments.limit]))
     more = page[-1].name if len(page) < len(matching) else None
-    return Routes(
+    return RoutesReply(
         summary=f"{counted(len(page), 'route')} of {len(matching)}{rest(more, 'after')}",
         routes=page,
         next=more,
     )
 
 
-def _route(view: RouteView, states: Mapping[str, TargetRow]) -> Route:
+def _route(view: RouteView, states: Mapping[str, TargetRow]) -> RouteLine:
     route: Mapping[str, Any] = view["route"] or {}
     targets = [_target(each["model"], each["weight"], states) for each in route.get("targets", ())]
     targets += [_target(name, None, states) for name in route.get("fallback", ())]
-    return Route(
+    return RouteLine(
         name=view["name"],
         strategy=route.get("strategy", ""),
         record=route.get("record") or "the server's default",
@@ -77,11 +77,11 @@ def _route(view: RouteView, states: Mapping[str, TargetRow]) -> Route:
     )
 
 
-def _target(name: str, weight: float | None, states: Mapping[str, TargetRow]) -> RouteTarget:
+def _target(name: str, weight: float | None, states: Mapping[str, TargetRow]) -> TargetLine:
     state = states.get(name)
     price = None if state is None else state["price"]
     free = 0.0 if state is not None and state["is_free"] else None
-    return RouteTarget(
+    return TargetLine(
         target=name,
         weight=weight,
         breaker=None if state is None else state["breaker"],
@@ -99,7 +99,7 @@ class ListModels(Arguments, frozen=True, kw_only=True):
     limit: Annotated[int, msgspec.Meta(ge=1, le=500)] = 100
 
 
-async def list_models(call: ToolCall, arguments: ListModels) -> Models:
+async def list_models(call: ToolCall, arguments: ListModels) -> ModelsReply:
     """Return the names that `model` may have."""
     names = sorted({row["id"] for row in await call.client.models.list()})
     matching = [
@@ -109,7 +109,7 @@ async def list_models(call: ToolCall, arguments: ListModels) -> Models:
     ]
     page = matching[: arguments.limit]
     more = page[-1] if len(page) < len(matching) else None
-    return Models(
+    return ModelsReply(
         summary=f"{counted(len(page), 'model')} of {len(matching)}{rest(more, 'after')}",
         # Hosts say what their models are called.
         models=[call.fence.name(name) for name in page],
@@ -125,11 +125,11 @@ class ListMetrics(Arguments, frozen=True, kw_only=True):
     ] = ""
 
 
-async def list_metrics(call: ToolCall, arguments: ListMetrics) -> Metrics:
+async def list_metrics(call: ToolCall, arguments: ListMetrics) -> MetricsReply:
     """Return the metrics that a run document may name."""
     part = arguments.contains.lower()
     matching = [
-        Metric(
+        MetricLine(
             name=row["name"],
             description=row["description"],
             options=row["options"],
@@ -141,7 +141,7 @@ async def list_metrics(call: ToolCall, arguments: ListMetrics) -> Metrics:
         if part in f"{row['name']} {row['description']}".lower()
     ]
     metrics = list(fitting(matching))
-    return Metrics(
+    return MetricsReply(
         summary=f"{counted(len(metrics), 'metric')} of {len(matching)}; `contains` selects.",
         metrics=metrics,
     )
@@ -157,23 +157,23 @@ class ListDatasets(Arguments, frozen=True, kw_only=True):
     limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 25
 
 
-async def list_datasets(call: ToolCall, arguments: ListDatasets) -> Datasets:
+async def list_datasets(call: ToolCall, arguments: ListDatasets) -> DatasetsReply:
     """Return versions of datasets."""
     rows = await call.client.datasets.list(arguments.name)
     shown = rows[arguments.after : arguments.after + arguments.limit]
     page = list(fitting(version(call, row) for row in shown))
     end = arguments.after + len(page)
     more = end if end < len(rows) else None
-    return Datasets(
+    return DatasetsReply(
         summary=f"{counted(len(page), 'version')} of {len(rows)}{rest(more, 'after')}",
         datasets=page,
         next=more,
     )
 
 
-def version(call: ToolCall, row: Mapping[str, Any]) -> DatasetVersion:
+def version(call: ToolCall, row: Mapping[str, Any]) -> VersionLine:
     """Return a version of a dataset as it is shown."""
-    return DatasetVersion(
+    return VersionLine(
         name=f"{row['name']}@{row['hash'][:12]}",
         rows=row["rows"],
         columns=call.fence.value(row["columns"], NOTE),
@@ -190,9 +190,9 @@ class ReadDataset(Arguments, frozen=True, kw_only=True):
     max_chars: MaxChars = SHORT_TEXT
 
 
-async def read_dataset(call: ToolCall, arguments: ReadDataset) -> DatasetRows:
+async def read_dataset(call: ToolCall, arguments: ReadDataset) -> DatasetRowsReply:
     """Return rows of a dataset."""
-    rows: list[DatasetRow] = []
+    rows: list[RowLine] = []
     more = None
     lines = call.client.datasets.rows(
         arguments.name, after=arguments.after, page=arguments.limit + 1
@@ -205,11 +205,11 @@ async def read_dataset(call: ToolCall, arguments: ReadDataset) -> DatasetRows:
             name: cut(value, arguments.max_chars) if isinstance(value, str) else value
             for name, value in line["fields"].items()
         }
-        rows.append(DatasetRow(number=line["number"], fields=call.fence.value(fields, _MAX_ROW)))
+        rows.append(RowLine(number=line["number"], fields=call.fence.value(fields, _MAX_ROW)))
     page = list(fitting(rows))
     if len(page) < len(rows):
         more = page[-1].number
-    return DatasetRows(
+    return DatasetRowsReply(
         summary=f"{counted(len(page), 'row')}{rest(more, 'after')}",
         dataset=arguments.name,
         rows=page,
@@ -226,7 +226,7 @@ TOOLS = (
         "first byte, and price in US dollars per million tokens.",
         ("GET /routes", "GET /targets"),
         ListRoutes,
-        Routes,
+        RoutesReply,
         list_routes,
     ),
     Tool(
@@ -236,7 +236,7 @@ TOOLS = (
         "`provider/model`. Run documents name them in `routes`.",
         ("GET /v1/models",),
         ListModels,
-        Models,
+        ModelsReply,
         list_models,
     ),
     Tool(
@@ -245,7 +245,7 @@ TOOLS = (
         "List the metrics that a run document may name, with their options and outputs.",
         ("GET /eval/metrics",),
         ListMetrics,
-        Metrics,
+        MetricsReply,
         list_metrics,
     ),
     Tool(
@@ -255,7 +255,7 @@ TOOLS = (
         "names one as `dataset: name` (the newest version) or `dataset: name@hash`.",
         ("GET /datasets",),
         ListDatasets,
-        Datasets,
+        DatasetsReply,
         list_datasets,
     ),
     Tool(
@@ -264,7 +264,7 @@ TOOLS = (
         "Read rows of a dataset, page by page.",
         ("GET /datasets/{name}/rows",),
         ReadDataset,
-        DatasetRows,
+        DatasetRowsReply,
         read_dataset,
     ),
 )

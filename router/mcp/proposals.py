@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from router.mcp.answers import Arrival, Proposal, Proposals, Proposed, StoredDataset
+from router.mcp.answers import ArrivalLine, ProposalLine, ProposalsReply, ProposedReply, StoredReply
 from router.mcp.catalogue import version
 from router.mcp.fencing import Fence
 from router.mcp.tool import (
@@ -42,17 +42,17 @@ class ProposeRows(Arguments, frozen=True, kw_only=True):
     rows: Annotated[list[ProposedRow], msgspec.Meta(min_length=1, max_length=_MAX_ROWS)]
 
 
-async def propose_rows(call: ToolCall, arguments: ProposeRows) -> Proposed:
+async def propose_rows(call: ToolCall, arguments: ProposeRows) -> ProposedReply:
     """Let rows wait for a person."""
     arrivals = await call.client.review.add(
         [msgspec.structs.asdict(row) for row in arguments.rows], dataset=arguments.dataset
     )
     waiting = sum(arrival["id"] is not None for arrival in arrivals)
-    return Proposed(
+    return ProposedReply(
         summary=f"{counted(waiting, 'row')} of {len(arrivals)} wait for a person, who decides on "
         "the server's page /review; list_proposals shows what was decided.",
         rows=[
-            Arrival(id=arrival["id"], findings=_findings(call.fence, arrival["findings"]))
+            ArrivalLine(id=arrival["id"], findings=_findings(call.fence, arrival["findings"]))
             for arrival in arrivals
         ],
     )
@@ -77,7 +77,7 @@ class ListProposals(Arguments, frozen=True, kw_only=True):
     max_chars: MaxChars = SHORT_TEXT
 
 
-async def list_proposals(call: ToolCall, arguments: ListProposals) -> Proposals:
+async def list_proposals(call: ToolCall, arguments: ListProposals) -> ProposalsReply:
     """Return rows to review, oldest first."""
     rows = await call.client.review.list(
         state=arguments.state,
@@ -88,7 +88,7 @@ async def list_proposals(call: ToolCall, arguments: ListProposals) -> Proposals:
     fence = call.fence
     page = list(
         fitting(
-            Proposal(
+            ProposalLine(
                 id=row["id"],
                 dataset=fence.name(row["dataset"]),
                 state=row["state"],
@@ -101,7 +101,7 @@ async def list_proposals(call: ToolCall, arguments: ListProposals) -> Proposals:
         )
     )
     more = rows[len(page) - 1]["number"] if len(page) < len(rows) else None
-    return Proposals(
+    return ProposalsReply(
         summary=f"{counted(len(page), 'row')}{rest(more, 'after')}", proposals=page, next=more
     )
 
@@ -121,10 +121,10 @@ class CreateDataset(Arguments, frozen=True, kw_only=True):
     ]
 
 
-async def create_dataset(call: ToolCall, arguments: CreateDataset) -> StoredDataset:
+async def create_dataset(call: ToolCall, arguments: CreateDataset) -> StoredReply:
     """Store rows as a dataset."""
     stored = version(call, await call.client.datasets.add(arguments.name, arguments.rows))
-    return StoredDataset(
+    return StoredReply(
         summary=f"Stored {stored.name} with {counted(stored.rows, 'row')}; a run document names it "
         f"as `dataset: {stored.name}`.",
         dataset=stored,
@@ -139,7 +139,7 @@ TOOLS = (
         "were decided.",
         ("GET /review",),
         ListProposals,
-        Proposals,
+        ProposalsReply,
         list_proposals,
     ),
     Tool(
@@ -149,7 +149,7 @@ TOOLS = (
         "and wait until a person accepts them; nothing becomes part of the dataset before.",
         ("POST /review",),
         ProposeRows,
-        Proposed,
+        ProposedReply,
         propose_rows,
         reads=False,
         repeatable=False,
@@ -161,7 +161,7 @@ TOOLS = (
         "become its new version, and the old one stays.",
         ("PUT /datasets/{name}",),
         CreateDataset,
-        StoredDataset,
+        StoredReply,
         create_dataset,
         reads=False,
     ),

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from router.client.types import TrafficRow
-from router.mcp.answers import RecordedRequest, RequestLine, Requests
+from router.mcp.answers import RequestLine, RequestReply, RequestsReply
 from router.mcp.fencing import Fence
 from router.mcp.tool import (
     LONG_TEXT,
@@ -50,7 +50,7 @@ class ListTraffic(Arguments, frozen=True, kw_only=True):
     limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 20
 
 
-async def list_traffic(call: ToolCall, arguments: ListTraffic) -> Requests:
+async def list_traffic(call: ToolCall, arguments: ListTraffic) -> RequestsReply:
     """Return requests, newest first."""
     filters: dict[str, Any] = {
         "route": arguments.route,
@@ -67,7 +67,7 @@ async def list_traffic(call: ToolCall, arguments: ListTraffic) -> Requests:
     )
     page = list(fitting(_line(call.fence, row) for row in rows[: arguments.limit]))
     more = rows[len(page) - 1]["number"] if len(page) < len(rows) else None
-    return Requests(
+    return RequestsReply(
         summary=f"{counted(len(page), 'request')}{rest(more, 'before')}", requests=page, next=more
     )
 
@@ -97,7 +97,7 @@ class ReadRequest(Arguments, frozen=True, kw_only=True):
     max_chars: MaxChars = LONG_TEXT
 
 
-async def read_request(call: ToolCall, arguments: ReadRequest) -> RecordedRequest:
+async def read_request(call: ToolCall, arguments: ReadRequest) -> RequestReply:
     """Return a request with its bodies."""
     row = await call.client.traffic.show(arguments.id)
     fence = call.fence
@@ -106,7 +106,7 @@ async def read_request(call: ToolCall, arguments: ReadRequest) -> RecordedReques
         for each in row["feedback"][:_MAX_FEEDBACK]
     ]
     bodies = "with its bodies" if row["bodies"] else "of which no bodies were stored"
-    return RecordedRequest(
+    return RequestReply(
         summary=f"A request with status {row['status']}, {bodies}.",
         line=_line(fence, row),
         conversation=fence.name(row["conversation"]),
@@ -129,7 +129,7 @@ TOOLS = (
         "times.",
         ("GET /traffic",),
         ListTraffic,
-        Requests,
+        RequestsReply,
         list_traffic,
     ),
     Tool(
@@ -139,7 +139,7 @@ TOOLS = (
         "tried, and the feedback about it.",
         ("GET /traffic/{request_id}",),
         ReadRequest,
-        RecordedRequest,
+        RequestReply,
         read_request,
     ),
 )

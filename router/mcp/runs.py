@@ -13,22 +13,22 @@ from providers.off_loop import off_loop
 from providers.wire import UNREADABLE
 from router.client.types import Outcome, Progress, Run, RunState, SampleRow
 from router.mcp.answers import (
-    Comparison,
-    DetectableDifference,
-    Difference,
-    Estimate,
-    Gate,
-    RouteError,
-    RouteResult,
-    RouteScore,
+    AnswerLine,
+    ComparisonReply,
+    DetectableLine,
+    DifferenceLine,
+    ErrorLine,
+    EstimateLine,
+    EstimateReply,
+    GateLine,
+    ProgressReply,
+    ResultLine,
     RunLine,
-    RunProgress,
-    RunReport,
-    Runs,
-    RunSample,
-    SampleAnswer,
-    Samples,
-    TargetEstimate,
+    RunReply,
+    RunsReply,
+    SampleLine,
+    SamplesReply,
+    ScoreLine,
 )
 from router.mcp.fencing import Fence
 from router.mcp.tool import (
@@ -86,23 +86,23 @@ async def _read(document: dict[str, Any] | str) -> Mapping[str, Any]:
     return read
 
 
-async def estimate_run(call: ToolCall, arguments: DocumentArguments) -> Estimate:
+async def estimate_run(call: ToolCall, arguments: DocumentArguments) -> EstimateReply:
     """Check a document, and say what its run would take."""
-    found = await call.client.runs.estimate(await _read(arguments.document))
-    cost = found["cost_usd"]
+    estimate = await call.client.runs.estimate(await _read(arguments.document))
+    cost = estimate["cost_usd"]
     price = "an unknown cost" if cost is None else f"{cost:.4g} US dollars"
-    return Estimate(
-        summary=f"The document is valid: {counted(found['calls'], 'call')}, {price}. "
+    return EstimateReply(
+        summary=f"The document is valid: {counted(estimate['calls'], 'call')}, {price}. "
         "start_run starts it.",
-        samples=found["samples"],
-        calls=found["calls"],
-        cached=found["cached"],
-        prompt_tokens=found["prompt_tokens"],
-        completion_tokens=found["completion_tokens"],
+        samples=estimate["samples"],
+        calls=estimate["calls"],
+        cached=estimate["cached"],
+        prompt_tokens=estimate["prompt_tokens"],
+        completion_tokens=estimate["completion_tokens"],
         cost_usd=cost,
-        seconds=found["seconds"],
+        seconds=estimate["seconds"],
         targets=[
-            TargetEstimate(
+            EstimateLine(
                 route=row["route"],
                 target=row["target"],
                 calls=row["calls"],
@@ -111,15 +111,15 @@ async def estimate_run(call: ToolCall, arguments: DocumentArguments) -> Estimate
                 cost_usd=row["cost_usd"],
                 seconds=row["seconds"],
             )
-            for row in found["targets"][:_MAX_ROUTES]
+            for row in estimate["targets"][:_MAX_ROUTES]
         ],
         detectable=list(
             fitting(
-                DetectableDifference(output=row["output"], difference=row["difference"])
-                for row in found["detectable"]
+                DetectableLine(output=row["output"], difference=row["difference"])
+                for row in estimate["detectable"]
             )
         ),
-        notes=_notes(call.fence, found["notes"]),
+        notes=_notes(call.fence, estimate["notes"]),
     )
 
 
@@ -128,10 +128,10 @@ def _notes(fence: Fence, notes: Iterable[str]) -> list[str]:
     return [fence.text(note, NOTE) for note in list(notes)[:_MAX_NOTES]]
 
 
-async def start_run(call: ToolCall, arguments: DocumentArguments) -> RunProgress:
+async def start_run(call: ToolCall, arguments: DocumentArguments) -> ProgressReply:
     """Begin a run."""
     run = await call.client.runs.create(await _read(arguments.document))
-    return RunProgress(
+    return ProgressReply(
         summary=f"Run {run['id']} has begun. follow_run waits for its end.",
         run=run["id"],
         state=run["state"],
@@ -158,7 +158,7 @@ class FollowRun(Arguments, frozen=True, kw_only=True):
     ] = _USUAL_WAIT_S
 
 
-async def follow_run(call: ToolCall, arguments: FollowRun) -> RunProgress:
+async def follow_run(call: ToolCall, arguments: FollowRun) -> ProgressReply:
     """Wait until a run stops, or for so long."""
     last: Progress | None = None
     try:
@@ -185,7 +185,7 @@ async def follow_run(call: ToolCall, arguments: FollowRun) -> RunProgress:
         "cancelled": "somebody cancelled it; show_run shows what it has",
         "paused": "somebody paused it, and it can be resumed; show_run shows what it has",
     }.get(run["state"], "call again to go on waiting")
-    return RunProgress(
+    return ProgressReply(
         summary=f"{run['id']} is {run['state']}, {done} of {run['cells']} requests are done; "
         f"{then}.",
         run=run["id"],
@@ -210,7 +210,7 @@ class ListRuns(Arguments, frozen=True, kw_only=True):
     limit: Annotated[int, msgspec.Meta(ge=1, le=100)] = 20
 
 
-async def list_runs(call: ToolCall, arguments: ListRuns) -> Runs:
+async def list_runs(call: ToolCall, arguments: ListRuns) -> RunsReply:
     """Return runs, newest first."""
     rows = await call.client.runs.list(
         state=arguments.state,
@@ -222,7 +222,9 @@ async def list_runs(call: ToolCall, arguments: ListRuns) -> Runs:
     )
     page = list(fitting(_line(call.fence, row) for row in rows[: arguments.limit]))
     more = page[-1].id if len(page) < len(rows) else None
-    return Runs(summary=f"{counted(len(page), 'run')}{rest(more, 'before')}", runs=page, next=more)
+    return RunsReply(
+        summary=f"{counted(len(page), 'run')}{rest(more, 'before')}", runs=page, next=more
+    )
 
 
 def _line(fence: Fence, run: Run) -> RunLine:
@@ -248,15 +250,15 @@ class ShowRun(Arguments, frozen=True, kw_only=True):
     ] = None
 
 
-async def show_run(call: ToolCall, arguments: ShowRun) -> RunReport:
+async def show_run(call: ToolCall, arguments: ShowRun) -> RunReply:
     """Return a run with its report."""
     outcome = await call.client.runs.report(arguments.run)
     run, report = outcome["run"], outcome["report"]
-    wanted = [route for route in report["routes"] if arguments.route in {None, route["route"]}]
-    results = [_result(call.fence, route, arguments.output) for route in wanted]
+    selected = [route for route in report["routes"] if arguments.route in {None, route["route"]}]
+    results = [_result(call.fence, route, arguments.output) for route in selected]
     routes = list(fitting(results[:_MAX_ROUTES], MAX_ANSWER // 2))
     comparisons = [
-        Difference(
+        DifferenceLine(
             output=row["output"],
             a=row["route"],
             b=report["baseline"] or "",
@@ -279,7 +281,7 @@ async def show_run(call: ToolCall, arguments: ShowRun) -> RunReport:
     gates = _gates(outcome)
     failed = sum(not gate.passed for gate in gates)
     passed = f" {failed} of {counted(len(gates), 'gate')} failed." if gates else ""
-    return RunReport(
+    return RunReply(
         summary=f"{run['id']} is {run['state']}.{passed}{more}",
         run=_line(call.fence, run),
         baseline=report["baseline"],
@@ -291,9 +293,9 @@ async def show_run(call: ToolCall, arguments: ShowRun) -> RunReport:
     )
 
 
-def _result(fence: Fence, route: Mapping[str, Any], output: str | None) -> RouteResult:
+def _result(fence: Fence, route: Mapping[str, Any], output: str | None) -> ResultLine:
     scores = [
-        RouteScore(
+        ScoreLine(
             output=score["output"],
             estimate=score["estimate"],
             low=score["low"],
@@ -304,7 +306,7 @@ def _result(fence: Fence, route: Mapping[str, Any], output: str | None) -> Route
         for score in route["scores"]
         if output in {None, score["output"]}
     ]
-    return RouteResult(
+    return ResultLine(
         route=route["route"],
         expected=route["expected"],
         answered=route["answered"],
@@ -314,7 +316,7 @@ def _result(fence: Fence, route: Mapping[str, Any], output: str | None) -> Route
         p95_s=route["times"]["p95_s"],
         scores=list(fitting(scores, MAX_ANSWER // 4)) if scores else [],
         errors=[
-            RouteError(
+            ErrorLine(
                 code=fence.name(error["code"]),
                 count=error["count"],
                 example=fence.text(error["example"], NOTE),
@@ -324,9 +326,11 @@ def _result(fence: Fence, route: Mapping[str, Any], output: str | None) -> Route
     )
 
 
-def _gates(outcome: Outcome) -> list[Gate]:
+def _gates(outcome: Outcome) -> list[GateLine]:
     return [
-        Gate(gate=gate["gate"], route=gate["route"], passed=gate["passed"], why=gate["why"][:NOTE])
+        GateLine(
+            gate=gate["gate"], route=gate["route"], passed=gate["passed"], why=gate["why"][:NOTE]
+        )
         for gate in outcome["gates"][:50]
     ]
 
@@ -337,10 +341,10 @@ class CancelRun(Arguments, frozen=True, kw_only=True):
     run: RunId
 
 
-async def cancel_run(call: ToolCall, arguments: CancelRun) -> RunProgress:
+async def cancel_run(call: ToolCall, arguments: CancelRun) -> ProgressReply:
     """Stop a run at once."""
     run = await call.client.runs.cancel(arguments.run)
-    return RunProgress(
+    return ProgressReply(
         summary=f"{run['id']} is {run['state']}; what was answered stays. show_run shows it.",
         run=run["id"],
         state=run["state"],
@@ -371,10 +375,10 @@ class CompareRuns(Arguments, frozen=True, kw_only=True):
     ] = None
 
 
-async def compare_runs(call: ToolCall, arguments: CompareRuns) -> Comparison:
+async def compare_runs(call: ToolCall, arguments: CompareRuns) -> ComparisonReply:
     """Compare two runs, or two routes of one, sample by sample."""
     runs = [run for run in (arguments.run_a, arguments.run_b) if run]
-    found = await call.client.compare(
+    comparisons = await call.client.compare(
         *runs,
         route_a=arguments.route_a,
         route_b=arguments.route_b,
@@ -382,7 +386,7 @@ async def compare_runs(call: ToolCall, arguments: CompareRuns) -> Comparison:
         movers=0,
     )
     rows = [
-        Difference(
+        DifferenceLine(
             output=row["output"],
             a=f"{row['a']['run']} {row['a']['route']}",
             b=f"{row['b']['run']} {row['b']['route']}",
@@ -396,23 +400,23 @@ async def compare_runs(call: ToolCall, arguments: CompareRuns) -> Comparison:
             ties=row["ties"],
             losses=row["losses"],
         )
-        for row in found["contrasts"]
+        for row in comparisons["contrasts"]
         if arguments.output in {None, row["output"]}
     ]
     shown = list(fitting(rows)) if rows else []
     left_out = len(rows) - len(shown)
     more = " `output`, `route_a` and `route_b` select what there was no room for."
-    return Comparison(
+    return ComparisonReply(
         summary=f"{counted(len(shown), 'difference')} a - b; a `verdict` says what is shown by "
         f"them.{more if left_out else ''}",
         differences=shown,
-        joined_by=found["joined_by"],
-        warnings=_notes(call.fence, found["warnings"]),
+        joined_by=comparisons["joined_by"],
+        warnings=_notes(call.fence, comparisons["warnings"]),
         left_out=left_out,
     )
 
 
-class ReadSamples(Arguments, frozen=True, kw_only=True):
+class SampleArguments(Arguments, frozen=True, kw_only=True):
     """Which samples."""
 
     run: RunId
@@ -441,34 +445,35 @@ class ReadSamples(Arguments, frozen=True, kw_only=True):
     max_chars: MaxChars = SHORT_TEXT
 
 
-async def read_samples(call: ToolCall, arguments: ReadSamples) -> Samples:
+async def read_samples(call: ToolCall, arguments: SampleArguments) -> SamplesReply:
     """Return samples of a run with their answers."""
     if arguments.output is None and (arguments.at_least, arguments.at_most) != (None, None):
         raise RunDocumentError("at_least and at_most need `output`, the score that they bound.")
-    found: list[RunSample] = []
-    room, position, more = MAX_ANSWER, arguments.after, None
+    samples: list[SampleLine] = []
+    room, end, more = MAX_ANSWER, arguments.after, None
     rows = call.client.runs.samples(
         arguments.run, route=arguments.route, after=arguments.after, page=_AT_ONCE
     )
     async for position, cells in _by_sample(rows):
-        if position >= arguments.after + _LOOKED_AT or len(found) == arguments.limit:
+        if position >= arguments.after + _LOOKED_AT or len(samples) == arguments.limit:
             more = position
             break
+        end = position + 1
         matching = [cell for cell in cells if _matches(cell, arguments)]
         if not matching:
             continue
         sample, size = _fitted(call.fence, matching, arguments.max_chars)
         room -= size
-        if room < 0 and found:
+        if room < 0 and samples:
             more = position
             break
-        found.append(sample)
-    looked_at = (position if more is not None else position + 1) - arguments.after
-    return Samples(
-        summary=f"{counted(len(found), 'sample')} of {looked_at} looked at{rest(more, 'after')}",
+        samples.append(sample)
+    looked_at = (end if more is None else more) - arguments.after
+    return SamplesReply(
+        summary=f"{counted(len(samples), 'sample')} of {looked_at} looked at{rest(more, 'after')}",
         run=arguments.run,
         looked_at=looked_at,
-        samples=found,
+        samples=samples,
         next=more,
     )
 
@@ -485,25 +490,27 @@ async def _by_sample(rows: AsyncIterable[SampleRow]) -> AsyncIterator[tuple[int,
         yield cells[0]["position"], cells
 
 
-def _matches(cell: SampleRow, wanted: ReadSamples) -> bool:
+def _matches(cell: SampleRow, selection: SampleArguments) -> bool:
     answer: Mapping[str, Any] = cell["answer"] or {}
-    if wanted.only == "failed" and answer.get("error") is None:
+    if selection.only == "failed" and answer.get("error") is None:
         return False
     values = {score["output"]: score["value"] for score in cell["scores"]}
-    value = None if wanted.output is None else values.get(wanted.output)
-    if wanted.only == "unscored":
-        missing = None in values.values() or not values if wanted.output is None else value is None
+    value = None if selection.output is None else values.get(selection.output)
+    if selection.only == "unscored":
+        missing = (
+            None in values.values() or not values if selection.output is None else value is None
+        )
         if not missing:
             return False
-    if wanted.at_least is not None and (value is None or value < wanted.at_least):
+    if selection.at_least is not None and (value is None or value < selection.at_least):
         return False
-    if wanted.at_most is not None and (value is None or value > wanted.at_most):
+    if selection.at_most is not None and (value is None or value > selection.at_most):
         return False
     text = f"{answer.get('text') or ''}\n{answer.get('error') or ''}"
-    return wanted.contains.lower() in text.lower()
+    return selection.contains.lower() in text.lower()
 
 
-def _fitted(fence: Fence, cells: list[SampleRow], max_chars: int) -> tuple[RunSample, int]:
+def _fitted(fence: Fence, cells: list[SampleRow], max_chars: int) -> tuple[SampleLine, int]:
     """Return a sample and the length of its JSON, with texts short enough for one answer."""
     while True:
         sample = _sample(fence, cells, max_chars)
@@ -513,9 +520,9 @@ def _fitted(fence: Fence, cells: list[SampleRow], max_chars: int) -> tuple[RunSa
         max_chars //= 2
 
 
-def _sample(fence: Fence, cells: list[SampleRow], max_chars: int) -> RunSample:
+def _sample(fence: Fence, cells: list[SampleRow], max_chars: int) -> SampleLine:
     sample = cells[0]["sample"]
-    return RunSample(
+    return SampleLine(
         id=fence.name(sample["id"]),
         position=cells[0]["position"],
         messages=fence.value(sample["messages"], max_chars),
@@ -524,10 +531,10 @@ def _sample(fence: Fence, cells: list[SampleRow], max_chars: int) -> RunSample:
     )
 
 
-def _answer(fence: Fence, cell: SampleRow, max_chars: int) -> SampleAnswer:
+def _answer(fence: Fence, cell: SampleRow, max_chars: int) -> AnswerLine:
     answer: Mapping[str, Any] = cell["answer"] or {}
     code = answer.get("error_code")
-    return SampleAnswer(
+    return AnswerLine(
         route=cell["route"],
         repeat=cell["repeat"],
         target=answer.get("target", ""),
@@ -548,7 +555,7 @@ TOOLS = (
         "would take, and the smallest differences that it would show. Nothing is stored or sent.",
         ("POST /eval",),
         DocumentArguments,
-        Estimate,
+        EstimateReply,
         estimate_run,
     ),
     Tool(
@@ -558,7 +565,7 @@ TOOLS = (
         "money, and the answers are scored. Estimate it first. follow_run waits for its end.",
         ("POST /eval",),
         DocumentArguments,
-        RunProgress,
+        ProgressReply,
         start_run,
         reads=False,
         repeatable=False,
@@ -570,7 +577,7 @@ TOOLS = (
         "List evaluations, newest first.",
         ("GET /eval",),
         ListRuns,
-        Runs,
+        RunsReply,
         list_runs,
     ),
     Tool(
@@ -580,7 +587,7 @@ TOOLS = (
         "Call it again as long as `ended` is false.",
         ("GET /eval/{run_id}", "GET /eval/{run_id}/events"),
         FollowRun,
-        RunProgress,
+        ProgressReply,
         follow_run,
     ),
     Tool(
@@ -590,7 +597,7 @@ TOOLS = (
         "baseline, its gates, costs and errors, as far as it has got.",
         ("GET /eval/{run_id}",),
         ShowRun,
-        RunReport,
+        RunReply,
         show_run,
     ),
     Tool(
@@ -600,7 +607,7 @@ TOOLS = (
         "95% intervals and what they show.",
         ("GET /eval/compare",),
         CompareRuns,
-        Comparison,
+        ComparisonReply,
         compare_runs,
     ),
     Tool(
@@ -609,8 +616,8 @@ TOOLS = (
         "Read samples of a run with the routes' answers and scores, page by page; filters select "
         "failures, low scores or words.",
         ("GET /eval/{run_id}/samples",),
-        ReadSamples,
-        Samples,
+        SampleArguments,
+        SamplesReply,
         read_samples,
     ),
     Tool(
@@ -619,7 +626,7 @@ TOOLS = (
         "Stop a run at once. What was answered stays; requests in flight are lost.",
         ("POST /eval/{run_id}/cancel",),
         CancelRun,
-        RunProgress,
+        ProgressReply,
         cancel_run,
         reads=False,
         destroys=True,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple, TypeVar
 import msgspec
 
 from router.client import AsyncClient
-from router.mcp.answers import Reply
+from router.mcp.answers import ToolReply
 from router.mcp.fencing import Fence
 
 _Item = TypeVar("_Item", bound=msgspec.Struct)
@@ -67,8 +67,8 @@ class Tool(NamedTuple):
     description: str
     operations: tuple[str, ...]
     arguments: type[Arguments]
-    answer: type[Reply]
-    call: Callable[[ToolCall, Any], Awaitable[Reply]]
+    answer: type[ToolReply]
+    call: Callable[[ToolCall, Any], Awaitable[ToolReply]]
     reads: bool = True
     destroys: bool = False
     repeatable: bool = True

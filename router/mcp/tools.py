@@ -25,7 +25,7 @@ from providers.errors import (
 )
 from router.client import AsyncClient
 from router.mcp import catalogue, proposals, requests, runs
-from router.mcp.answers import Reply
+from router.mcp.answers import ToolReply
 from router.mcp.fencing import Fence
 from router.mcp.tool import Tool, ToolCall
 
@@ -76,7 +76,9 @@ async def call_tool(
 def _as_text(structure: Mapping[str, Any]) -> str:
     """Return an answer for clients that read no structures: its summary, then the rest as JSON."""
     lines = [structure["summary"], structure["notice"]]
-    rest = {name: value for name, value in structure.items() if name not in Reply.__struct_fields__}
+    rest = {
+        name: value for name, value in structure.items() if name not in ToolReply.__struct_fields__
+    }
     return "\n".join(filter(None, [*lines, msgspec.json.encode(rest).decode()]))
 
 

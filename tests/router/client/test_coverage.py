@@ -19,6 +19,7 @@ OF_OTHER_PACKAGES = {
     "POST /v1/chat/completions",
     "POST /v1/completions",
     "POST /v1/embeddings",
+    "POST /v1/responses",
     # Portkey's and Langfuse's.
     "POST /v1/feedback",
     "PUT /v1/feedback/{feedback_id}",

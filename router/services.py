@@ -71,6 +71,7 @@ from router.loop.feedback_review import FeedbackReview
 from router.loop.frontier import Frontiers
 from router.loop.learned.learned_routes import LearnedRoutes
 from router.loop.learned.predictor import Predictor
+from router.loop.request_search import RequestSearch
 from router.loop.retirements import Retirements, RetirementSource
 from router.loop.review import ReviewDeletion, ReviewQueue
 from router.loop.rollout_controller import RolloutController
@@ -153,6 +154,7 @@ class Services:
         telemetry: metrics and traces.
         traffic: takes a record of every request.
         recorded: reads those records, live and sealed.
+        request_search: finds those that say something, or of which something is said.
         traffic_datasets: makes datasets of them.
         what_ifs: estimates from them what other policies would have brought.
         frontiers: compares the targets of routes.
@@ -337,6 +339,7 @@ class Services:
             if provider.record
         )
         self.review = ReviewQueue(self.store, self.datasets, config.review)
+        self.request_search = RequestSearch(self.recorded, self.store)
         self.traffic_datasets = TrafficDatasets(
             self.store, self.recorded, self.datasets, config.review, queue=self.review
         )

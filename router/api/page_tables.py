@@ -143,6 +143,10 @@ class TableView:
             self._next_key = key(rows[-1])
         return rows
 
+    def go_on_after(self, key: object) -> None:
+        """Set the key that the next page begins after; None where there is none."""
+        self._next_key = None if key is None else str(key)
+
     def page_of(self, rows: Iterable[_Row], key: Callable[[_Row], str]) -> list[_Row]:
         """Return the rows of this page, given all of them; an export begins with the first.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from typing import Annotated, Any, cast, get_args
 
@@ -15,6 +14,7 @@ from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
 from router.api.paging import MAX_OFFSET, PageSize
 from router.loop.moments import period
+from router.loop.request_search import request_query, statuses_of
 from router.records import TrafficClass, stored_name
 from router.sealing.deletion import Deletion
 from router.services import Services
@@ -24,7 +24,20 @@ from router.store.traffic import TotalsBy, TrafficFilter, TrafficRow, TrafficTot
 DAY_S = 86400.0
 DELETED_AT_ONCE = 10_000
 GROUPS = get_args(TotalsBy)
-_STATUS = re.compile(r"[1-5](?:[0-9]{2}|xx)")
+
+
+class SearchExtent(msgspec.Struct, frozen=True, kw_only=True):
+    """How far requests were looked through for a page of them.
+
+    Attributes:
+        looked: how many were looked through.
+        stopped: whether looking was stopped before the page was full: `before` goes on from there.
+        back_to: when the last of them came, seconds since the epoch; None without any.
+    """
+
+    looked: int
+    stopped: bool
+    back_to: float | None
 
 
 class TrafficList(msgspec.Struct):
@@ -32,10 +45,12 @@ class TrafficList(msgspec.Struct):
 
     Attributes:
         next: `before` of the next page; None when this is the last one.
+        search: how far requests were looked through; None where no parameter needs that.
     """
 
     data: list[TrafficRow]
     next: int | None
+    search: SearchExtent | None = None
     object: str = "list"
 
 
@@ -56,6 +71,9 @@ async def list_traffic(  # noqa: PLR0917 - Litestar passes query parameters by n
     traffic_class: Annotated[TrafficClass | None, QueryParameter(name="class")] = None,
     since: FromQuery[str | None] = None,
     until: FromQuery[str | None] = None,
+    where: FromQuery[str] = "",
+    text: FromQuery[str] = "",
+    metadata: FromQuery[str] = "",
     limit: PageSize = 50,
     before: Annotated[int | None, QueryParameter(ge=0, le=MAX_OFFSET)] = None,
 ) -> TrafficList:
@@ -67,6 +85,12 @@ async def list_traffic(  # noqa: PLR0917 - Litestar passes query parameters by n
     requests of `key` or else of the caller's key; `response_id` is the `id` of the answer;
     `conversation` is what the client sent as `x-evalrouter-conversation`; `arm` is one of
     `rollout`; `class` is `live` or `eval`.
+
+    `where` is a condition on the record, its feedback and its texts, as of `POST
+    /datasets/from-traffic` (`has feedback.thumb`, `feedback.score < 3`); `text` is a part of a
+    message or the answer; `metadata` is `NAME=VALUE` in the request's `metadata`, or `NAME`. For
+    these three, requests are looked through: at most 20,000, or 2,000 where their bodies have to
+    be read, and none is begun after three seconds. `search` says how far that went.
     """
     first, last = period(since, until, time.time())
     matching = traffic_filter(
@@ -85,6 +109,16 @@ async def list_traffic(  # noqa: PLR0917 - Litestar passes query parameters by n
         since=first,
         until=last,
     )
+    query = request_query(where=where, text=text, metadata=metadata)
+    if not query.is_empty:
+        searched = await services.request_search.page(
+            matching, query, only=caller.only, limit=limit, before=before
+        )
+        extent = SearchExtent(
+            looked=searched.looked, stopped=searched.stopped, back_to=searched.back_to
+        )
+        given = await with_feedback(services, caller, searched.rows)
+        return TrafficList(given, searched.next, extent)
     rows = await services.recorded.page(matching, limit=limit + 1, before=before)
     page = await with_feedback(services, caller, rows[:limit])
     return TrafficList(page, page[-1].number if len(rows) > limit else None)
@@ -349,7 +383,7 @@ def traffic_filter(
     }
     return TrafficFilter(
         key_id=key_id,
-        status=None if status is None else _statuses(status),
+        status=None if status is None else statuses_of(status),
         **given,
         **others,
     )
@@ -365,16 +399,3 @@ def _groups(text: str | None) -> list[TotalsBy]:
     if len(set(names)) < len(names):
         raise RequestError("by names something twice.", param="by")
     return cast("list[TotalsBy]", names)
-
-
-def _statuses(text: str) -> tuple[int, int]:
-    if text == "error":
-        return 400, 599
-    if not _STATUS.fullmatch(text):
-        raise RequestError(
-            f"status is a number, a class as 4xx, or error; not {text!r}.", param="status"
-        )
-    if text.endswith("xx"):
-        low = int(text[0]) * 100
-        return low, low + 99
-    return int(text), int(text)

@@ -6,9 +6,11 @@ the newest `LIVE_ROWS` of them.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import msgspec
@@ -17,7 +19,7 @@ from litestar.params import FromQuery, QueryParameter
 from litestar.response import ServerSentEvent
 
 from evaluators.reports.cells import ABSENT
-from providers.errors import EvalrouterError
+from providers.errors import EvalrouterError, RequestError
 from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
 from router.api.live import InjectedLiveParts
@@ -26,6 +28,12 @@ from router.api.page_tables import Export, TableColumn, TableView, row_number, t
 from router.api.traffic import traffic_filter, with_feedback
 from router.gateway.key_administration import find_key
 from router.loop.moments import length_of_time, period
+from router.loop.request_search import (
+    MAX_EXCERPT_BYTES,
+    RequestQuery,
+    prompts_of,
+    request_query,
+)
 from router.records import TrafficClass
 from router.services import Services
 from router.store.traffic import TotalsBy, TrafficFilter, TrafficRow, TrafficTotal
@@ -33,6 +41,11 @@ from router.store.traffic import TotalsBy, TrafficFilter, TrafficRow, TrafficTot
 # Of a page that is followed: each is sent again up to 1.4 times a second.
 LIVE_ROWS = 50
 _EXPORTED_AT_ONCE = 1000
+# Of a prompt, in the list.
+_PROMPT_CHARACTERS = 120
+# Prompts are read so many at a time, and none more after so long.
+_PROMPTS_AT_ONCE = 32
+_PROMPTS_S = 1.0
 # Requests of one period are added up in so many parts of it.
 _PARTS = 30
 _GROUPS_SHOWN = 100
@@ -56,6 +69,7 @@ class TrafficQuery(NamedTuple):
         route, target, user, conversation, status, since, until: as in `GET /traffic`.
         key: the name or the id of a key.
         traffic_class: `live` or `eval`.
+        text, metadata, where: what requests are looked through for, as in `GET /traffic`.
     """
 
     route: str = ""
@@ -67,6 +81,9 @@ class TrafficQuery(NamedTuple):
     traffic_class: str = ""
     since: str = ""
     until: str = ""
+    text: str = ""
+    metadata: str = ""
+    where: str = ""
 
     def parameters(self) -> dict[str, str]:
         """Return what an address says of it."""
@@ -76,8 +93,18 @@ class TrafficQuery(NamedTuple):
 
     def totals_parameters(self) -> dict[str, str]:
         """Return what the address of the requests over time says of it."""
-        given = self._replace(since=self.chart_period() if self.since else "", until="")
+        given = self._replace(
+            since=self.chart_period() if self.since else "",
+            until="",
+            text="",
+            metadata="",
+            where="",
+        )
         return given.parameters()
+
+    def sought(self) -> RequestQuery:
+        """Return what requests are looked through for. Raises RequestError."""
+        return request_query(where=self.where, text=self.text, metadata=self.metadata)
 
     def chart_period(self) -> Period:
         """Return the period of the requests over time: since then where it is one of theirs."""
@@ -115,6 +142,7 @@ class TrafficQuery(NamedTuple):
 _COLUMNS = (
     TableColumn("at", "Time (UTC)"),
     TableColumn("route", "Route"),
+    TableColumn("prompt", "Prompt"),
     TableColumn("target", "Answered by"),
     TableColumn("status", "Status", number=True),
     TableColumn("tokens", "Tokens in / out", number=True),
@@ -149,13 +177,27 @@ async def request_list(
     traffic_class: Class = "",
     since: FromQuery[str] = "",
     until: FromQuery[str] = "",
+    text: FromQuery[str] = "",
+    metadata: FromQuery[str] = "",
+    where: FromQuery[str] = "",
     live: FromQuery[bool] = False,
     after: FromQuery[str] = "",
     export: FromQuery[Export] = "",
 ) -> Response[Any]:
     """Show requests, newest first; `after` is the number of the last one of the page before."""
     query = TrafficQuery(
-        route, target, key, user, conversation, status, traffic_class, since, until
+        route,
+        target,
+        key,
+        user,
+        conversation,
+        status,
+        traffic_class,
+        since,
+        until,
+        text,
+        metadata,
+        where,
     )
     filters = query.parameters()
     view = TableView(
@@ -171,6 +213,7 @@ async def request_list(
         "error": "",
         "live": live and not view.is_later,
         "live_rows": LIVE_ROWS,
+        "search": None,
         "parameters": filters,
         "totals_parameters": query.totals_parameters(),
         "routes": services.routes.names(),
@@ -179,10 +222,27 @@ async def request_list(
         "classes": get_args(TrafficClass),
     }
     try:
+        sought = query.sought()
         matching = query.matching(caller, await query.key_id(services))
         before = row_number(after) if after else None
+        # Looking through many requests again and again would take all of a processor.
+        shown["live"] = shown["live"] and sought.is_empty
         size = LIVE_ROWS if shown["live"] else view.size
-        rows = await _rows(services, caller, matching, size + 1, before)
+        if sought.is_empty:
+            rows = await _rows(services, caller, matching, size + 1, before)
+        else:
+            limit = size + 1 if view.is_export else size
+            searched = await services.request_search.page(
+                matching, sought, only=caller.only, limit=limit, before=before
+            )
+            shown["search"] = searched
+            if view.is_export and searched.stopped:
+                raise RequestError(
+                    f"Only {searched.looked:,} requests were looked through, back to "
+                    f"{utc(searched.back_to, precise=True)} UTC. Save a shorter time: set since "
+                    "and until."
+                )
+            rows = await with_feedback(services, caller, searched.rows)
     except EvalrouterError as error:
         if view.is_export:
             raise
@@ -196,9 +256,44 @@ async def request_list(
     if shown["live"]:
         shown |= await _over_time(services, matching, query.chart_period())
     on_page = rows[:size] if shown["live"] else view.page(rows, lambda row: str(row.number))
+    if shown["search"] is not None:
+        view.go_on_after(shown["search"].next)
+    prompts = await _prompts(services, caller, on_page)
     return await table_response(
-        "traffic", caller, view, (_cells(services, row) for row in on_page), **shown
+        "traffic", caller, view, (_cells(services, row, prompts) for row in on_page), **shown
     )
+
+
+async def _prompts(
+    services: Services,
+    caller: Caller,
+    rows: Sequence[TrafficRow],
+    known: Mapping[int, str] = MappingProxyType({}),
+) -> dict[int, str]:
+    """Return the beginnings of prompts, by the requests' numbers, as far as the caller sees them.
+
+    Args:
+        services: the parts of the process.
+        caller: whose page it is.
+        rows: the requests.
+        known: beginnings that were read before.
+    """
+    prompts = {row.number: known[row.number] for row in rows if row.number in known}
+    if caller.reach_of("GET /traffic/{request_id}") == "no":
+        return prompts
+    wanted = [
+        row.number
+        for row in rows
+        if row.bodies and row.request_bytes <= MAX_EXCERPT_BYTES and row.number not in known
+    ]
+    until = time.monotonic() + _PROMPTS_S
+    for start in range(0, len(wanted), _PROMPTS_AT_ONCE):
+        if time.monotonic() >= until:
+            break
+        some = wanted[start : start + _PROMPTS_AT_ONCE]
+        async for requests in services.recorded.with_bodies(some):
+            prompts |= await asyncio.to_thread(prompts_of, requests, _PROMPT_CHARACTERS)
+    return prompts
 
 
 async def _rows(
@@ -242,13 +337,15 @@ async def live_requests(
     view = TableView("/traffic", _COLUMNS, sort="", filters=query.parameters())
 
     over_time: dict[str, Any] = {}
+    prompts: dict[int, str] = {}
     due = 0.0
 
     async def make() -> str:
-        nonlocal over_time, due
+        nonlocal over_time, prompts, due
         matching = query.matching(caller, key_id)
         rows = await _rows(services, caller, matching, LIVE_ROWS, None)
-        cells = [_cells(services, row) for row in rows]
+        prompts = await _prompts(services, caller, rows, prompts)
+        cells = [_cells(services, row, prompts) for row in rows]
         if time.monotonic() >= due:
             over_time = await _over_time(services, matching, query.chart_period())
             due = time.monotonic() + _SUMS_EVERY_S
@@ -257,7 +354,7 @@ async def live_requests(
     return parts.stream(caller, ("traffic", query), make)
 
 
-def _cells(services: Services, row: TrafficRow) -> dict[str, Any]:
+def _cells(services: Services, row: TrafficRow, prompts: Mapping[int, str]) -> dict[str, Any]:
     notes = [
         *(["run"] if row.traffic_class == "eval" else ()),
         *(["cache"] if row.cached else ()),
@@ -271,6 +368,7 @@ def _cells(services: Services, row: TrafficRow) -> dict[str, Any]:
         "id": row.id,
         "at": utc(row.at, precise=True),
         "route": row.route,
+        "prompt": prompts.get(row.number, ""),
         "target": row.target,
         "status": row.status,
         "failed": row.status >= 400 or bool(row.error_code),

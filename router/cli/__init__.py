@@ -100,7 +100,7 @@ COMMANDS = {
     "store": ("router.cli.store:store", "Move everything that is stored to another database."),
     "traffic": (
         "router.cli.traffic:traffic",
-        "Delete what is stored of requests, and move old ones into files.",
+        "List requests, delete what is stored of them, and move old ones into files.",
     ),
     "verify": (
         "router.cli.evidence:verify",

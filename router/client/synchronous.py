@@ -995,7 +995,7 @@ class Traffic:
 
     Filters are what the query of `GET /traffic` may have: `route`, `target`, `key`, `user`,
     `request_id`, `response_id`, `conversation`, `rollout`, `arm`, `status`, `since`, `until`, and
-    `class` (within `**{}`).
+    `class` (within `**{}`). Only `list` takes `where`, `text` and `metadata`.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -1006,14 +1006,23 @@ class Traffic:
     ) -> Rows[TrafficRow]:
         """Return requests, newest first.
 
+        With `where`, `text` or `metadata`, all requests that the other filters select are looked
+        through until there are enough, which may take the server a while: set `since`.
+
         Args:
             limit: the largest number of requests.
             before: the `number` of the last request of the page before.
             filters: see the class.
         """
-        params = {**filters, "limit": limit, "before": before}
-        answer = self._connection.request(ApiCall("GET", "/traffic", params))
-        return Rows(answer["data"])
+        rows: Rows[TrafficRow] = Rows()
+        while True:
+            params = {**filters, "limit": limit - len(rows), "before": before}
+            answer = self._connection.request(ApiCall("GET", "/traffic", params))
+            rows += answer["data"]
+            search = answer.get("search")
+            if search is None or not search["stopped"]:
+                return rows
+            before = answer["next"]
 
     def show(self, request_id: str, *, key: str | None = None) -> TrafficRow:
         """Return a request, with its bodies where they were stored.

@@ -45,7 +45,6 @@ from router.loop.checks.near_duplicates import Duplicates, sketch
 from router.loop.conditions import (
     FIELDS,
     Condition,
-    FeedbackValue,
     RequestText,
     Subject,
     parse_condition,
@@ -56,8 +55,8 @@ from router.loop.recorded_conversations import (
     RecordedConversation,
     read_conversation,
     request_text,
-    text_of,
 )
+from router.loop.request_feedback import RequestFeedback, latest_values, value_of
 from router.loop.review import (
     MAX_MESSAGES,
     ReviewArrival,
@@ -67,7 +66,7 @@ from router.loop.review import (
 )
 from router.sealing.traffic import RecordedTraffic
 from router.store.datasets import DatasetRow
-from router.store.feedback import FeedbackRow, conversation_subject
+from router.store.feedback import FeedbackRow
 from router.store.lineage import RowSource
 from router.store.protocol import Store
 from router.store.review import ReviewSource
@@ -377,7 +376,7 @@ class TrafficDatasets:
         self, plan: TrafficDatasetPlan, only: str | None, progress: Report
     ) -> tuple[_Job, _Candidates]:
         """Find the records that can be rows. Raises ConflictError where no record can."""
-        job = _Job(plan, self._recorded, _Feedback(self._store, only), Counter(), progress)
+        job = _Job(plan, self._recorded, RequestFeedback(self._store, only), Counter(), progress)
         candidates = await _Search(job).run()
         if not len(candidates.numbers):
             raise _nothing(plan, job.counts)
@@ -501,56 +500,6 @@ class _Candidates:
         return chosen
 
 
-class _Feedback:
-    """Reads feedback about requests: of all keys, or of one."""
-
-    def __init__(self, store: Store, only: str | None) -> None:
-        self._store = store
-        self._only = only
-
-    async def about(self, rows: Sequence[TrafficRow]) -> dict[str, list[FeedbackRow]]:
-        """Return the feedback about each request by its record's id, the newest last.
-
-        What was said about a conversation counts for its requests, before what is about one alone.
-        """
-        subjects = {
-            row.id: conversation_subject(row.key_id, row.conversation)
-            for row in rows
-            if row.conversation
-        }
-        given = await self._store.feedback_about(
-            [row.id for row in rows],
-            conversations=sorted({*subjects.values()}),
-            key_id=self._only,
-        )
-        by_subject: dict[str, list[FeedbackRow]] = {}
-        of_request: dict[str, list[FeedbackRow]] = {}
-        for feedback in sorted(given, key=lambda feedback: feedback.number):
-            if feedback.record_id:
-                of_request.setdefault(feedback.record_id, []).append(feedback)
-            else:
-                by_subject.setdefault(feedback.subject, []).append(feedback)
-        return {
-            row.id: [*by_subject.get(subjects.get(row.id, ""), ()), *of_request.get(row.id, ())]
-            for row in rows
-        }
-
-
-def _latest(given: Sequence[FeedbackRow]) -> dict[str, FeedbackValue]:
-    """Return the last value and comment of each name."""
-    return {
-        feedback.name: FeedbackValue(_value_of(feedback), feedback.comment) for feedback in given
-    }
-
-
-def _value_of(feedback: FeedbackRow) -> str | float | bool | None:
-    value = feedback.value
-    if isinstance(value, dict):
-        # The message that should have been the answer.
-        return text_of(value) or None
-    return value
-
-
 class _Job(NamedTuple):
     """One dataset that is being made.
 
@@ -564,7 +513,7 @@ class _Job(NamedTuple):
 
     plan: TrafficDatasetPlan
     recorded: RecordedTraffic
-    feedback: _Feedback
+    feedback: RequestFeedback
     counts: Counter[str]
     progress: Report
 
@@ -599,7 +548,7 @@ class _Search:
         given: dict[str, list[FeedbackRow]] = {}
         if condition is not None and condition.feedback:
             given = await self._feedback.about(answered)
-        subjects = [Subject(row, _latest(given.get(row.id, ()))) for row in answered]
+        subjects = [Subject(row, latest_values(given.get(row.id, ()))) for row in answered]
         if condition is not None and not condition.reads_text:
             subjects = [
                 subject
@@ -993,7 +942,7 @@ def _feedback_texts(given: Sequence[FeedbackRow]) -> dict[str, str]:
     """Return the texts of feedback by names, which are checked as those of the request are."""
     texts: dict[str, str] = {}
     for feedback in given:
-        value = _value_of(feedback)
+        value = value_of(feedback)
         if isinstance(value, str) and value.strip():
             kind = "reference" if feedback.kind == "correction" else "value"
             texts[f"{kind}.{feedback.id}"] = value

@@ -1,15 +1,19 @@
 """The pages of requests and of feedback: real requests of clients with keys and without."""
 
 import csv
+import html
 import io
 import re
 import time
 from itertools import pairwise
+from urllib.parse import urlencode
 
 import pytest
 from page_elements import BROWSER, Elements, check_policy, text_of
 from servers import clients_of, gateway
 from stores import add_keys
+
+from router.client import Client
 
 ATTACK = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'"
 PAGES = ("/traffic", "/traffic?live=true", "/traffic/totals", "/traffic/totals?by=key", "/feedback")
@@ -237,3 +241,106 @@ def event(lines):
         elif data and not line:
             break
     return "\n".join(data)
+
+
+@pytest.fixture(scope="module")
+def stored_world(tmp_path_factory):
+    """As `world`, of a server that stores bodies."""
+    folder = tmp_path_factory.mktemp("stored_traffic")
+    keys = add_keys(folder / "e.db", "admin", ann="client", bob="client")
+    config = f"""
+storage: {{database: "sqlite:///{folder}/e.db", artifacts: "{folder}/artifacts"}}
+providers: {{baseline: {{kind: baseline}}}}
+routes:
+  r: {{targets: [{{model: baseline/echo}}], record: full}}
+  quiet: {{targets: [{{model: baseline/echo}}]}}
+"""
+    with gateway(config) as url, clients_of(url, keys) as clients:
+        records = [
+            send(clients["ann"], "r", f"Refund {ATTACK}\n {'please ' * 40}"),
+            send(clients["bob"], "r", "two", metadata={"team": "billing"}),
+            send(clients["ann"], "quiet", "refund three"),
+            send(clients["bob"], "r", "four"),
+        ]
+        while len(clients["admin"].get("/traffic").json()["data"]) < len(records):
+            pass
+        given = clients["bob"].post(
+            "/feedback", json={"request_id": records[3], "name": "thumb", "value": False}
+        )
+        assert given.status_code == 201, given.text
+        yield clients, records
+
+
+@pytest.mark.parametrize(
+    ("query", "places"),
+    [
+        ({"text": "REFUND"}, [0]),
+        ({"metadata": "team=billing"}, [1]),
+        ({"where": "has feedback.thumb"}, [3]),
+        ({"where": "feedback.thumb == false and route == 'r'", "text": "four"}, [3]),
+        ({"where": "not has feedback.thumb", "route": "r"}, [1, 0]),
+        ({"where": "total_s < 0"}, []),
+    ],
+)
+def test_requests_are_looked_through_for_what_they_say(stored_world, query, places):
+    clients, records = stored_world
+    found = [records[place] for place in places]
+    page = page_of(stored_world, f"/traffic?{urlencode(query)}")
+    assert shown(page) == found
+    assert "looked through, back to" in page
+    for name, value in query.items():
+        assert f'name="{name}" value="{html.escape(value).replace("&#x27;", "&#39;")}"' in page
+    assert "live=true" not in page
+    assert "/traffic/totals" not in page
+    answer = clients["admin"].get("/traffic", params=query).json()
+    assert [row["id"] for row in answer["data"]] == found
+    assert (answer["next"], answer["search"]["stopped"]) == (None, False)
+    assert answer["search"]["looked"] == (3 if "route" in query else 4)
+    saved = clients["admin"].get("/traffic", params=query | {"export": "csv"}, headers=BROWSER)
+    assert [row["id"] for row in csv.DictReader(io.StringIO(saved.text))] == found
+    with Client(str(clients["admin"].base_url), api_key=key_of_client(clients["admin"])) as client:
+        assert [row["id"] for row in client.traffic.list(**query)] == found
+
+
+def key_of_client(client):
+    return client.headers["authorization"].removeprefix("Bearer ")
+
+
+def test_a_page_of_what_was_found_leads_to_the_next(stored_world):
+    clients, records = stored_world
+    first = clients["admin"].get("/traffic", params={"where": "total_s > 0", "limit": 3}).json()
+    assert [row["id"] for row in first["data"]] == records[:0:-1]
+    assert (first["search"]["looked"], first["search"]["stopped"]) == (3, False)
+    rest = {"where": "total_s > 0", "limit": 3, "before": first["next"]}
+    last = clients["admin"].get("/traffic", params=rest).json()
+    assert ([row["id"] for row in last["data"]], last["next"]) == ([records[0]], None)
+    assert clients["admin"].get("/traffic").json()["search"] is None
+
+
+def test_what_cannot_be_looked_for_is_explained(stored_world):
+    clients, _ = stored_world
+    for query, param in (("where=colour+%3D%3D+1", "where"), ("metadata=%3Dx", "metadata")):
+        answer = clients["admin"].get(f"/traffic?{query}")
+        assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+        page = page_of(stored_world, f"/traffic?{query}&text=kept", status=400)
+        assert 'name="text" value="kept"' in page
+
+
+def test_a_client_finds_its_own_requests_only(stored_world):
+    clients, records = stored_world
+    for name, places in (("ann", [0]), ("bob", [])):
+        answer = clients[name].get("/traffic", params={"text": "refund"}).json()
+        assert [row["id"] for row in answer["data"]] == [records[place] for place in places]
+    # What others say of a request is none of its concern.
+    answer = clients["ann"].get("/traffic", params={"where": "has feedback.thumb"}).json()
+    assert answer["data"] == []
+
+
+def test_the_list_shows_the_beginnings_of_prompts(stored_world):
+    for path in ("/traffic", "/traffic?live=true"):
+        page = page_of(stored_world, path)
+        beginning = f"Refund {ATTACK} please"
+        assert beginning in Elements(page).text
+        assert "\u2026</bdi>" in page
+        assert "refund three" not in page
+        assert "<bdi>four</bdi>" in page

@@ -1,4 +1,4 @@
-"""`evalrouter traffic`: delete and seal."""
+"""`evalrouter traffic`: list, delete and seal."""
 
 import asyncio
 import json
@@ -39,6 +39,32 @@ def path(tmp_path, monkeypatch):
     (tmp_path / "evalrouter.yaml").write_text("storage: {database: 'sqlite:///a.db'}\n")
     asyncio.run(fill(tmp_path / "a.db"))
     return tmp_path / "a.db"
+
+
+def test_requests_are_listed(path):
+    def run(*args, code=0):
+        result = click.testing.CliRunner().invoke(main, ["traffic", "list", *args])
+        assert result.exit_code == code, result.output
+        return result.stdout if code == 0 else result.stderr
+
+    def ids(*args):
+        return [row["id"] for row in json.loads(run(*args, "--json"))]
+
+    assert ids("--limit", "2") == ["req_11", "req_10"]
+    assert ids("--user", "ann") == ["req_8"]
+    assert ids("--route", "b", "--where", "user == '' and id in ['req_3', 'req_4']") == ["req_3"]
+    assert ids("--text", "refund", "--until", "2001-01-01") == []
+    assert "req_11" in run()
+    assert "No request matches" in run("--status", "4xx")
+    for args in (
+        ("--where", "colour == 1"),
+        ("--status", "9"),
+        ("--since", "yesterday"),
+        ("--key", "nobody"),
+        ("--route", ""),
+        ("--metadata", "=x"),
+    ):
+        assert run(*args, code=2).count("\n") == 1
 
 
 def test_what_is_selected_is_deleted_and_nothing_else(path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any, Literal
 
 from litestar import Request, Response
@@ -48,13 +49,13 @@ WHAT_TO_DO: Mapping[AlertSubject, str] = {
 }
 
 _COLUMNS = (
-    TableColumn("summary", "Alert"),
+    TableColumn("summary", "Alert", sorts=True),
     TableColumn("state", "State", sorts=True),
     TableColumn("severity", "Severity", sorts=True),
     TableColumn("rule", "Rule", sorts=True),
     TableColumn("since", "Since (UTC)", sorts=True),
-    TableColumn("resolved", "Over (UTC)"),
-    TableColumn("silenced", "Silenced until (UTC)"),
+    TableColumn("resolved", "Over (UTC)", sorts=True, value=attrgetter("resolved_at")),
+    TableColumn("silenced", "Silenced until (UTC)", sorts=True, value=attrgetter("silenced_until")),
 )
 
 

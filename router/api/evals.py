@@ -28,15 +28,20 @@ from router.evals.results import Outcome
 from router.evals.run_document import complete_run
 from router.gateway.key_administration import find_key
 from router.services import Services
-from router.store.runs import Run, RunFilter, RunState
+from router.store.runs import Run, RunFilter, RunOrder, RunState
 
 T = TypeVar("T")
 
 
 class RunList(msgspec.Struct):
-    """A page of runs, newest first."""
+    """A page of runs.
+
+    Attributes:
+        next: `before` of the next page; None when this is the last one.
+    """
 
     data: list[Run]
+    next: str | None
     object: str = "list"
 
 
@@ -127,9 +132,13 @@ async def list_runs(  # noqa: PLR0917 - Litestar passes query parameters by name
     experiment: FromQuery[str | None] = None,
     tag: FromQuery[str | None] = None,
     dataset: FromQuery[str | None] = None,
+    sort: FromQuery[str] = "-created",
 ) -> RunList:
-    """List runs, newest first. `before` is the id of the last run of the page before.
+    """List runs, newest first, or as `sort` says; `before` is `next` of the page before.
 
+    `sort` is `created`, `name`, `state`, `finished`, `duration`, `cost` or `samples`, with `-`
+    before it for descending; runs without such a value come before all others. Newest first,
+    `before` is the id of the last run of the page before.
     `dataset` selects the runs of a registered version: `name@hash`, or `name` for its newest.
     """
     run_filter = RunFilter(
@@ -139,7 +148,9 @@ async def list_runs(  # noqa: PLR0917 - Litestar passes query parameters by name
         key_id=caller.only,
         dataset_hash=await dataset_hash(services, caller, dataset or ""),
     )
-    return RunList(await services.store.runs(run_filter, limit=limit, before=before))
+    order = RunOrder.parse(sort)
+    runs = await services.store.runs(run_filter, limit=limit + 1, before=before, order=order)
+    return RunList(runs[:limit], order.key(runs[limit - 1]) if len(runs) > limit else None)
 
 
 async def dataset_hash(services: Services, caller: Caller, named: str) -> str | None:

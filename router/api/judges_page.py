@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
@@ -28,15 +29,42 @@ from router.web.plots.reliability import reliability_diagram
 MAX_STUDIES = 500
 _RUNS = 100
 _SHOWN_RUNS = 10
+
+
+def _measured(study: Study, part: str, name: str) -> Interval | None:
+    """Return a number of a calibration with its interval; None for a study without it."""
+    calibration = study.report.get("calibration") or {}
+    stored = (calibration.get(part) or {}).get(name)
+    return None if stored is None else msgspec.convert(stored, Interval)
+
+
+def _estimate(part: str, name: str) -> Callable[[Study], float | None]:
+    def read(study: Study) -> float | None:
+        measured = _measured(study, part, name)
+        return None if measured is None else measured.estimate
+
+    return read
+
+
 _COLUMNS = (
     TableColumn("judges", "Judge", sorts=True),
     TableColumn("kind", "Study", sorts=True),
     TableColumn("name", "Of", sorts=True),
-    TableColumn("state", "State"),
-    TableColumn("pearson", "With people (Pearson)", number=True),
-    TableColumn("bias", "Judge - people", number=True),
-    TableColumn("itself", "With itself (alpha)", number=True),
-    TableColumn("created", "Made (UTC)", sorts=True),
+    TableColumn("state", "State", sorts=True),
+    TableColumn(
+        "pearson",
+        "With people (Pearson)",
+        sorts=True,
+        number=True,
+        value=_estimate("agreement", "pearson"),
+    ),
+    TableColumn(
+        "bias", "Judge - people", sorts=True, number=True, value=_estimate("agreement", "bias")
+    ),
+    TableColumn(
+        "itself", "With itself (alpha)", sorts=True, number=True, value=_estimate("itself", "alpha")
+    ),
+    TableColumn("created", "Made (UTC)", sorts=True, value=attrgetter("created_at")),
     TableColumn("id", "Id"),
 )
 
@@ -73,13 +101,15 @@ async def judge_list(
         services.store.studies(kind=kind or None, judge=judge or None, limit=MAX_STUDIES),
         services.store.runs(RunFilter(key_id=caller.only), limit=_RUNS),
     )
-    rows = await asyncio.to_thread(lambda: [_row(study) for study in studies])
+    rows = await asyncio.to_thread(
+        lambda: [_row(study) for study in view.page_of(studies, attrgetter("id"))]
+    )
     judged = [run for run in runs if has_judge(run)]
     return await table_response(
         "judges",
         caller,
         view,
-        (row._asdict() for row in view.page_of(rows, lambda row: row.id)),
+        (row._asdict() for row in rows),
         **filters,
         kinds=get_args(StudyKind),
         is_part=len(studies) == MAX_STUDIES,
@@ -97,24 +127,21 @@ def has_judge(run: Run) -> bool:
 
 
 def _row(study: Study) -> StudyRow:
-    report = study.report.get("calibration") or {}
-    agreement = report.get("agreement") or {}
-    itself = report.get("itself") or {}
     return StudyRow(
         id=study.id,
         judges=", ".join(study.judges),
         kind=study.kind,
         name=study.name,
         state=study.state,
-        pearson=_interval(agreement.get("pearson")),
-        bias=_interval(agreement.get("bias")),
-        itself=_interval(itself.get("alpha")),
+        pearson=_interval(_measured(study, "agreement", "pearson")),
+        bias=_interval(_measured(study, "agreement", "bias")),
+        itself=_interval(_measured(study, "itself", "alpha")),
         created=utc(study.created_at),
     )
 
 
-def _interval(stored: Any) -> str:
-    return "" if stored is None else interval(msgspec.convert(stored, Interval), 2)
+def _interval(measured: Interval | None) -> str:
+    return "" if measured is None else interval(measured, 2)
 
 
 class TrustReport(NamedTuple):

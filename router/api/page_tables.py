@@ -10,6 +10,7 @@ import asyncio
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
@@ -35,12 +36,14 @@ class TableColumn(NamedTuple):
         title: its heading.
         sorts: whether the table can be sorted by it.
         number: whether it has numbers.
+        value: returns what a row is sorted by; None for the row's attribute that it is named after.
     """
 
     key: str
     title: str
     sorts: bool = False
     number: bool = False
+    value: Callable[[Any], Any] | None = None
 
 
 class TableView:
@@ -150,12 +153,14 @@ class TableView:
     def page_of(self, rows: Iterable[_Row], key: Callable[[_Row], str]) -> list[_Row]:
         """Return the rows of this page, given all of them; an export begins with the first.
 
-        Rows are sorted by the attribute that the column is named after, then by their keys; those
-        without a value come first.
+        Rows are sorted by the values of the column, then by their keys; those without a value come
+        first.
         """
+        [column] = [column for column in self.columns if column.key == self.sort]
+        value_of = column.value or attrgetter(self.sort)
 
         def place(row: _Row) -> tuple[bool, Any, str]:
-            value = getattr(row, self.sort)
+            value = value_of(row)
             return value is not None, value, key(row)
 
         ordered = sorted(rows, key=place, reverse=self.descending)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Literal, NamedTuple
 
 import msgspec
@@ -47,14 +48,14 @@ DEFAULT_REASON = "decided by hand"
 FORCE = "Start it although its goals cannot be shown with the route's traffic"
 
 _COLUMNS = (
-    TableColumn("id", "Rollout"),
+    TableColumn("id", "Rollout", sorts=True),
     TableColumn("route", "Route", sorts=True),
     TableColumn("candidate", "Candidate", sorts=True),
     TableColumn("state", "State", sorts=True),
-    TableColumn("share", "Gets", number=True),
-    TableColumn("step", "Stage", number=True),
+    TableColumn("share", "Gets", sorts=True, number=True, value=attrgetter("weight")),
+    TableColumn("step", "Stage", sorts=True, number=True),
     TableColumn("created_at", "Started (UTC)", sorts=True),
-    TableColumn("started_by", "By"),
+    TableColumn("started_by", "By", sorts=True),
     TableColumn("reason", "Why"),
 )
 

@@ -15,19 +15,23 @@ from router.api.access import Caller, InjectedCaller
 from router.api.evals import dataset_hash
 from router.api.injection import Injected
 from router.api.live import InjectedLiveParts
-from router.api.page_layout import page, part, utc
+from router.api.page_layout import duration, money, page, part, utc
 from router.api.page_tables import Export, TableColumn, TableView, table_response
 from router.services import Services
-from router.store.runs import STOPPED, Progress, Run, RunFilter, RunState
+from router.store.runs import STOPPED, Progress, Run, RunFilter, RunOrder, RunState
 
+# The keys of those that sort are RunSort's.
 _COLUMNS = (
-    TableColumn("name", "Run"),
-    TableColumn("state", "State"),
+    TableColumn("name", "Run", sorts=True),
+    TableColumn("state", "State", sorts=True),
     TableColumn("dataset", "Dataset"),
-    TableColumn("samples", "Samples", number=True),
+    TableColumn("samples", "Samples", sorts=True, number=True),
     TableColumn("routes", "Routes"),
     TableColumn("experiment", "Experiment"),
     TableColumn("created", "Created (UTC)", sorts=True),
+    TableColumn("finished", "Ended (UTC)", sorts=True),
+    TableColumn("duration", "Took", sorts=True, number=True),
+    TableColumn("cost", "Cost", sorts=True, number=True),
     TableColumn("id", "Id"),
 )
 # Runs whose answers are counted for a list; more are rarely under way at a time.
@@ -56,7 +60,7 @@ async def run_list(
     after: FromQuery[str] = "",
     export: FromQuery[Export] = "",
 ) -> Response[Any]:
-    """Show the runs; `after` is the id of the last run of the page before.
+    """Show the runs; `after` is the key of the last run of the page before.
 
     `dataset` is a registered version, `name@hash`, or `name` for its newest.
     """
@@ -145,14 +149,14 @@ async def _rows(
         key_id=caller.only,
         dataset_hash=await dataset_hash(services, caller, filters.dataset),
     )
+    order = RunOrder.parse(view.order)
     listed = await services.store.runs(
-        matching,
-        limit=view.size + 1,
-        before=after or None,
-        oldest_first=not view.descending,
+        matching, limit=view.size + 1, before=after or None, order=order
     )
-    runs = view.page(listed, lambda run: run.id)
-    progress = {} if view.is_export else await _progress(services, runs)
+    runs = view.page(listed, order.key)
+    if view.is_export:
+        return [_cells(run) | {"duration": run.ran_s, "cost": run.cost_usd} for run in runs]
+    progress = await _progress(services, runs)
     return [_cells(run) | {"progress": progress.get(run.id)} for run in runs]
 
 
@@ -165,6 +169,9 @@ def _cells(run: Run) -> dict[str, Any]:
         "routes": ", ".join(map(str, run.document.get("routes") or ())),
         "experiment": run.experiment,
         "created": utc(run.created_at),
+        "finished": utc(run.finished_at),
+        "duration": duration(run.ran_s) if run.ran_s else "",
+        "cost": "" if run.cost_usd is None else money(run.cost_usd),
         "id": run.id,
         "cells": run.cells,
     }

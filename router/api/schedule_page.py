@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from litestar import Request, Response
@@ -32,13 +33,32 @@ MAX_TIMES = 50
 # Of a schedule with more routes and scores, the first ones are plotted.
 MAX_PLOTS = 6
 
+
+def _state(schedule: ScheduleView) -> str:
+    if schedule.running is not None:
+        return "running"
+    if schedule.paused is not None:
+        return "paused"
+    return "on" if schedule.enabled else "off"
+
+
 _COLUMNS = (
     TableColumn("name", "Schedule", sorts=True),
-    TableColumn("state", "State"),
+    TableColumn("state", "State", sorts=True, value=_state),
     TableColumn("cron", "Times"),
-    TableColumn("next", "Next (UTC)"),
-    TableColumn("last", "Last (UTC)"),
-    TableColumn("result", "Came of it"),
+    TableColumn("next", "Next (UTC)", sorts=True, value=attrgetter("next_due")),
+    TableColumn(
+        "last",
+        "Last (UTC)",
+        sorts=True,
+        value=lambda schedule: None if schedule.last is None else schedule.last.due,
+    ),
+    TableColumn(
+        "result",
+        "Came of it",
+        sorts=True,
+        value=lambda schedule: None if schedule.last is None else schedule.last.state,
+    ),
     TableColumn("gates", "Gates"),
 )
 
@@ -55,14 +75,6 @@ async def schedule_list(
     view = TableView("/schedules", _COLUMNS, sort=sort, filters={}, after=after, export=export)
     schedules = view.page_of(await services.schedules.views(), lambda schedule: schedule.name)
     return await section_table("schedules", caller, view, map(_cells, schedules))
-
-
-def _state(schedule: ScheduleView) -> str:
-    if schedule.running is not None:
-        return "running"
-    if schedule.paused is not None:
-        return "paused"
-    return "on" if schedule.enabled else "off"
 
 
 def _cells(schedule: ScheduleView) -> dict[str, Any]:

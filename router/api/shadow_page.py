@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 from litestar import Request, Response
@@ -22,10 +23,14 @@ _COLUMNS = (
     TableColumn("route", "Route", sorts=True),
     TableColumn("state", "State", sorts=True),
     TableColumn("candidates", "Candidates"),
-    TableColumn("requests", "Requests", number=True),
-    TableColumn("scored", "Scored", number=True),
-    TableColumn("waiting", "Waiting", number=True),
-    TableColumn("spent", "Spent today", number=True),
+    TableColumn(
+        "requests", "Requests", sorts=True, number=True, value=attrgetter("funnel.requests")
+    ),
+    TableColumn("scored", "Scored", sorts=True, number=True, value=attrgetter("funnel.scored")),
+    TableColumn("waiting", "Waiting", sorts=True, number=True, value=attrgetter("funnel.waiting")),
+    TableColumn(
+        "spent", "Spent today", sorts=True, number=True, value=attrgetter("spent_today_usd")
+    ),
     TableColumn("why", "Why"),
 )
 

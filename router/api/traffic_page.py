@@ -281,16 +281,16 @@ async def _prompts(
     prompts = {row.number: known[row.number] for row in rows if row.number in known}
     if caller.reach_of("GET /traffic/{request_id}") == "no":
         return prompts
-    wanted = [
+    unread = [
         row.number
         for row in rows
         if row.bodies and row.request_bytes <= MAX_EXCERPT_BYTES and row.number not in known
     ]
     until = time.monotonic() + _PROMPTS_S
-    for start in range(0, len(wanted), _PROMPTS_AT_ONCE):
+    for start in range(0, len(unread), _PROMPTS_AT_ONCE):
         if time.monotonic() >= until:
             break
-        some = wanted[start : start + _PROMPTS_AT_ONCE]
+        some = unread[start : start + _PROMPTS_AT_ONCE]
         async for requests in services.recorded.with_bodies(some):
             prompts |= await asyncio.to_thread(prompts_of, requests, _PROMPT_CHARACTERS)
     return prompts

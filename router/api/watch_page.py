@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from operator import attrgetter
 from typing import Any
 
 from litestar import Request, Response
@@ -24,14 +25,29 @@ from router.web.plots.figure import Plot
 
 MAX_PROBES = 100
 
+
+def _evidence(watch: WatchView) -> float | None:
+    """Return the strongest evidence of a change; None without any."""
+    values = [signal.e_value for signal in watch.signals if signal.e_value is not None]
+    return max(values, default=None)
+
+
+def _last_at(watch: WatchView) -> float | None:
+    """Return when the last value of a watch came; None before the first."""
+    times = [signal.last_at for signal in watch.signals if signal.last_at is not None]
+    return max(times, default=None)
+
+
 _COLUMNS = (
     TableColumn("name", "Watch", sorts=True),
     TableColumn("target", "Target", sorts=True),
     TableColumn("state", "State", sorts=True),
-    TableColumn("evidence", "Evidence of a change", number=True),
-    TableColumn("last", "Last value (UTC)"),
-    TableColumn("next", "Next probe (UTC)"),
-    TableColumn("spent", "Spent today", number=True),
+    TableColumn("evidence", "Evidence of a change", sorts=True, number=True, value=_evidence),
+    TableColumn("last", "Last value (UTC)", sorts=True, value=_last_at),
+    TableColumn("next", "Next probe (UTC)", sorts=True, value=attrgetter("next_at")),
+    TableColumn(
+        "spent", "Spent today", sorts=True, number=True, value=attrgetter("spent_today_usd")
+    ),
     TableColumn("why", "Why"),
 )
 
@@ -51,14 +67,15 @@ async def watch_list(
 
 
 def _cells(watch: WatchView) -> dict[str, Any]:
-    evidence = [signal.e_value for signal in watch.signals if signal.e_value is not None]
-    times = [signal.last_at for signal in watch.signals if signal.last_at is not None]
+    evidence = _evidence(watch)
     return {
         "name": watch.name,
         "target": watch.target,
         "state": watch.state.replace("_", " "),
-        "evidence": f"{e_value_text(max(evidence))} of {watch.threshold:,.0f}" if evidence else "",
-        "last": utc(max(times)) if times else "",
+        "evidence": ""
+        if evidence is None
+        else f"{e_value_text(evidence)} of {watch.threshold:,.0f}",
+        "last": utc(_last_at(watch)),
         "next": utc(watch.next_at),
         "spent": money(watch.spent_today_usd),
         "why": watch.why,

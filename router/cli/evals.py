@@ -45,7 +45,7 @@ from router.evals.executor import RunProgress
 from router.evals.results import Outcome
 from router.gateway.key_administration import find_key
 from router.store.run_logs import LogLine
-from router.store.runs import STOPPED, Run, RunFilter
+from router.store.runs import SORT_FIELDS, STOPPED, Run, RunFilter, RunOrder
 
 if TYPE_CHECKING:  # see `commands.with_services`
     from router.services import Services
@@ -261,27 +261,40 @@ def _print_log_line(services: Services, line: LogLine, *, as_json: bool) -> None
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
 @filter_options
 @click.option("--dataset", help="Only of this registered version: NAME@HASH, or NAME's newest.")
+@click.option(
+    "--sort",
+    default="-created",
+    show_default=True,
+    help=f"{', '.join(SORT_FIELDS)}; with '-' before it for descending.",
+)
 @config_option
 @json_option
 def eval_list(
-    limit: int, dataset: str | None, config_path: Path | None, as_json: bool, **filters: Any
+    limit: int,
+    dataset: str | None,
+    sort: str,
+    config_path: Path | None,
+    as_json: bool,
+    **filters: Any,
 ) -> None:
-    """List runs, newest first."""
+    """List runs, newest first, or as --sort says."""
+    order = RunOrder.parse(sort)
 
     async def read(services: Services) -> list[Run]:
         digest = None if dataset is None else (await services.datasets.find(dataset)).hash
         run_filter = RunFilter(**filters, dataset_hash=digest)
-        return await services.store.runs(run_filter, limit=limit)
+        return await services.store.runs(run_filter, limit=limit, order=order)
 
     runs = with_services(load(config_path), read)
     if as_json:
         print_json(runs)
         return
-    names = ("run", "name", "state", "created", "ended", "dataset", "samples", "routes")
+    names = ("run", "name", "state", "created", "ended", "cost", "dataset", "samples", "routes")
     table = Table(*(Column(name, no_wrap=True) for name in names), box=None, pad_edge=False)
     for run in runs:
         cells: tuple[str, ...] = (run.id, run.name, run.state, local_time(run.created_at))
-        cells += (local_time(run.finished_at), run.dataset, str(run.dataset_rows))
+        cost = "" if run.cost_usd is None else f"${run.cost_usd:.4f}"
+        cells += (local_time(run.finished_at), cost, run.dataset, str(run.dataset_rows))
         table.add_row(*map(escape, (*cells, ", ".join(run.document.get("routes", ())))))
     if not runs:
         out.print("No runs yet.")

@@ -284,20 +284,24 @@ class Runs:
         tag: str | None = None,
         state: RunState | None = None,
         dataset: str | None = None,
+        sort: str = "-created",
         limit: int = 50,
         before: str | None = None,
     ) -> Rows[Run]:
-        """Return runs, newest first.
+        """Return runs, newest first, or as `sort` says.
 
         Args:
             experiment: only those of this experiment.
             tag: only those that have it.
             state: only those in this state.
             dataset: only those of a registered version: `name@hash`, or `name` for its newest.
+            sort: `created`, `name`, `state`, `finished`, `duration`, `cost` or `samples`, with `-`
+                before it for descending.
             limit: the largest number of runs.
-            before: the id of the last run of the page before.
+            before: the id of the last run of the page before, newest first.
         """
         params = {"experiment": experiment, "tag": tag, "state": state, "dataset": dataset}
+        params |= {"sort": sort}
         call = ApiCall("GET", "/eval", {**params, "limit": limit, "before": before})
         answer = self._connection.request(call)
         return Rows(answer["data"])

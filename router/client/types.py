@@ -50,6 +50,8 @@ class Run(TypedDict):
     notes: str
     key_id: str
     versions: dict[str, str]
+    ran_s: float
+    cost_usd: float | None
 
 
 class Progress(TypedDict):

@@ -42,6 +42,7 @@ from router.evals.requests import EvalRequester
 from router.evals.results import stop_reason_of
 from router.evals.run_log import RunLog
 from router.evals.run_spans import RunSpans
+from router.evals.spending import total_spending
 from router.evals.validation import (
     build_metrics,
     check_signatures,
@@ -470,14 +471,8 @@ class Replay:
 
         A rescore has them to itself.
         """
-        spent = await self._store.spent(self.run.id)
+        spent = await total_spending(self._store, self.run.id)
         self._live.cost_usd, self._live.tokens = spent.cost_usd, spent.tokens
-        for use in await self._store.judge_use(self.run.id):
-            self._live.cost_usd += use.cost_usd
-            self._live.tokens += use.tokens
-        for embedded in await self._store.embedding_use(self.run.id):
-            self._live.cost_usd += embedded.cost_usd
-            self._live.tokens += embedded.tokens
         self._before_s = self.run.ran_s
 
     def _is_halted(self) -> bool:

@@ -21,6 +21,7 @@ from router.evals.executor import Replay, RunProgress, Stop
 from router.evals.lease import stale_after, this_owner
 from router.evals.requests import EvalRequester
 from router.evals.run_log import RunLog
+from router.evals.spending import total_spending
 from router.evals.stored_runs import find_row, find_run, stored_document
 from router.gateway.spans import SpanSink
 from router.store.protocol import Store
@@ -217,6 +218,7 @@ class Jobs:
             await run_log.flush()
         now = self._now()
         try:
+            spent = await total_spending(self._store, run_id)
             ended = await self._store.end_run(
                 run_id,
                 self._owner,
@@ -224,6 +226,7 @@ class Jobs:
                 stopped=stop.why,
                 error=error,
                 finished_at=now if stop.state in ENDED else None,
+                cost_usd=spent.cost_usd,
             )
             if stop.state in ENDED:
                 self._on_end(run_id)

@@ -116,9 +116,9 @@ def request_query(*, where: str = "", text: str = "", metadata: str = "") -> Req
         RequestError: one of them is too long, or the condition cannot be read.
         MissingExtraError: the condition needs languages, and their detector is not installed.
     """
-    for name, value, most in (("text", text, MAX_TEXT), ("metadata", metadata, MAX_METADATA)):
-        if len(value) > most:
-            raise RequestError(f"{name} has at most {most} characters.", param=name)
+    for name, value, limit in (("text", text, MAX_TEXT), ("metadata", metadata, MAX_METADATA)):
+        if len(value) > limit:
+            raise RequestError(f"{name} has at most {limit} characters.", param=name)
     condition = parse_condition(where) if where.strip() else None
     if condition is not None and "language" in condition.fields:
         require_language_detector("The language of requests")
@@ -206,8 +206,8 @@ class RequestSearch:
         before: int | None,
     ) -> RequestPage:
         feedback = RequestFeedback(self._store, only)
-        most = self._max_bodies if query.reads_bodies else self._max_requests
-        at_once = min(most, _PAGE_WITH_BODIES if query.reads_bodies else _PAGE)
+        max_looked = self._max_bodies if query.reads_bodies else self._max_requests
+        at_once = min(max_looked, _PAGE_WITH_BODIES if query.reads_bodies else _PAGE)
         until = time.monotonic() + self._max_seconds
         rows: list[TrafficRow] = []
         looked, back_to = 0, None
@@ -224,7 +224,7 @@ class RequestSearch:
             if len(some) < at_once:
                 return RequestPage(rows, None, looked, stopped=False, back_to=back_to)
             before = some[-1].number
-            if looked >= most or time.monotonic() >= until:
+            if looked >= max_looked or time.monotonic() >= until:
                 return RequestPage(rows, before, looked, stopped=True, back_to=back_to)
 
     async def _met(

@@ -8,12 +8,13 @@ once more is in `requeue.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Literal, Protocol
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, cast
 
 import msgspec
 
 from evaluators.base import Sample
+from providers.errors import RequestError
 
 RunState = Literal["queued", "running", "paused", "completed", "failed", "cancelled"]
 ENDED: frozenset[RunState] = frozenset({"completed", "failed", "cancelled"})
@@ -57,6 +58,8 @@ class Run(msgspec.Struct, kw_only=True):
         experiment: the experiment that it belongs to, "" for none.
         tags, notes: as its document has them.
         key_id: the id of the key that it belongs to, whose holder may see it; "" for none.
+        cost_usd: US dollars that it had taken when it stopped last, its judges and embeddings
+            included, as far as that is known; None before, and where an earlier version ran it.
     """
 
     id: str
@@ -87,6 +90,7 @@ class Run(msgspec.Struct, kw_only=True):
     tags: tuple[str, ...] = ()
     notes: str = ""
     key_id: str = ""
+    cost_usd: float | None = None
 
 
 class UnreadableRun(Run):
@@ -108,6 +112,81 @@ class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
 
 
 ANY_RUN = RunFilter()
+
+# What lists of runs can be sorted by.
+RunSort = Literal["created", "name", "state", "finished", "duration", "cost", "samples"]
+# The fields of a run that these are; by their age, runs are in the order of their ids.
+SORT_FIELDS: Mapping[RunSort, str] = {
+    "created": "id",
+    "name": "name",
+    "state": "state",
+    "finished": "finished_at",
+    "duration": "ran_s",
+    "cost": "cost_usd",
+    "samples": "dataset_rows",
+}
+_SORTED_TYPES: Mapping[RunSort, Any] = {
+    "name": str,
+    "state": str,
+    "finished": float | None,
+    "duration": float,
+    "cost": float | None,
+    "samples": Annotated[int, msgspec.Meta(ge=0, le=2**62)],
+}
+
+
+class RunOrder(NamedTuple):
+    """The order of a list of runs; among equals, by their ids.
+
+    Attributes:
+        by: what it is sorted by; runs without a value come before all others.
+        descending: whether the last of that order comes first.
+    """
+
+    by: RunSort = "created"
+    descending: bool = True
+
+    @classmethod
+    def parse(cls, text: str) -> RunOrder:
+        """Read an order: `cost`, or `-cost` for descending.
+
+        Raises:
+            RequestError: runs cannot be sorted so.
+        """
+        by = text.removeprefix("-")
+        if by not in SORT_FIELDS:
+            raise RequestError(
+                f"sort is one of {', '.join(SORT_FIELDS)}, or one of them behind '-' for the other "
+                f"way round; not {text!r}.",
+                param="sort",
+            )
+        return cls(cast("RunSort", by), text.startswith("-"))
+
+    def key(self, run: Run) -> str:
+        """Return the key of a run's place in this order: what a page begins after."""
+        if self.by == "created":
+            return run.id
+        value = getattr(run, SORT_FIELDS[self.by])
+        return f"{run.id}~{msgspec.json.encode(value).decode()}"
+
+    def place(self, key: str) -> tuple[Any, str]:
+        """Return the value, None for none, and the id that a key stands for.
+
+        Raises:
+            RequestError: it is no key of this order.
+        """
+        run_id, _, value = key.partition("~")
+        if self.by == "created":
+            return key, key
+        try:
+            return msgspec.json.decode(value, type=_SORTED_TYPES[self.by]), run_id
+        except (msgspec.DecodeError, UnicodeEncodeError):
+            raise RequestError(
+                f"before is `next` of a page of runs that is sorted by {self.by}.", param="before"
+            ) from None
+
+
+NEWEST_FIRST = RunOrder()
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,11 +234,15 @@ class RunStore(Protocol):
         *,
         limit: int = 50,
         before: str | None = None,
-        oldest_first: bool = False,
+        order: RunOrder = NEWEST_FIRST,
     ) -> list[Run]:
         """List runs, newest first, which is by id: ids sort by age.
 
-        `before` is the id of the last run of the previous page; that run may be gone.
+        `before` is the key of the last run of the previous page in this order, for the newest
+        first its id; that run may be gone.
+
+        Raises:
+            RequestError: `before` is no key of this order.
         """
         ...
 

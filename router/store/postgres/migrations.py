@@ -1282,6 +1282,16 @@ CREATE TABLE key_uses (
 );
 """)
 
+_M060 = _step("""
+ALTER TABLE runs ADD COLUMN cost_usd DOUBLE PRECISION;
+CREATE INDEX runs_sorted_by_name ON runs (name, id);
+CREATE INDEX runs_sorted_by_state ON runs (state, id);
+CREATE INDEX runs_sorted_by_finish ON runs (coalesce(finished_at, -1.0), id);
+CREATE INDEX runs_sorted_by_duration ON runs (ran_s, id);
+CREATE INDEX runs_sorted_by_cost ON runs (coalesce(cost_usd, -1.0), id);
+CREATE INDEX runs_sorted_by_samples ON runs (dataset_rows, id);
+""")
+
 STEPS = {
     "m029_label_scores": _M029,
     "m030_traffic_index": _M030,
@@ -1314,4 +1324,5 @@ STEPS = {
     "m057_sample_notes": _M057,
     "m058_rollout_placement": _M058,
     "m059_changed_keys": _M059,
+    "m060_sorted_runs": _M060,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -14,7 +14,17 @@ from providers.errors import ConflictError, NotFoundError, StoreError
 from router.store.columns.results import SampleValues, sample_chunk
 from router.store.columns.runs import RUN_FIELDS, changed_columns, run_columns, run_of
 from router.store.columns.values import json_text
-from router.store.runs import ANY_RUN, Progress, Run, RunFilter, RunStore
+from router.store.runs import (
+    ANY_RUN,
+    NEWEST_FIRST,
+    SORT_FIELDS,
+    Progress,
+    Run,
+    RunFilter,
+    RunOrder,
+    RunSort,
+    RunStore,
+)
 from router.store.sql.connection import Connection, insert
 from router.store.sql.database import SqlPart
 from router.store.sql.datasets import forget_unused_sources
@@ -22,6 +32,13 @@ from router.store.sql.samples import insert_samples
 
 UNFINISHED = "state IN ('queued', 'running')"
 CHUNK = 1000  # rows deleted in one transaction
+# Below all moments and costs: those that are not known come first.
+_NO_VALUE = -1.0
+# As the indexes have it.
+_SORTED_BY: Mapping[RunSort, str] = {
+    sort: f"coalesce({field}, {_NO_VALUE})" if sort in {"finished", "cost"} else field
+    for sort, field in SORT_FIELDS.items()
+}
 ABANDONED_S = 600.0  # after this without progress, an addition or deletion was cut off by a crash
 
 
@@ -53,11 +70,10 @@ class SqlRuns(SqlPart, RunStore):
         *,
         limit: int = 50,
         before: str | None = None,
-        oldest_first: bool = False,
+        order: RunOrder = NEWEST_FIRST,
     ) -> list[Run]:
-        return await self._database.read(
-            "list runs", page_of_runs, matching, limit, before, oldest_first
-        )
+        place = None if before is None else order.place(before)
+        return await self._database.read("list runs", page_of_runs, matching, limit, place, order)
 
     async def update_run(self, run_id: str, **changes: Any) -> None:
         await self._database.write(
@@ -261,11 +277,18 @@ def page_of_runs(
     db: Connection,
     matching: RunFilter,
     limit: int,
-    before: str | None = None,
-    oldest_first: bool = False,
+    place: tuple[Any, str] | None = None,
+    order: RunOrder = NEWEST_FIRST,
 ) -> list[Run]:
-    """List runs; see `RunStore.runs`."""
-    conditions = ["TRUE" if before is None else f"id {'>' if oldest_first else '<'} :before"]
+    """List runs behind a place of their order; see `RunStore.runs`."""
+    column = _SORTED_BY[order.by]
+    conditions = []
+    if place is not None and column == "id":
+        conditions.append(f"id {'<' if order.descending else '>'} :before")
+    elif place is not None:
+        sign = "<" if order.descending else ">"
+        # SQLite finds the place in an index of an expression only by the second condition.
+        conditions.append(f"({column}, id) {sign} (:value, :before) AND {column} {sign}= :value")
     if matching.state is not None:
         conditions.append("state = :state")
         # SQLite takes the index of those that are not over only when it reads the second condition.
@@ -283,9 +306,12 @@ def page_of_runs(
         conditions.append("key_id = :key_id")
         conditions += ["key_id <> ''"] if matching.key_id else []
     values = msgspec.structs.asdict(matching)
-    values |= {"before": before, "tag": json_text(matching.tag)}
-    order = "id" if oldest_first else "id DESC"
-    return runs_where(db, " AND ".join(conditions), values, order_by=order, limit=limit)
+    value, before = place or (None, None)
+    value = _NO_VALUE if value is None else value
+    values |= {"value": value, "before": before, "tag": json_text(matching.tag)}
+    way = " DESC" if order.descending else ""
+    by = f"id{way}" if column == "id" else f"{column}{way}, id{way}"
+    return runs_where(db, " AND ".join(conditions) or "TRUE", values, order_by=by, limit=limit)
 
 
 def _count(db: Connection) -> int:

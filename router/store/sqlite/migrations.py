@@ -1707,6 +1707,20 @@ def m059_changed_keys(db: Database) -> None:
     )
 
 
+def m060_sorted_runs(db: Database) -> None:
+    """What a run took, and indexes of what lists of runs are sorted by."""
+    db.execute("ALTER TABLE runs ADD COLUMN cost_usd REAL")
+    for name, column in (
+        ("name", "name"),
+        ("state", "state"),
+        ("finish", "coalesce(finished_at, -1.0)"),
+        ("duration", "ran_s"),
+        ("cost", "coalesce(cost_usd, -1.0)"),
+        ("samples", "dataset_rows"),
+    ):
+        db.execute(f"CREATE INDEX runs_sorted_by_{name} ON runs ({column}, id)")
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -1762,4 +1776,5 @@ STEPS = (
     m057_sample_notes,
     m058_rollout_placement,
     m059_changed_keys,
+    m060_sorted_runs,
 )

@@ -166,6 +166,9 @@ def test_runs_are_paged_by_key_in_both_directions(tmp_path):
         for sort, names in (
             ("-created", [f"n{n}" for n in range(204, -1, -1)]),
             ("created", [f"n{n}" for n in range(205)]),
+            ("name", sorted(f"n{n}" for n in range(205))),
+            # None has ended.
+            ("-finished", [f"n{n}" for n in range(204, -1, -1)]),
         ):
             seen, address = [], f"/runs?sort={sort}"
             while address:

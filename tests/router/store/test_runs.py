@@ -8,9 +8,15 @@ import pytest
 from stores import a_run, answered, answered_cells, everything, some_samples
 
 from evaluators.base import Answer, Cell, Sample, Score
-from providers.errors import ConflictError, NotFoundError, RunDocumentError, StoreError
+from providers.errors import (
+    ConflictError,
+    NotFoundError,
+    RequestError,
+    RunDocumentError,
+    StoreError,
+)
 from router.store.datasets import DatasetRow
-from router.store.runs import Progress, RunFilter
+from router.store.runs import SORT_FIELDS, Progress, RunFilter, RunOrder
 
 
 async def test_a_run_comes_back_as_it_went_in(store):
@@ -54,6 +60,53 @@ async def test_a_unique_prefix_finds_a_run_and_an_ambiguous_one_is_an_error(stor
     assert await store.run("") is None
     with pytest.raises(NotFoundError, match="several runs begin with 'run_a': run_ab, run_abc"):
         await store.run("run_a")
+
+
+@pytest.mark.parametrize("descending", [False, True])
+@pytest.mark.parametrize("by", SORT_FIELDS)
+async def test_runs_are_sorted_and_paged_by_what_they_are_sorted_by(store, by, descending):
+    values = [("b", "failed", 3.5, 0.5), ("a", "queued", None, None), ("B", "failed", 1.0, 0.0),
+              ("a", "running", None, 2.0), ("", "completed", 3.5, None)]  # fmt: skip
+    for n, (name, state, finished_at, cost_usd) in enumerate(values):
+        fields = {"name": name, "state": state, "finished_at": finished_at, "cost_usd": cost_usd}
+        fields |= {"ran_s": n % 2 * 0.1, "dataset_rows": n // 2, "experiment": "e" if n else ""}
+        run = a_run(f"run_{n}", **fields)
+        await store.add_run(run, [])
+    order = RunOrder.parse(f"{'-' if descending else ''}{by}")
+    assert order == RunOrder(by, descending)
+
+    def place(run):
+        value = getattr(run, SORT_FIELDS[by])
+        return value is not None, value, run.id
+
+    for matching in (RunFilter(), RunFilter(experiment="e")):
+        every = await store.runs(matching, order=order)
+        assert len(every) == (5 if matching.experiment is None else 4)
+        assert every == sorted(every, key=place, reverse=descending)
+        paged, before = [], None
+        while some := await store.runs(matching, limit=2, before=before, order=order):
+            paged += some
+            before = order.key(some[-1])
+        assert paged == every
+
+
+@pytest.mark.parametrize(
+    ("sort", "before"),
+    [
+        ("name", "run_1"),
+        ("name", "run_1~1"),
+        ("cost", 'run_1~"much"'),
+        ("cost", "run_1~1e999"),
+        ("samples", "run_1~99999999999999999999"),
+        ("finished", "run_1~nan"),
+        ("duration", "run_1~null"),
+    ],
+)
+async def test_what_is_no_key_of_an_order_is_refused(store, sort, before):
+    with pytest.raises(RequestError, match="before is `next`"):
+        await store.runs(before=before, order=RunOrder.parse(sort))
+    with pytest.raises(RequestError, match="sort is one of"):
+        RunOrder.parse("colour")
 
 
 async def test_runs_are_listed_newest_first_in_pages(store):

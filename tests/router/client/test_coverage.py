@@ -269,7 +269,7 @@ def test_parameters_of_the_query_can_be_given(operations, tmp_path):
     }  # fmt: skip
     filters = {
         "route", "target", "key", "user", "status", "class", "since", "until", "request_id",
-        "response_id", "conversation", "rollout", "arm",
+        "response_id", "conversation", "rollout", "arm", "where", "text", "metadata",
     }  # fmt: skip
     accepted = {
         name

@@ -83,6 +83,7 @@ from router.api import (
     samples_page,
     schedule_page,
     schedules,
+    sent_forms,
     settings_page,
     shadow_page,
     shadows,
@@ -102,6 +103,7 @@ from router.api import (
 from router.api.origins import Hosts, Origins
 from router.api.recent_totals import RecentTotals
 from router.config.shown import ShownConfig
+from router.evals.lease import this_owner
 from router.evals.plugins import report
 from router.gateway.sessions import FailedSignIns, Sessions
 from router.services import Services
@@ -140,6 +142,7 @@ def create_app(services: Services) -> ASGIApp:
     """Return the ASGI app over a process's parts, which its lifespan opens and closes."""
     config = services.config
     examinations = providers.Examinations()
+    forms = sent_forms.SentForms(services.store, this_owner())
     shown_config = ShownConfig(config, services.source)
     followers = following.Followers(services.store)
     live_parts = live.LiveParts()
@@ -430,6 +433,7 @@ def create_app(services: Services) -> ASGIApp:
             "downloads": Provide(lambda: downloads, sync_to_thread=False),
             "shown_config": Provide(lambda: shown_config, sync_to_thread=False),
             "examinations": Provide(lambda: examinations, sync_to_thread=False),
+            "forms": Provide(lambda: forms, sync_to_thread=False),
             "sessions": Provide(lambda: sessions, sync_to_thread=False),
             "failures": Provide(lambda: failures, sync_to_thread=False),
         },

@@ -33,6 +33,7 @@ from router.api.page_layout import (
     utc,
 )
 from router.api.page_tables import Export, TableColumn, TableView, table_response
+from router.api.sent_forms import InjectedSentForms, new_form_id
 from router.api.sign_in import InjectedSessions, read_fields
 from router.config.documents import convert_data
 from router.gateway.key_administration import ListedKey, listed
@@ -178,15 +179,23 @@ async def _list(
         | dict(typed or {"role": "client" if every else "admin"}),
         error=error,
         created=created,
+        form_id=new_form_id(),
     )
 
 
 @action("/pages/keys")
 async def create_key(
-    services: Injected, caller: InjectedCaller, request: Request[Any, Any, Any]
+    services: Injected,
+    caller: InjectedCaller,
+    forms: InjectedSentForms,
+    request: Request[Any, Any, Any],
 ) -> Response[Any]:
     """Create a key, and show it this once; or show the form again, with what is wrong."""
     typed = await read_fields(request)
+    return await forms.once(caller.key_id, typed, lambda: _created(services, caller, typed))
+
+
+async def _created(services: Services, caller: Caller, typed: Mapping[str, str]) -> Response[Any]:
     error, created = "", None
     try:
         created = await issue(services, _new_key(typed))

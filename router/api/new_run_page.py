@@ -32,6 +32,7 @@ from router.api.run_form import (
     form_of,
     read_form,
 )
+from router.api.sent_forms import InjectedSentForms, new_form_id
 from router.api.sign_in import read_field_lists
 from router.config.documents import Document
 from router.datasets.registry import SHOWN_HASH, version_name
@@ -162,7 +163,10 @@ async def new_run(
 
 @action("/pages/runs/new")
 async def begin_run(
-    services: Injected, caller: InjectedCaller, request: Request[Any, Any, Any]
+    services: Injected,
+    caller: InjectedCaller,
+    forms: InjectedSentForms,
+    request: Request[Any, Any, Any],
 ) -> Response[Any]:
     """Estimate the form's run, begin it, or show the form as a document or in fields.
 
@@ -174,8 +178,12 @@ async def begin_run(
     try:
         written = await asyncio.to_thread(document_of_form, form)
         if do == "start":
-            run = await created_run(services, written, key_id=caller.key_id)
-            return done(f"/runs/{run.id}")
+
+            async def start() -> Response[Any]:
+                run = await created_run(services, written, key_id=caller.key_id)
+                return done(f"/runs/{run.id}")
+
+            return await forms.once(caller.key_id, fields, start)
         if do in {"document", "fields"}:
             changed = await asyncio.to_thread(_changed, written, do == "document")
             return form_again(await _form(services, caller, changed))
@@ -218,6 +226,7 @@ async def _form(
         errors=errors,
         error="" if error is None else error.message,
         view=None if estimate is None else _view(estimate),
+        form_id=new_form_id(),
         may_start=caller.reach_of("POST /eval") != "no",
     )
 

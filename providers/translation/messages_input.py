@@ -53,6 +53,41 @@ def system_text(value: Any, path: str, edits: Edits) -> str:
     return _BETWEEN.join(texts)
 
 
+_UNSIGNED = re.compile(rb'"signature"\s*:\s*""')
+
+
+def has_unsigned(messages: bytes) -> bool:
+    """Return whether messages may have thoughts without a signature, by their bytes alone."""
+    return _UNSIGNED.search(messages) is not None
+
+
+def without_unsigned(messages: Any, edits: Edits) -> Any:
+    """Return messages without thoughts that have no signature; a Converter for Anthropic's own API.
+
+    It refuses them: another model thought them, in an answer that was translated.
+    """
+    if not isinstance(messages, list):
+        return messages
+    signed = []
+    for message in messages:
+        content = message.get("content") if isinstance(message, dict) else None
+        blocks = content if isinstance(content, list) else []
+        rest = [block for block in blocks if not _is_unsigned(block)]
+        if len(rest) == len(blocks):
+            signed.append(message)
+            continue
+        edits.convert("messages.content.thinking", "left out where it has no signature")
+        if rest:
+            signed.append({**message, "content": rest})
+    return signed
+
+
+def _is_unsigned(block: Any) -> bool:
+    return (
+        isinstance(block, dict) and block.get("type") == "thinking" and not block.get("signature")
+    )
+
+
 class _Spoken:
     """A turn of the assistant's, as far as it has been read."""
 

@@ -1,28 +1,29 @@
-"""Requests to Anthropic's Messages API as chat requests; the anthropic package is the oracle."""
+"""Requests to Anthropic's Messages API as chat requests."""
 
 import json
 
 import msgspec
 import pytest
-from anthropic.types import message_count_tokens_params, message_create_params
-from openai.types.chat import completion_create_params
-from pydantic import TypeAdapter
+from message_requests import (
+    CLAUDE_CODE,
+    CONVERSATION,
+    HI,
+    MARK,
+    PDF,
+    PIXEL,
+    USER_CONTENTS,
+    WEATHER,
+    assistant,
+    result,
+    text,
+    use,
+    user,
+)
 
 from providers.errors import RequestError
+from providers.translation.messages_input import has_unsigned, without_unsigned
 from providers.translation.messages_requests import to_chat
-
-CREATE = TypeAdapter(message_create_params.MessageCreateParamsNonStreaming)
-COUNT = TypeAdapter(message_count_tokens_params.MessageCountTokensParams)
-CHAT = TypeAdapter(completion_create_params.CompletionCreateParamsNonStreaming)
-HI = [{"role": "user", "content": "hi"}]
-WEATHER = {
-    "name": "weather",
-    "description": "It.",
-    "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}},
-}
-PIXEL = {"type": "base64", "media_type": "image/png", "data": "aGVsbG8="}
-PDF = {"type": "base64", "media_type": "application/pdf", "data": "aGVsbG8="}
-MARK = {"type": "ephemeral"}
+from providers.translation.translate import Edits
 
 
 def raw(fields):
@@ -48,51 +49,8 @@ def messages_of(*messages, **options):
     return sent["messages"], done
 
 
-def user(*blocks):
-    return {"role": "user", "content": list(blocks)}
-
-
-def assistant(*blocks):
-    return {"role": "assistant", "content": list(blocks)}
-
-
-def text(words):
-    return {"type": "text", "text": words}
-
-
-def use(identity="t1", name="weather", **given):
-    return {"type": "tool_use", "id": identity, "name": name, "input": given}
-
-
-def result(identity="t1", content="sun", **more):
-    return {"type": "tool_result", "tool_use_id": identity, "content": content, **more}
-
-
 def test_a_whole_conversation():
-    given = {
-        "model": "m",
-        "max_tokens": 50,
-        "system": [{**text("Be brief."), "cache_control": MARK}, text("In English.")],
-        "messages": [
-            user(text("Look:"), {"type": "image", "source": PIXEL}),
-            assistant(text("I "), text("see."), use("a", city="Oslo"), use("b", city="Rome")),
-            user(result("a"), result("b", [text("rain"), text("all day")]), text("Which?")),
-            {"role": "system", "content": "Be kind."},
-        ],
-        "tools": [{**WEATHER, "cache_control": MARK}],
-        "tool_choice": {"type": "tool", "name": "weather", "disable_parallel_tool_use": True},
-        "stop_sequences": ["END"],
-        "temperature": 0.5,
-        "top_p": 0.9,
-        "top_k": 5,
-        "metadata": {"user_id": "ada"},
-        "output_config": {"effort": "high"},
-    }
-    # The package's newest types know no sampling parameters.
-    known = {name: given[name] for name in given if name not in ("temperature", "top_p", "top_k")}
-    CREATE.validate_python(known, extra="forbid")
-    sent, done = chat_of(**given)
-    CHAT.validate_python({**sent, "top_k": None})
+    sent, done = chat_of(**CONVERSATION)
     assert sent == {
         "model": "m",
         "max_tokens": 50,
@@ -156,100 +114,51 @@ def test_a_whole_conversation():
     assert done.dropped == {}
 
 
+def test_claude_codes_requests_go_through():
+    sent, done = chat_of("drop", **CLAUDE_CODE)
+    assert set(done.dropped) == {"context_management"}
+    assert sent["messages"] == [
+        {
+            "role": "system",
+            "content": f"{CLAUDE_CODE['system'][0]['text']}\nYou are an agent.\nUse the tools.",
+        },
+        {
+            "role": "user",
+            "content": "<system-reminder>\nNotes.\n</system-reminder>\nRun echo forty-two",
+        },
+        {"role": "system", "content": "# Environment"},
+        {
+            "role": "assistant",
+            "content": "I run it.",
+            "tool_calls": [
+                {
+                    "id": "call_1",
+                    "type": "function",
+                    "function": {"name": "Bash", "arguments": '{"command":"echo forty-two"}'},
+                }
+            ],
+        },
+        {"role": "tool", "tool_call_id": "call_1", "content": "forty-two"},
+    ]
+    assert [tool["function"]["name"] for tool in sent["tools"]] == [
+        *("Bash", "DeferredToolPlaceholder")
+    ]
+    assert (sent["reasoning_effort"], sent["max_tokens"], sent["stream"]) == ("high", 32000, True)
+    assert len(sent["user"]) == 64
+    assert set(sent) == {
+        *("model", "messages", "tools", "user", "max_tokens", "reasoning_effort", "stream")
+    }
+
+
 def test_the_fields_of_one_that_counts():
     given = {"model": "m", "messages": HI, "system": "Be brief.", "tools": [WEATHER]}
-    COUNT.validate_python(given, extra="forbid")
     sent, _ = chat_of(counting=True, **given)
     assert list(sent) == ["messages", "model", "tools"]
     assert sent["messages"][0] == {"role": "system", "content": "Be brief."}
 
 
-@pytest.mark.parametrize(
-    ("given", "sent"),
-    [
-        ("hi", "hi"),
-        ([text("a")], "a"),
-        ([text("a"), text("b")], "a\nb"),
-        (
-            [text("a"), {"type": "image", "source": {"type": "url", "url": "https://x.org/a.png"}}],
-            [text("a"), {"type": "image_url", "image_url": {"url": "https://x.org/a.png"}}],
-        ),
-        (
-            [{"type": "document", "source": PDF}],
-            [
-                {
-                    "type": "file",
-                    "file": {
-                        "filename": "document.pdf",
-                        "file_data": "data:application/pdf;base64,aGVsbG8=",
-                    },
-                }
-            ],
-        ),
-        (
-            [{"type": "document", "source": PDF, "title": "Plan", "context": "A draft."}],
-            [
-                text("A draft."),
-                {
-                    "type": "file",
-                    "file": {
-                        "filename": "Plan",
-                        "file_data": "data:application/pdf;base64,aGVsbG8=",
-                    },
-                },
-            ],
-        ),
-        (
-            [
-                {
-                    "type": "document",
-                    "source": {"type": "text", "media_type": "text/plain", "data": "Words."},
-                    "title": "T",
-                    "context": "C",
-                    "citations": {"enabled": False},
-                }
-            ],
-            "T\nC\nWords.",
-        ),
-        (
-            [{"type": "document", "source": {"type": "content", "content": "Words."}}],
-            "Words.",
-        ),
-        (
-            [
-                {
-                    "type": "document",
-                    "title": "T",
-                    "source": {
-                        "type": "content",
-                        "content": [text("a"), {"type": "image", "source": PIXEL}, text("b")],
-                    },
-                }
-            ],
-            [
-                text("T\na\nb"),
-                {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGVsbG8="}},
-            ],
-        ),
-        (
-            [
-                {
-                    "type": "search_result",
-                    "source": "https://x.org",
-                    "title": "T",
-                    "content": [text("a"), text("b")],
-                    "citations": {"enabled": False},
-                }
-            ],
-            "T\nhttps://x.org\na\nb",
-        ),
-    ],
-)
+@pytest.mark.parametrize(("given", "sent"), USER_CONTENTS)
 def test_what_users_say(given, sent):
-    CREATE.validate_python(
-        {"model": "m", "max_tokens": 1, "messages": [{"role": "user", "content": given}]},
-        extra="forbid",
-    )
     messages, done = messages_of({"role": "user", "content": given})
     assert messages == [{"role": "user", "content": sent}]
     assert done.dropped == {}
@@ -904,3 +813,32 @@ def test_bytes_of_schemas_and_numbers_stay():
     chat = to_chat(fields, policy="error", host="lab")
     assert schema in bytes(chat.fields["tools"])
     assert bytes(chat.fields["temperature"]) == b"1.0"
+
+
+def test_thoughts_of_other_models_do_not_go_to_anthropic():
+    unsigned = {"type": "thinking", "thinking": "Hm.", "signature": ""}
+    messages = [
+        *HI,
+        assistant(unsigned),
+        *HI,
+        assistant(*THOUGHTS, text("Yes."), {"type": "thinking", "thinking": "Hm."}),
+        {"role": "assistant", "content": "No."},
+        "odd",
+        user("odd"),
+    ]
+    assert has_unsigned(json.dumps(messages).encode())
+    assert has_unsigned(b'{"signature":""}')
+    assert not has_unsigned(json.dumps(THOUGHTS[:2]).encode())
+    edits = Edits("error")
+    assert without_unsigned(messages, edits) == [
+        *HI,
+        *HI,
+        assistant(*THOUGHTS[:2], text("Yes.")),
+        *messages[4:],
+    ]
+    assert set(edits.converted) == {"messages.content.thinking"}
+    assert without_unsigned("odd", edits) == "odd"
+    edits = Edits("error")
+    signed = [*HI, assistant(THOUGHTS[0])]
+    assert without_unsigned(signed, edits) == signed
+    assert edits.converted == {}

@@ -26,8 +26,8 @@ import msgspec
 
 from providers import wire
 from providers.anthropic_answers import MessagesRewriter, model_list
-from providers.base import BytesReply, Call, OnUnsupported, Reply, Translation
-from providers.compatible import Compatible, CompatibleConfig
+from providers.base import USUAL_PATHS, BytesReply, Call, OnUnsupported, Reply, Translation
+from providers.compatible import COUNTED_MESSAGES, Compatible, CompatibleConfig
 from providers.errors import RequestError
 from providers.http.transport import Transport
 from providers.off_loop import off_loop
@@ -76,11 +76,12 @@ class Anthropic(Compatible):
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        super().__init__(name, config, transport, default_url=BASE_URL)
+        super().__init__(name, config, transport, default_url=BASE_URL, speaks=COUNTED_MESSAGES)
         self._headers.pop("authorization", None)
         if config.api_key:
             self._headers["x-api-key"] = config.api_key.reveal()
-        self._headers.setdefault("anthropic-version", API_VERSION)
+        # A client of the native paths may say another version; the config's own wins.
+        self._with_version = {"anthropic-version": API_VERSION} | self._headers
         self._max_tokens = config.max_tokens
         self._clock = clock
 
@@ -88,6 +89,11 @@ class Anthropic(Compatible):
         """Translate, send, and translate back."""
         if call.path == "models":
             return await self._list(call)
+        if call.path in self.speaks - USUAL_PATHS:
+            if "anthropic-version" not in call.headers:
+                headers = {**call.headers, "anthropic-version": API_VERSION}
+                call = msgspec.structs.replace(call, headers=headers)
+            return await super().send(call)
         if call.path != "chat/completions":
             return error_reply(
                 RequestError(
@@ -102,7 +108,7 @@ class Anthropic(Compatible):
                 request_of,
                 call,
                 provider=self.name,
-                policy=self._policy or call.on_unsupported,
+                policy=self.on_unsupported or call.on_unsupported,
                 supported=self._supported,
                 max_tokens=self._max_tokens,
             )
@@ -115,12 +121,12 @@ class Anthropic(Compatible):
             "POST",
             f"{self._base}/messages",
             provider=self.name,
-            headers=self._headers,
+            headers=self._with_version,
             more={
                 name: value
                 for name, value in call.headers.items()
                 # OpenAI's own headers mean nothing to Anthropic.
-                if name not in self._headers and not name.startswith("openai-")
+                if name not in self._with_version and not name.startswith("openai-")
             },
             body=wire.encode(fields),
             connect_timeout=call.connect_timeout,
@@ -136,7 +142,7 @@ class Anthropic(Compatible):
             "GET",
             f"{self._base}/models?limit=1000",
             provider=self.name,
-            headers=self._headers,
+            headers=self._with_version,
             body=None,
             connect_timeout=call.connect_timeout,
         )

@@ -13,7 +13,15 @@ from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
-Path = Literal["chat/completions", "completions", "embeddings", "models", "responses"]
+Path = Literal[
+    "chat/completions",
+    "completions",
+    "embeddings",
+    "models",
+    "responses",
+    "messages",
+    "messages/count_tokens",
+]
 
 # What hosts have whose provider does not say it by an attribute `speaks`.
 USUAL_PATHS: frozenset[Path] = frozenset(
@@ -192,7 +200,9 @@ class Provider(Protocol):
     """A host of models. Implement `send` and add a row to `kinds.py`.
 
     A provider that has something to start and to stop implements `Lifecycle` as well. One whose
-    host has other paths than the usual ones names all of them in an attribute `speaks`.
+    host has other paths than the usual ones names all of them in an attribute `speaks`; requests to
+    the others come as chat completions, translated as its attributes `on_unsupported` and
+    `takes_reasoning` say.
     """
 
     name: str

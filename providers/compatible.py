@@ -49,8 +49,10 @@ class HostRow(NamedTuple):
 
 
 # The paths of other APIs than chat completions: requests to them are relayed as they come.
-OtherPath = Literal["responses"]
+OtherPath = Literal["responses", "messages", "messages/count_tokens"]
 RESPONSES: frozenset[Path] = frozenset({"responses"})
+MESSAGES: frozenset[Path] = frozenset({"messages"})
+COUNTED_MESSAGES: frozenset[Path] = frozenset({"messages", "messages/count_tokens"})
 
 _GROQ_NESTED = Nested(
     messages={
@@ -88,10 +90,12 @@ HOSTS = (
         "https://openrouter.ai/api/v1",
         "OpenRouter",
         key_path="key",
-        speaks=RESPONSES,
+        speaks=RESPONSES | MESSAGES,
     ),
     HostRow("together", "https://api.together.xyz/v1", "Together AI"),
-    HostRow("vllm", "http://127.0.0.1:8000/v1", "vLLM's OpenAI server", speaks=RESPONSES),
+    HostRow(
+        "vllm", "http://127.0.0.1:8000/v1", "vLLM's OpenAI server", speaks=RESPONSES | MESSAGES
+    ),
 )
 
 
@@ -166,7 +170,7 @@ class Compatible:
         self.name = name
         self._transport = transport
         self.takes_stream_usage = config.stream_usage
-        self._policy = config.on_unsupported
+        self.on_unsupported = config.on_unsupported
         self._supported = frozenset(config.supported)
         self._resend = config.resends()
         self._content_parts = config.content_parts
@@ -239,7 +243,7 @@ class Compatible:
         """Return the fields to send, and what became of the client's."""
         if call.path not in USUAL_PATHS:
             return {**call.envelope, "model": call.model}, AS_IT_CAME
-        policy = self._policy or call.on_unsupported
+        policy = self.on_unsupported or call.on_unsupported
         edits = Edits(policy, self._supported)
         fitted = self.fit_nested(call, edits)
         rules = self.rules(fitted)

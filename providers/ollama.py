@@ -15,7 +15,7 @@ import msgspec
 
 from providers import wire
 from providers.base import USUAL_PATHS, Call, OnUnsupported, Reply, Translation
-from providers.compatible import RESPONSES, Compatible, CompatibleConfig
+from providers.compatible import MESSAGES, RESPONSES, Compatible, CompatibleConfig
 from providers.errors import RequestError, UpstreamError
 from providers.gemini import ToolCallsRewriter
 from providers.host_json import decode
@@ -82,13 +82,13 @@ class Ollama(Compatible):
     """Ollama's OpenAI endpoint."""
 
     def __init__(self, name: str, config: CompatibleConfig, transport: Transport) -> None:
-        super().__init__(name, config, transport, default_url=BASE_URL, speaks=RESPONSES)
+        super().__init__(name, config, transport, default_url=BASE_URL, speaks=RESPONSES | MESSAGES)
 
     async def send(self, call: Call) -> Reply:
         """Send a call as to any host; a prompt that is certain not to fit counts as unsupported."""
         if call.path == "models" or call.path not in USUAL_PATHS:
             return await super().send(call)
-        policy = self._policy or call.on_unsupported
+        policy = self.on_unsupported or call.on_unsupported
         edits = Edits(policy, self._supported)
         try:
             await self._check_room(call, edits)

@@ -29,7 +29,7 @@ import msgspec
 
 from providers import wire
 from providers.base import BytesReply, Call, ModelFacts, Positive, Reply, Translation
-from providers.compatible import RESPONSES, Compatible, CompatibleConfig
+from providers.compatible import COUNTED_MESSAGES, RESPONSES, Compatible, CompatibleConfig
 from providers.errors import ConfigError, MissingExtraError, UpstreamConnectError, UpstreamError
 from providers.host_json import decode_object
 from providers.http.transport import Transport
@@ -205,7 +205,7 @@ class Llamafile(Compatible):
 
     _listing_takes_a_slot = False
     # As llama-server has them, and llamafiles from 0.10 on; older ones answer 404.
-    _other_paths = RESPONSES
+    _other_paths = RESPONSES | COUNTED_MESSAGES
 
     def __init__(self, name: str, config: LlamafileConfig, transport: Transport) -> None:
         super().__init__(name, config, transport, default_url=BASE_URL, speaks=self._other_paths)

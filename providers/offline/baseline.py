@@ -181,7 +181,7 @@ class Baseline:
                 raise ConfigError(f"{name} has no model {model!r}.{closest(model, MODELS)}")
         self.name = name
         self._listed = config.models or tuple(MODELS)
-        self._policy = config.on_unsupported
+        self.on_unsupported = config.on_unsupported
         self._clock = clock
         self._new_id = new_id
         self._segmenter = f"sentencex-{version('sentencex')}"
@@ -209,7 +209,7 @@ class Baseline:
             )
         translation = AS_IT_CAME
         if _RULES.lacking.keys() & call.envelope.keys():
-            policy = self._policy or call.on_unsupported
+            policy = self.on_unsupported or call.on_unsupported
             translation = translate(_RULES, call, provider=self.name, policy=policy)[1]
         path: TextPath = "completions" if call.path == "completions" else "chat/completions"
         if call.size > THREAD_BYTES:

@@ -110,6 +110,8 @@ class Recorder:
         self.name = provider.name
         self.takes_stream_usage = getattr(provider, "takes_stream_usage", True)
         self.speaks = spoken_by(provider)
+        self.on_unsupported = getattr(provider, "on_unsupported", None)
+        self.takes_reasoning = getattr(provider, "takes_reasoning", False)
         self._provider = provider
         self._path = path
         self._writing = asyncio.Lock()

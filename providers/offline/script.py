@@ -17,7 +17,7 @@ import math
 import re
 import struct
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
@@ -29,12 +29,19 @@ from providers import wire, yaml_documents
 from providers.base import NotNegative
 from providers.errors import ConfigError, ModelNotFoundError, RequestError, closest
 from providers.http import sse
-from providers.offline import scripted_responses
+from providers.offline import scripted_messages, scripted_responses
 from providers.translation import compose
 from providers.translation.compose import TextRequest
 
 Text = TypeVar("Text", str, bytes)
-ScriptPath = Literal["chat/completions", "completions", "embeddings", "responses"]
+ScriptPath = Literal[
+    "chat/completions",
+    "completions",
+    "embeddings",
+    "responses",
+    "messages",
+    "messages/count_tokens",
+]
 SCRIPT_PATHS: tuple[ScriptPath, ...] = get_args(ScriptPath)
 
 # In place of an answer, before its headers.
@@ -52,11 +59,13 @@ _PLACEHOLDER = re.compile(r"\{(input|n)\}")
 # Stands at the end of the text whose last character is to be cut in half.
 _WHOLE, _HALF = b"\xe2\x82\xac", b"\xe2\x82"
 _DIMENSIONS = 16
+_MESSAGES: frozenset[ScriptPath] = frozenset({"messages", "messages/count_tokens"})
 # What the ids of answers begin with.
 _IDS: Mapping[ScriptPath, str] = {
     "chat/completions": "chatcmpl-",
     "completions": "cmpl-",
     "responses": "resp_",
+    "messages": "msg_",
 }
 
 
@@ -204,8 +213,11 @@ def read_scripted(
         return ScriptedRequest(path, model, _inputs(request)[-1], request)
     if path == "responses":
         question = scripted_responses.read_input(envelope)
+    elif path in _MESSAGES:
+        question = scripted_messages.read_turns(envelope)
     else:
-        question = compose.read_question(path, envelope)
+        text_path: compose.TextPath = "completions" if path == "completions" else "chat/completions"
+        question = compose.read_question(text_path, envelope)
     return ScriptedRequest(path, model, question.prompts[-1] if question.prompts else "", question)
 
 
@@ -246,7 +258,12 @@ def perform(turn: Turn, request: ScriptedRequest, *, created: int) -> Performanc
     rule = turn.rule
     if silent := _SILENT.get(rule.fault):
         return Performance(rule, 0, {}, [], None, silent)
-    streamed = _answers(rule) and isinstance(request.what, TextRequest) and request.what.stream
+    streamed = (
+        _answers(rule)
+        and isinstance(request.what, TextRequest)
+        and request.what.stream
+        and request.path != "messages/count_tokens"
+    )
     if streamed:
         pieces = _stream(turn, request, created)
     else:
@@ -278,6 +295,8 @@ def _stream(turn: Turn, request: ScriptedRequest, created: int) -> list[bytes]:
 
     if request.path == "responses":
         pieces = list(scripted_responses.events(answer, cut))
+    elif request.path == "messages":
+        pieces = list(scripted_messages.events(answer, cut))
     else:
         include_usage = question.include_usage
         pieces = list(compose.events(answer, include_usage=include_usage, cut=cut))
@@ -291,16 +310,23 @@ def _stream(turn: Turn, request: ScriptedRequest, created: int) -> list[bytes]:
     return pieces
 
 
+_WHOLE_ANSWERS: Mapping[ScriptPath, Callable[[compose.ComposedAnswer], bytes]] = {
+    "responses": scripted_responses.whole,
+    "messages": scripted_messages.whole,
+}
+
+
 def _body(turn: Turn, request: ScriptedRequest, created: int) -> bytes:
     rule = turn.rule
     if rule.body is not None:
         return rule.body.encode() if isinstance(rule.body, str) else wire.encode(rule.body)
     if rule.status >= 400 or rule.fault in ("error_event", "error_in_200"):
-        return _error(rule)
-    if isinstance(request.what, TextRequest):
+        return _error_body(rule, request.path)
+    if isinstance(request.what, TextRequest) and request.path == "messages/count_tokens":
+        body = scripted_messages.count(request.what)
+    elif isinstance(request.what, TextRequest):
         answer = _answer(turn, request, request.what, created)
-        whole = scripted_responses.whole if request.path == "responses" else compose.whole
-        body = whole(answer)
+        body = _WHOLE_ANSWERS.get(request.path, compose.whole)(answer)
     else:
         body = _embeddings(request.model, request.what, rule)
     if rule.fault == "invalid_json":
@@ -365,18 +391,25 @@ def _inputs(request: wire.EmbeddingRequest) -> list[str]:
     return [request.input] if isinstance(request.input, str) else request.input
 
 
-def _error(rule: Rule) -> bytes:
+def _error(rule: Rule) -> dict[str, Any]:
     status = rule.status if rule.status >= 400 else 500
     kinds = {429: "rate_limit_error", 401: "authentication_error", 403: "permission_error"}
     kind = kinds.get(status, "server_error" if status >= 500 else "invalid_request_error")
-    error = {"message": f"scripted error {status}", "type": kind, "param": None, "code": "scripted"}
-    return wire.encode({"error": error})
+    message = f"scripted error {status}"
+    return {"message": message, "type": kind, "param": None, "code": "scripted"}
 
 
 def _error_event(rule: Rule, path: ScriptPath, event: str | None) -> bytes:
     if path == "responses":
-        return scripted_responses.error_event(msgspec.json.decode(_error(rule))["error"])
-    return sse.encode(_error(rule), event)
+        return scripted_responses.error_event(_error(rule))
+    return sse.encode(_error_body(rule, path), "error" if path in _MESSAGES else event)
+
+
+def _error_body(rule: Rule, path: ScriptPath) -> bytes:
+    error = _error(rule)
+    return (
+        scripted_messages.error_body(error) if path in _MESSAGES else wire.encode({"error": error})
+    )
 
 
 def _parts(whole: Text, count: int) -> list[Text]:

@@ -15,19 +15,17 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
 from litestar.types import Receive, Scope, Send
 
-from providers.base import spoken_by
 from providers.errors import (
     AuthenticationError,
     ClientGoneError,
     EvalrouterError,
     MethodNotAllowedError,
-    RequestError,
     UnavailableError,
 )
 from providers.usage import lacks_usage
@@ -43,7 +41,7 @@ from router.api.response_headers import error_headers
 from router.api.sign_in import ModelSessions
 from router.config.routes import Route
 from router.gateway.cache import CacheUse, cache_use_of, key_of
-from router.gateway.error_bodies import body_of
+from router.gateway.dialects import DIALECTS
 from router.gateway.hooks import (
     ANY_REQUEST,
     SAMPLED_REQUEST,
@@ -62,9 +60,8 @@ from router.services import Services
 
 log = logging.getLogger("evalrouter")
 
-# Headers of clients that are sent on to providers, with those that the config adds.
-PASSED_HEADERS = frozenset({b"openai-beta", b"openai-organization", b"openai-project"})
-MAX_PASSED_BYTES = 1024
+# Of a header that is sent on to a provider: the names of Claude Code's betas take 300.
+MAX_PASSED_BYTES = 4096
 NO_HEADERS: Mapping[str, str] = {}
 
 
@@ -83,7 +80,6 @@ class Completions:
         clock: Callable[[], float] = clock,
     ) -> None:
         self._routes = services.routes
-        self._providers = services.providers
         self._dispatcher = services.dispatcher
         self._keys = services.keys
         self._traffic = services.traffic
@@ -103,9 +99,11 @@ class Completions:
         self._hosts = hosts
         self._origins = origins
         self._browsers = browsers
-        self._passed = PASSED_HEADERS.union(
-            name.lower().encode() for name in services.config.server.pass_headers
-        )
+        configured = [name.lower().encode() for name in services.config.server.pass_headers]
+        # Headers of clients that are sent on to providers, by path.
+        self._passed = {
+            path: dialect.headers.union(configured) for path, dialect in DIALECTS.items()
+        }
         self._random = random
         self._now = now
         self._clock = clock
@@ -188,8 +186,6 @@ class Completions:
             chooser = self._chooser.by_route.get(model)
             if chooser is not None and route is not None:
                 plan = self._assigned(plan, context, route, chooser)
-            if not context.dialect.is_usual:
-                plan = self._speaking(plan, context)
             response = await self._dispatcher.open(plan, request)
             context.response = response
             try:
@@ -203,15 +199,21 @@ class Completions:
     async def _refuse(
         self, error: EvalrouterError, scope: Scope, send: Send, context: RequestContext
     ) -> None:
+        dialect = context.dialect
+        status, body = dialect.error_answer(error, context.request_id)
+        context.status = status
         context.fail(error)
         headers = error_headers(
             error, context.request_id, context.record_id, context.model, self._now()
         )
-        await answer(scope, send, error.status, headers, body_of(error))
+        if dialect.id_header:
+            headers.append((dialect.id_header, context.request_id.encode()))
+        await answer(scope, send, status, headers, body)
 
     def _upstream_request(self, context: RequestContext) -> UpstreamRequest:
         """Return what is sent to whichever target the plan chooses."""
         headers, envelope, path = context.headers, context.envelope, context.path
+        passed = self._passed[path]
         return UpstreamRequest(
             path,
             envelope,
@@ -221,19 +223,11 @@ class Completions:
                 context.stream and context.dialect.counts_on_request and lacks_usage(envelope)
             ),
             traceparent=context.traceparent,
-            headers=NO_HEADERS if self._passed.isdisjoint(headers) else self._pass(headers),
+            headers=NO_HEADERS if passed.isdisjoint(headers) else _pass(headers, passed),
             attempts=context.attempts,
             trace=context.trace,
             started=context.started,
         )
-
-    def _pass(self, headers: Mapping[bytes, bytes]) -> dict[str, str]:
-        """Return the client's headers that go on to the provider."""
-        return {
-            name.decode("latin-1"): value.decode("latin-1")
-            for name, value in headers.items()
-            if name in self._passed and len(value) <= MAX_PASSED_BYTES
-        }
 
     async def _from_cache(
         self, use: CacheUse, scope: Scope, send: Send, context: RequestContext
@@ -289,32 +283,11 @@ class Completions:
         context.first = plan.targets[0]
         return plan
 
-    def _speaking(self, plan: Plan, context: RequestContext) -> Plan:
-        """Return the plan with those targets whose hosts have the path.
-
-        Raises:
-            RequestError: none of them has it.
-        """
-        path = context.path
-        targets = tuple(
-            target for target in plan.targets if path in spoken_by(self._providers[target.provider])
-        )
-        if targets:
-            context.first = targets[0]
-            return plan._replace(targets=targets)
-        names = ", ".join(map(str, plan.targets))
-        raise RequestError(
-            f"No target of {plan.route!r} has /v1/{path}: {names}. Use /v1/chat/completions, or a "
-            "route with a target that has it.",
-            param="model",
-            code="unsupported_path",
-        )
-
     async def _predicted(
         self, plan: Plan, table: Table, context: RequestContext, route: Route
     ) -> Plan:
         """Return the plan with the target first that is predicted for the request, if any."""
-        if context.path == "embeddings":
+        if not context.dialect.generates:
             return plan
         model = context.model
         opening = conversation_of(context.headers) or sticky_key(
@@ -371,6 +344,15 @@ class Completions:
         context.cache_use = None
         context.first = target
         return plan.beginning_with(target)
+
+
+def _pass(headers: Mapping[bytes, bytes], names: Collection[bytes]) -> dict[str, str]:
+    """Return the client's headers that go on to the provider."""
+    return {
+        name.decode("latin-1"): value.decode("latin-1")
+        for name, value in headers.items()
+        if name in names and len(value) <= MAX_PASSED_BYTES
+    }
 
 
 def _check_method(scope: Any) -> None:

@@ -148,6 +148,9 @@ async def _head(app: ASGIApp, scope: Any, receive: Receive, send: Send) -> None:
         nonlocal begun
         if message["type"] == "http.response.start":
             begun = True
+            if scope["path"] == "/" and message["status"] == 401:
+                # So Claude Code finds out whether a server is there, without a key.
+                message = {**message, "status": 200, "headers": []}
             await send(message)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 

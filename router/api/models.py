@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import msgspec
-from litestar import get
+from litestar import Request, Response, get
 from litestar.params import FromPath
 
 from providers.errors import ModelNotFoundError
 from providers.names import check_name
+from providers.translation.messages_models import (
+    DEFAULT_LIMIT,
+    ModelEntry,
+    model_info,
+    model_page,
+)
 from router.api.access import Caller, InjectedCaller
 from router.api.injection import Injected
 from router.gateway.model_lists import Listing, retirement_of
 from router.services import Services
+
+# The header that tells clients of Anthropic's API from others.
+ANTHROPIC_VERSION = "anthropic-version"
+# Longer limits are none.
+MAX_DIGITS = 9
 
 
 class ModelRow(msgspec.Struct):
@@ -48,8 +60,35 @@ class Models(msgspec.Struct):
 
 
 @get("/v1/models", tags=["models"], summary="List routes and models")
-async def list_models(services: Injected, caller: InjectedCaller) -> Models:
-    """List every name that `model` may have in a request with this key."""
+async def list_models(
+    request: Request[Any, Any, Any], services: Injected, caller: InjectedCaller
+) -> Response[Models]:
+    """List every name that `model` may have in a request with this key.
+
+    A client that sends `anthropic-version` gets Anthropic's page of them.
+    """
+    models = await _list(services, caller)
+    if ANTHROPIC_VERSION not in request.headers:
+        return Response(models)
+    return _in_json(_anthropics_page(models, request))
+
+
+def _in_json(body: bytes) -> Response[Any]:
+    return Response(body, media_type="application/json")
+
+
+def _anthropics_page(models: Models, request: Request[Any, Any, Any]) -> bytes:
+    query = request.query_params
+    limit = query.get("limit", str(DEFAULT_LIMIT))
+    return model_page(
+        [ModelEntry(row.id, row.created, row.shutdown_date) for row in models.data],
+        limit=int(limit) if limit.isdecimal() and len(limit) <= MAX_DIGITS else 0,
+        after_id=query.get("after_id", ""),
+        before_id=query.get("before_id", ""),
+    )
+
+
+async def _list(services: Services, caller: Caller) -> Models:
     allowed = _allowed(caller)
     if allowed is not None:
         permitted = (_row_of(services, name) for name in allowed)
@@ -65,8 +104,21 @@ async def list_models(services: Injected, caller: InjectedCaller) -> Models:
 
 
 @get("/v1/models/{model:path}", tags=["models"], summary="Look one model up")
-async def show_model(services: Injected, caller: InjectedCaller, model: FromPath[str]) -> ModelRow:
-    """Show one route or `provider/model`, as OpenAI's client requests it."""
+async def show_model(
+    request: Request[Any, Any, Any],
+    services: Injected,
+    caller: InjectedCaller,
+    model: FromPath[str],
+) -> Response[ModelRow]:
+    """Show one route or `provider/model`, as OpenAI's client requests it, or Anthropic's."""
+    row = await _show(services, caller, model)
+    if ANTHROPIC_VERSION not in request.headers:
+        return Response(row)
+    info = model_info(ModelEntry(row.id, row.created, row.shutdown_date))
+    return _in_json(msgspec.json.encode(info))
+
+
+async def _show(services: Services, caller: Caller, model: str) -> ModelRow:
     name = model.lstrip("/")
     check_name(name, "model")
     allowed = _allowed(caller)

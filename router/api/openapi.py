@@ -122,7 +122,9 @@ def _describe_errors(document: dict[str, Any]) -> None:
     """Say of every operation that its errors are OpenAI's object."""
     document["components"]["schemas"]["Error"] = _ERROR
     reference = {"schema": {"$ref": "#/components/schemas/Error"}}
-    for operations in document["paths"].values():
+    for path, operations in document["paths"].items():
+        if PATHS.get(path) in _ANTHROPICS:
+            continue
         for operation in operations.values():
             responses = operation["responses"]
             responses.pop("400", None)
@@ -184,12 +186,15 @@ async def schema_as_yaml(schema: Injected) -> bytes:
     return await schema.text("yaml")
 
 
+_ANTHROPICS: frozenset[Path] = frozenset({"messages", "messages/count_tokens"})
+
+
 def _operation(name: Path) -> Operation:
     answer = OpenAPIMediaType(schema=Schema(type=OpenAPIType.OBJECT))
     return Operation(
         operation_id=name.replace("/", "_"),
         tags=["models"],
-        summary=f"OpenAI's {name}, by any route",
+        summary=f"{'Anthropic' if name in _ANTHROPICS else 'OpenAI'}'s {name}, by any route",
         request_body=RequestBody(
             content={"application/json": OpenAPIMediaType(schema=_body(name))}, required=True
         ),
@@ -199,7 +204,7 @@ def _operation(name: Path) -> Operation:
                 content={"application/json": answer, "text/event-stream": answer},
             ),
             "default": OpenAPIResponse(
-                description="OpenAI's error object.",
+                description="The API's error object.",
                 content={"application/json": answer},
             ),
         },
@@ -212,12 +217,13 @@ def _body(name: Path) -> Schema:
     }
     dialect = DIALECTS[name]
     required = [dialect.required] if dialect.required else []
-    properties[dialect.required or dialect.turns] = Schema(description="As in OpenAI's API.")
+    properties[dialect.required or dialect.turns] = Schema(description="As in its API.")
     if dialect.streams:
         properties["stream"] = Schema(type=OpenAPIType.BOOLEAN)
     return Schema(
         type=OpenAPIType.OBJECT,
         required=["model", *required],
         properties=properties,
-        description="OpenAI's request. Fields not listed here pass to the target untouched.",
+        description="The API's own request. Fields not listed here pass to the target untouched, "
+        "where its host has the path.",
     )

@@ -155,7 +155,7 @@ class Relay:
             return
         if response.body is None:
             dialect = context.dialect
-            end = dialect.read_end(body[-dialect.tail_bytes :])
+            end = dialect.read_end(body[-dialect.tail_bytes :], b"")
             if not end.done or end.error:
                 return
             if response.hide_usage:

@@ -19,6 +19,7 @@ from router.gateway.dialects import DIALECTS, Dialect
 from router.gateway.hooks import Assignment
 from router.gateway.keys import KEYLESS, Grant
 from router.gateway.recorder import HEAD_BYTES
+from router.gateway.translated import ESTIMATED
 from router.gateway.upstream import UpstreamResponse
 from router.records import (
     AssignedArm,
@@ -34,6 +35,8 @@ from router.records import (
 
 # The longest `x-request-id` of a client that is taken over.
 MAX_REQUEST_ID_BYTES = 128
+# Of the first chunk of a stream, which has the prompt's tokens in some dialects.
+MAX_START_BYTES = 64 * 1024
 
 
 class RequestContext(msgspec.Struct, eq=False):
@@ -130,7 +133,7 @@ class RequestContext(msgspec.Struct, eq=False):
         """
         self.body = body
         self.model, self.stream, self.envelope = parse(body, self.path)
-        self.user = user_of(self.envelope)
+        self.user = user_of(self.envelope, self.dialect)
         self.stored = wire.is_stored(self.envelope)
 
     def fail(self, error: EvalrouterError) -> None:
@@ -147,6 +150,8 @@ class RequestContext(msgspec.Struct, eq=False):
             (b"x-evalrouter-target", printable_name(target)),
             (b"content-type", content_type.encode("latin-1")),
         ]
+        if self.dialect.id_header:
+            headers.append((self.dialect.id_header, self.request_id.encode()))
         return headers if self.grant is KEYLESS else headers + self.grant.headers()
 
     def answer_headers_of(self, response: UpstreamResponse) -> Headers:
@@ -156,6 +161,8 @@ class RequestContext(msgspec.Struct, eq=False):
         if response.translation.dropped:
             dropped = ", ".join(response.translation.dropped)
             headers.append((b"x-evalrouter-dropped", list_value(dropped)))
+        if self.dialect.is_free and ESTIMATED in response.headers:
+            headers.append((ESTIMATED.encode(), b"input_tokens"))
         if self.cache_key is not None:
             headers.append((b"x-evalrouter-cache", b"miss"))
         if passed := host_headers(response.headers, response.secrets):
@@ -210,6 +217,10 @@ class RequestContext(msgspec.Struct, eq=False):
             record.cached, record.status = True, cached.status
         if size > self.dialect.tail_bytes:
             record.tail, record.head = whole[-self.dialect.tail_bytes :], whole[:HEAD_BYTES]
+        elif self.dialect.reads_start and response is not None and self.received > size:
+            record.head = response.first[:MAX_START_BYTES]
+        if self.dialect.is_free:
+            record.cost_usd = 0.0
         if keep == "full" or self.hooks:
             record.hooks, record.request, record.response = self.hooks, self.body, whole
         if self.sampled is not None:

@@ -12,6 +12,7 @@ import msgspec
 from providers.base import Path
 from providers.errors import RequestError
 from providers.names import MAX_NAME_BYTES, check_name
+from providers.usage import ABSENT
 from providers.wire import UNREADABLE, Message
 from router.gateway.dialects import CHAT, DIALECTS, Dialect
 from router.gateway.hooks import UnitKey
@@ -23,6 +24,8 @@ PATHS: Mapping[str, Path] = {
     "/v1/completions": "completions",
     "/v1/embeddings": "embeddings",
     "/v1/responses": "responses",
+    "/v1/messages": "messages",
+    "/v1/messages/count_tokens": "messages/count_tokens",
 }
 
 # A larger body is not read again for halves of characters: it would hold up other requests.
@@ -57,6 +60,11 @@ class _Turn(msgspec.Struct, gc=False):
     content: msgspec.Raw = msgspec.Raw(b"")
 
 
+class _Metadata(msgspec.Struct):
+    user_id: msgspec.Raw = ABSENT
+
+
+_decode_metadata = msgspec.json.Decoder(_Metadata).decode
 _decode_turns = msgspec.json.Decoder(list[_Turn]).decode
 _decode_user = msgspec.json.Decoder(str | int | float | None).decode
 _decode_flag = msgspec.json.Decoder(bool | None).decode
@@ -210,16 +218,18 @@ def unit_key(
     return None if value is None else b"%b %b" % (sticky.encode(), value)
 
 
-def user_of(envelope: Mapping[str, msgspec.Raw]) -> str:
+def user_of(envelope: Mapping[str, msgspec.Raw], dialect: Dialect = CHAT) -> str:
     """Return the client's identifier of its user, by `stored_name`; "" without one.
 
     OpenAI's `safety_identifier` counts before `user`, which it replaces. A number is taken as it
     is written; what is neither a number nor a string identifies nobody.
     """
-    for name in ("safety_identifier", "user"):
+    for name in dialect.user:
         if name not in envelope:
             continue
         raw = envelope[name]
+        if name == "metadata":
+            raw = _user_id(raw)
         field = bytes(raw)
         if len(field) > MAX_USER_FIELD_BYTES:
             continue
@@ -232,12 +242,24 @@ def user_of(envelope: Mapping[str, msgspec.Raw]) -> str:
     return ""
 
 
+def _user_id(metadata: msgspec.Raw) -> msgspec.Raw:
+    """Return the user of Anthropic's `metadata`, null without one."""
+    try:
+        return _decode_metadata(metadata).user_id
+    except UNREADABLE:
+        return ABSENT
+
+
 def conversation_of(headers: Mapping[bytes, bytes]) -> str:
     """Return the client's name of the conversation, by `stored_name`; "" without one.
 
-    Portkey's clients have a header of their own for it.
+    Portkey's clients and Claude Code have a header of their own for it.
     """
-    value = headers.get(b"x-evalrouter-conversation") or headers.get(b"x-portkey-trace-id")
+    value = (
+        headers.get(b"x-evalrouter-conversation")
+        or headers.get(b"x-portkey-trace-id")
+        or headers.get(b"x-claude-code-session-id")
+    )
     return "" if value is None else stored_name(value.decode("utf-8", "replace"))
 
 

@@ -7,7 +7,7 @@ from router.api.request_parsing import answer_limit, whole_number
 from router.config.prices import Price
 from router.gateway import tokens
 from router.gateway.key_holder import Holder
-from router.gateway.keys import ExpectedUsage
+from router.gateway.keys import NOTHING, ExpectedUsage
 from router.gateway.prices import PriceBook, highest_cost
 from router.gateway.routing import Table
 from router.records import Target
@@ -29,12 +29,14 @@ class Reservations:
 
     def expected(self, context: RequestContext, table: Table, holder: Holder) -> ExpectedUsage:
         """Return what the request may take, at the dearest of its route's targets."""
+        if context.dialect.is_free:
+            return NOTHING
         body, envelope = context.body, context.envelope
         # Only a large body may have pictures in it that a count of bytes would take for words.
         large = len(body) > MAX_COUNTED_BYTES
         prompt = tokens.of_request(body) if large else len(body) // tokens.BYTES_PER_TOKEN
         completion = 0
-        if context.path != "embeddings":
+        if context.dialect.generates:
             choices = (whole_number(envelope, "n") or 1) if "n" in envelope else 1
             completion = choices * (answer_limit(envelope) or round(holder.usual_completion))
         if holder.row.budget_usd is None:

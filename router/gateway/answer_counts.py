@@ -155,7 +155,7 @@ class AnswerCounts:
             record.traffic_class != "live"
             or record.error_code
             or record.status >= 400
-            or record.path == "embeddings"
+            or not DIALECTS[record.path].generates
         ):
             return
         if at >= seen.hour_end or at < seen.hour_begin:

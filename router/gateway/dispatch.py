@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from providers.base import Call, Explains, Provider, Reply
+from providers.base import Call, Explains, Provider, Reply, spoken_by
 from providers.errors import (
     EvalrouterError,
     TargetBusyError,
@@ -28,11 +28,11 @@ from providers.errors import (
 from providers.http import sse
 from providers.masking import Masks, hide
 from providers.off_loop import LARGE_BYTES, off_loop
-from providers.usage import with_usage
+from providers.usage import lacks_usage, with_usage
 from router.config.routes import Retries
-from router.gateway import answer_checks
+from router.gateway import answer_checks, translated
 from router.gateway.deadlines import Deadline
-from router.gateway.dialects import DIALECTS, Dialect
+from router.gateway.dialects import CHAT, DIALECTS, Dialect
 from router.gateway.failures import (
     SPENT,
     falls_back,
@@ -52,6 +52,7 @@ from router.gateway.failures import (
 )
 from router.gateway.routing import FIRST_BYTE_S, MAX_TARGETS, Plan, Policy, TargetLoad, TimeLimits
 from router.gateway.targets import ConcurrencySlots, TargetState
+from router.gateway.translated import TranslatedReply
 from router.gateway.upstream import (
     UpstreamRequest,
     UpstreamResponse,
@@ -435,7 +436,7 @@ class Dispatcher:
                 return other
         return None
 
-    async def _send(
+    async def _send(  # noqa: PLR0912, PLR0915 - steps of one path, where each call costs time
         self,
         state: TargetState,
         request: UpstreamRequest,
@@ -464,7 +465,12 @@ class Dispatcher:
         limit = Deadline(loop, min(deadline, clock() + first_byte))
         try:
             with limit:
-                reply, ask_usage = await self._reply(provider, call, request, target)
+                if dialect.is_usual or request.path in spoken_by(provider):
+                    want_usage = request.want_usage
+                    reply, ask_usage = await self._reply(provider, call, want_usage, target)
+                else:
+                    ask_usage = False
+                    reply = await self._translated(provider, call, target, limit, deadline)
                 if request.stream and dialect.streams:
                     stream = await _begin(reply, dialect, target, limit, deadline)
                 else:
@@ -505,17 +511,36 @@ class Dispatcher:
             if response is None and reply is not None:
                 await reply.aclose()
 
+    async def _translated(
+        self, provider: Provider, call: Call, target: Target, limit: Deadline, deadline: float
+    ) -> Reply:
+        """Send by way of chat completions; return a reply as the client's path has it."""
+        if DIALECTS[call.path].is_free:
+            return await translated.estimated_count(call, target)
+        by_chat = await translated.translated(call, provider, target)
+        sent = by_chat.call
+        want_usage = sent.stream and lacks_usage(sent.envelope)
+        reply, _ = await self._reply(provider, sent, want_usage, target)
+
+        async def begin() -> tuple[bytes, AsyncIterator[bytes]]:
+            start = await _begin(reply, CHAT, target, limit, deadline)
+            assert start.rest is not None, "a stream has begun"
+            return start.first, start.rest
+
+        return TranslatedReply(reply, by_chat, begin, target)
+
     async def _reply(
-        self, provider: Provider, call: Call, request: UpstreamRequest, target: Target
+        self, provider: Provider, call: Call, want_usage: bool, target: Target
     ) -> tuple[Reply, bool]:
         """Send; return a reply that has a status of success, and whether usage was requested."""
+        envelope = call.envelope
         ask_usage = (
-            request.want_usage
+            want_usage
             and getattr(provider, "takes_stream_usage", True)
             and target not in self._without_usage
         )
         if ask_usage:
-            call.envelope = with_usage(request.envelope)
+            call.envelope = with_usage(envelope)
         reply = await provider.send(call)
         if reply.status == 200:
             return reply, ask_usage
@@ -523,7 +548,7 @@ class Dispatcher:
         if error is not None and ask_usage and is_about_usage(error):
             # Not the client's fault: it did not send what the host refuses.
             ask_usage = False
-            call.envelope = request.envelope
+            call.envelope = envelope
             reply = await provider.send(call)
             error = await _status_error(reply, target)
             if error is None:

@@ -32,3 +32,8 @@ def _same(body: bytes, document: dict[str, Any]) -> bool:
 def event_of(error: EvalrouterError) -> bytes:
     """Return the error as an event of a stream of chat completions."""
     return sse.encode(body_of(error))
+
+
+def error_answer(error: EvalrouterError, _request_id: str) -> tuple[int, bytes]:
+    """Return the status and the body that answer a request which failed, as OpenAI has them."""
+    return error.status, body_of(error)

@@ -446,13 +446,14 @@ def settle(record: Record, prices: PriceBook) -> None:
     if tail:
         # The answer's form counts, not the requested one: some hosts stream always, or never.
         start = head or tail
+        read: Callable[[Record, bytes, bytes], None]
         if not DIALECTS[record.path].is_usual:
             read = _read_end
         elif not start.startswith(b"{") if record.stream else start.startswith(b"data:"):
             read = _read_stream
         else:
             read = _read_body
-        read(record, tail)
+        read(record, tail, head)
         if not record.response_id and start.startswith(b"{"):
             record.response_id = _id_at_start(start[:HEAD_BYTES])
         if len(record.model + record.finish_reason + record.system_fingerprint) > MAX_NAME_BYTES:
@@ -486,7 +487,7 @@ def _cost(record: Record, prices: PriceBook) -> float | None:
     if record.prompt_tokens is None and record.completion_tokens is None:
         return 0.0 if prices.is_free(record.target) else None
     # Nothing but the prompt is paid for where there is no completion, whatever one would cost.
-    completion = 0 if record.path == "embeddings" else record.completion_tokens
+    completion = record.completion_tokens if DIALECTS[record.path].generates else 0
     usage = Usage(prompt_tokens=record.prompt_tokens, completion_tokens=completion)
     return prices.cost(
         record.target, usage, cached=record.cached_tokens, written=record.written_tokens
@@ -501,7 +502,7 @@ def _estimate_answer(record: Record, prices: PriceBook, body: bytes, tail: bytes
         return
     if not prompt and body:
         prompt = tokens.of_request(body)
-    if record.path != "embeddings" and not completion:
+    if DIALECTS[record.path].generates and not completion:
         completion = _answer_tokens(record, tail)
     if (prompt, completion) == (record.prompt_tokens, record.completion_tokens) or prompt is None:
         return
@@ -553,7 +554,7 @@ def _take_usage(record: Record, counted: TokenCounts | None) -> None:
     record.written_tokens = counted.written
 
 
-def _read_body(record: Record, tail: bytes) -> None:
+def _read_body(record: Record, tail: bytes, _head: bytes) -> None:
     try:
         answer = _read_answer(tail)
     except wire.UNREADABLE:
@@ -616,7 +617,7 @@ def _field(tail: bytes, key: bytes, read: Callable[[bytes], Any], end: bytes) ->
     return None
 
 
-def _read_stream(record: Record, tail: bytes) -> None:
+def _read_stream(record: Record, tail: bytes, _head: bytes) -> None:
     """Read the last few events as the plain `data:` lines that nearly all hosts write.
 
     That takes a tenth of the time that reading all of the tail by the book does, which is done
@@ -642,13 +643,13 @@ def _read_stream(record: Record, tail: bytes) -> None:
     if ended:
         _take_usage(record, counted)
         return
-    _read_end(record, tail)
+    _read_end(record, tail, b"")
 
 
-def _read_end(record: Record, tail: bytes) -> None:
+def _read_end(record: Record, tail: bytes, head: bytes) -> None:
     """Read an answer's last bytes as its path has them."""
     dialect = DIALECTS[record.path]
-    end = dialect.read_end(tail)
+    end = dialect.read_end(tail, head)
     if not end.done and len(tail) >= dialect.tail_bytes:
         # Its beginning is gone.
         _search_end(record, tail)

@@ -316,7 +316,7 @@ def error_event(error: EvalrouterError, tail: Sequence[bytes]) -> bytes:
     return sse.encode(_encode(event), "error")
 
 
-def read_end(tail: bytes) -> sse.StreamEnd:
+def read_end(tail: bytes, _start: bytes) -> sse.StreamEnd:
     """Return what an answer's last bytes say of it, whole or a stream.
 
     Never raises: the answer went out already, and what cannot be read counts as absent.

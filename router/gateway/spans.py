@@ -38,6 +38,8 @@ _OPERATIONS = {
     "completions": "text_completion",
     "embeddings": "embeddings",
     "responses": "chat",
+    "messages": "chat",
+    "messages/count_tokens": "count_tokens",
 }
 # Provider kinds as the conventions call them; others keep their own name.
 _PROVIDERS = {

@@ -40,14 +40,14 @@ def content_of(path: Path, request: bytes, response: bytes) -> ContentAttributes
     """
     sent = _request(request) if 0 < len(request) <= MAX_BODY_BYTES else {}
     attributes = messages_attributes(path, sent)
-    if path != "embeddings" and 0 < len(response) <= MAX_BODY_BYTES:
-        dialect = DIALECTS[path]
+    dialect = DIALECTS[path]
+    if dialect.generates and 0 < len(response) <= MAX_BODY_BYTES:
         if dialect.content_of is None:
             choices = _choices(response)
         else:
             content = dialect.content_of(response)
             message = {"content": content.text, "tool_calls": list(content.tool_calls)}
-            reason = dialect.read_end(response).finish_reason
+            reason = dialect.read_end(response, b"").finish_reason
             choices = [{"message": message, "finish_reason": reason}]
         attributes |= answer_attributes(choices)
     return attributes
@@ -62,6 +62,8 @@ def messages_attributes(path: Path, request: Mapping[str, Any]) -> ContentAttrib
         messages = None if text is None else [{"role": "user", "content": text}]
         if path == "responses":
             messages = _of_input(text, request.get("instructions"))
+        elif text is None:
+            messages = _of_turns(request.get("messages"), request.get("system"))
     if not isinstance(messages, list) or not messages:
         return {}
     readable = [message for message in messages if isinstance(message, dict)]
@@ -95,6 +97,30 @@ def _of_input(given: Any, instructions: Any) -> list[Any]:
             messages.append({"role": "tool", **output})
         elif kind in (None, "message"):
             messages.append(item)
+    return messages
+
+
+def _of_turns(turns: Any, system: Any) -> list[Any]:
+    """Return the messages of a request to Anthropic's path; its blocks in the form of chats."""
+    messages: list[Any] = [] if system is None else [{"role": "system", "content": system}]
+    for turn in turns if isinstance(turns, list) else ():
+        blocks = turn.get("content") if isinstance(turn, dict) else None
+        if not isinstance(blocks, list):
+            messages.append(turn)
+            continue
+        calls = []
+        for block in blocks:
+            kind = block.get("type") if isinstance(block, dict) else None
+            if kind == "tool_use":
+                arguments = _encode(block.get("input")).decode()
+                function = {"name": block.get("name"), "arguments": arguments}
+                calls.append({"id": block.get("id"), "function": function})
+            elif kind == "tool_result":
+                output = {"tool_call_id": block.get("tool_use_id"), "content": block.get("content")}
+                messages.append({"role": "tool", **output})
+        texts = [block for block in blocks if isinstance(block, dict) and "text" in block]
+        if texts or calls:
+            messages.append({"role": turn.get("role"), "content": texts, "tool_calls": calls})
     return messages
 
 

@@ -193,6 +193,11 @@ class UpstreamResponse(msgspec.Struct, eq=False):
             secrets,
         )
 
+    @property
+    def first(self) -> bytes:
+        """The first bytes of a stream, with which it began to answer."""
+        return self._first
+
     def reading(self) -> _StreamDeadline:
         """Return what a stream is read and passed on in: `with response.reading(): ...`.
 

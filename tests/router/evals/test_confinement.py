@@ -462,6 +462,10 @@ REQUESTS = {
     ("POST", "/v1/completions"): naming_models("/v1/completions", prompt="x"),
     ("POST", "/v1/embeddings"): naming_models("/v1/embeddings", input="x"),
     ("POST", "/v1/responses"): naming_models("/v1/responses", input="x"),
+    ("POST", "/v1/messages"): naming_models("/v1/messages", messages=MESSAGES),
+    ("POST", "/v1/messages/count_tokens"): naming_models(
+        "/v1/messages/count_tokens", messages=MESSAGES
+    ),
     # May be asked for by POST too: its model goes to a provider of the config.
     ("POST", "/providers/{name}/conformance"): naming_models("/providers/nobody/conformance"),
 }

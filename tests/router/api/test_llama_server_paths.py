@@ -1,0 +1,73 @@
+"""Responses and messages at llama.cpp's own server: relayed to it, and by way of chats."""
+
+import pytest
+import tiny_gguf
+from anthropic import Anthropic
+from openai import OpenAI
+from servers import gateway
+from tiny_llama_server import llama_server
+
+pytest.importorskip("xllamacpp")
+
+TURNS = [{"role": "user", "content": "hello there"}]
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    model = tiny_gguf.write(tmp_path_factory.mktemp("gguf") / "tiny.gguf")
+    database = tmp_path_factory.mktemp("db") / "e.db"
+    with llama_server(model) as address:
+        config = f"""
+storage: {{database: "sqlite:///{database}"}}
+providers:
+  native: {{kind: llamafile, base_url: "{address}/v1"}}
+  chats: {{kind: llamafile, base_url: "{address}/v1", speaks: []}}
+"""
+        with gateway(config) as url:
+            yield url
+
+
+@pytest.mark.parametrize("model", ["native/tiny", "chats/tiny"])
+def test_openais_client_reads_responses(url, model):
+    client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+    given = {"model": model, "input": "hello there", "max_output_tokens": 8, "temperature": 0}
+    whole = client.responses.create(**given)
+    assert whole.object == "response"
+    assert whole.usage.input_tokens > 0
+    with client.responses.stream(**given) as events:
+        kinds = [event.type for event in events]
+        final = events.get_final_response()
+    assert (kinds[0], kinds[-1][:9]) == ("response.created", "response.")
+    assert final.output_text == whole.output_text
+    assert final.usage.output_tokens == whole.usage.output_tokens
+
+
+@pytest.mark.parametrize("model", ["native/tiny", "chats/tiny"])
+def test_anthropics_client_reads_messages(url, model):
+    client = Anthropic(base_url=url, api_key="none", max_retries=0)
+    given = {"model": model, "messages": TURNS, "max_tokens": 8, "temperature": 0}
+    whole = client.messages.create(**given)
+    assert whole.type == "message"
+    with client.messages.stream(**given) as events:
+        final = events.get_final_message()
+    assert final.content[0].text == whole.content[0].text
+    assert final.usage.output_tokens == whole.usage.output_tokens
+
+
+def test_both_ways_give_the_same_text(url):
+    client = Anthropic(base_url=url, api_key="none", max_retries=0)
+    given = {"messages": TURNS, "max_tokens": 8, "temperature": 0}
+    texts = {
+        client.messages.create(model=model, **given).content[0].text
+        for model in ("native/tiny", "chats/tiny")
+    }
+    assert len(texts) == 1
+
+
+def test_tokens_are_counted_by_the_server(url):
+    client = Anthropic(base_url=url, api_key="none", max_retries=0)
+    counted = client.messages.count_tokens(model="native/tiny", messages=TURNS)
+    given = {"messages": TURNS, "max_tokens": 1}
+    used = client.messages.create(model="native/tiny", **given).usage
+    prompt = used.input_tokens + (used.cache_read_input_tokens or 0)
+    assert counted.input_tokens == prompt

@@ -1,16 +1,17 @@
 """Measure the pages over a million requests and a thousand runs: time, bytes, and live updates.
 
     python -m loadtests.pages                                            # some ten minutes
-    python -m loadtests.pages --records 10000 --loads 2 --rounds 1 --seconds 3   # does it work?
+    python -m loadtests.pages --records 10000 --loads 2 --rounds 2 --seconds 1   # does it work?
 
 A SQLite file is filled as by `loadtests.traffic`, with requests of the last thirty days, and with
 runs, of which one was executed. A server over it sends every page of `router/api/access.py` some
 times, on one connection, to an administrator who is signed in. The bytes of a first load are those
 of the page and of every file that it refers to.
 
-Then the server gets 200 requests a second, in turns without and with ten tabs that show the home
-page. What the tabs take is the difference of the CPU times of a turn. How late an update is counts
-from the answer to a request until a tab has got the page with it.
+Then the server gets 200 requests a second, in short turns without and with ten tabs that show the
+home page. What the tabs take is the difference of the CPU times of two turns that follow each
+other: a machine's speed varies by more than that from one minute to the next. How late an update is
+counts from the answer to a request until a tab has got the page with it.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
@@ -40,7 +41,7 @@ from litestar.handlers import HTTPRouteHandler
 import router.api
 from evaluators.base import Sample
 from loadtests.client import MODEL, NOT_SUSTAINED, NotSustained
-from loadtests.processes import cpu_seconds
+from loadtests.processes import cpu_clock
 from loadtests.traffic import (
     KEY_5,
     ROOT,
@@ -61,8 +62,10 @@ from router.store.sqlite import SqliteStore
 
 RATE = 200
 TABS = 10
-# Of a turn, while other programs take the machine.
+# Of the turns, while other programs take the machine.
 ATTEMPTS = 5
+# After tabs were opened or closed.
+SETTLING_S = 0.7
 MAX_KB, MAX_MS = 100.0, 150.0
 BROWSER = {"accept": "text/html,application/xhtml+xml,*/*;q=0.8", "accept-encoding": "gzip, br"}
 _FILES = re.compile(r'(?:href|src)="(/static/[^"]+)"')
@@ -275,23 +278,40 @@ def under_load(url: str, key: str, seconds: float) -> Iterator[None]:
         raise SystemExit(f"requests failed: {output!r}")
 
 
-def turn(url: str, pid: int, key: str, seconds: float) -> float:
-    """Return the CPU time of the server a second, while requests come."""
-    with under_load(url, key, seconds):
+class Pair(NamedTuple):
+    """CPU seconds of the server a second, in two turns that follow each other."""
+
+    without: float
+    with_tabs: float
+
+
+def pairs(url: str, pid: int, key: str, cookie: str, args: argparse.Namespace) -> list[Pair]:
+    """Measure turns with tabs and without, the order of each pair the other way round."""
+    measured = []
+    with under_load(url, key, 4 + args.rounds * 2 * (args.seconds + SETTLING_S)):
         time.sleep(3)
-        used, began = cpu_seconds(pid), time.perf_counter()
-        time.sleep(max(1.0, seconds - 2))
-        return (cpu_seconds(pid) - used) / (time.perf_counter() - began)
+        for n in range(args.rounds):
+            used = {}
+            for with_tabs in (n % 2 == 0, n % 2 != 0):
+                tabs = [Tab(url, cookie) for _ in range(TABS if with_tabs else 0)]
+                time.sleep(SETTLING_S)
+                before, began = cpu_clock(pid), time.perf_counter()
+                time.sleep(args.seconds)
+                used[with_tabs] = (cpu_clock(pid) - before) / (time.perf_counter() - began)
+                for tab in tabs:
+                    tab.close()
+            measured.append(Pair(used[False], used[True]))
+    return measured
 
 
-def sustained(url: str, pid: int, key: str, seconds: float) -> float:
-    """Return what `turn` does, of the first turn that the machine has time for."""
+def sustained(url: str, pid: int, key: str, cookie: str, args: argparse.Namespace) -> list[Pair]:
+    """Return what `pairs` does, the first time that the machine has time for all requests."""
     for _ in range(ATTEMPTS - 1):
         try:
-            return turn(url, pid, key, seconds)
+            return pairs(url, pid, key, cookie, args)
         except NotSustained:
             time.sleep(5)
-    return turn(url, pid, key, seconds)
+    return pairs(url, pid, key, cookie, args)
 
 
 def delays(http_client: httpx.Client, tabs: list[Tab], key: str, count: int) -> list[float]:
@@ -317,21 +337,12 @@ def live(http_client: httpx.Client, pid: int, key: str, args: argparse.Namespace
     """Yield the part of the report about live updates."""
     url = str(http_client.base_url)
     cookie = f"evalrouter_session={http_client.cookies['evalrouter_session']}"
-    shares, cores, rows = [], [], []
-    for _ in range(args.rounds):
-        without = sustained(url, pid, key, args.seconds)
-        tabs = [Tab(url, cookie) for _ in range(TABS)]
-        with_tabs = sustained(url, pid, key, args.seconds)
-        for tab in tabs:
-            tab.close()
-        shares.append(1 - without / with_tabs)
-        cores.append(with_tabs - without)
-        rows.append(f"| {without:.4f} | {with_tabs:.4f} | {shares[-1]:.1%} |")
+    measured = sustained(url, pid, key, cookie, args)
     tabs = [Tab(url, cookie) for _ in range(TABS)]
     late: list[float] = []
     for attempt in range(ATTEMPTS):
         try:
-            with under_load(url, key, args.seconds):
+            with under_load(url, key, 4 + args.probes):
                 time.sleep(3)
                 late = delays(http_client, tabs, key, args.probes)
             break
@@ -340,15 +351,16 @@ def live(http_client: httpx.Client, pid: int, key: str, args: argparse.Namespace
                 raise
     for tab in tabs:
         tab.close()
-    yield f"{RATE} requests a second, CPU seconds of the router a second, in turns:"
-    yield ""
-    yield f"| without tabs | with {TABS} tabs of the home page | share of the tabs |"
-    yield "|---:|---:|---:|"
-    yield from rows
-    yield ""
+    differences = [pair.with_tabs - pair.without for pair in measured]
+    low, usual, high = quantiles(differences, n=4)
+    base = median(pair.without for pair in measured)
     yield (
-        f"The median share is {median(shares):.1%} of what the router takes, and "
-        f"{median(cores):.1%} of a core (the aim: at most 3 %)."
+        f"{RATE} requests a second to one server, without and with {TABS} tabs of the home page, "
+        f"in {len(measured)} pairs of turns of {args.seconds:g} s that follow each other. The router "
+        f"takes {base:.4f} s of CPU a second without them (median), and {usual:.4f} s more with "
+        f"them (median of the differences within the pairs; quartiles {low:.4f} and {high:.4f}): "
+        f"{usual / (base + usual):.1%} of what it takes then (the aim: at most 3 %), and "
+        f"{usual:.2%} of a core."
     )
     yield ""
     yield (
@@ -429,8 +441,8 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=1_000_000)
     parser.add_argument("--runs", type=int, default=1_000)
     parser.add_argument("--loads", type=int, default=7, help="of each page; 0 for none")
-    parser.add_argument("--rounds", type=int, default=3, help="turns of live requests")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each turn")
+    parser.add_argument("--rounds", type=int, default=20, help="pairs of turns; 2 at least")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each turn")
     parser.add_argument("--probes", type=int, default=15, help="requests whose delay is measured")
     args, text = measure_in_folder(parser, report)
     write_report(text, args.out, "pages")

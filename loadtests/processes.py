@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -79,6 +80,12 @@ def cpu_seconds(pid: int) -> float:
         # utime, stime, and both of the children that were waited for.
         ticks += sum(int(field) for field in _stat(process)[11:15])
     return ticks / TICKS
+
+
+def cpu_clock(pid: int) -> float:
+    """Return the CPU time of a process with its threads, to the nanosecond, without children."""
+    # How Linux makes the number of a process's clock (clock_getcpuclockid).
+    return time.clock_gettime(((~pid) << 3) | 2)
 
 
 def resident_bytes(pid: int) -> int:

@@ -356,9 +356,9 @@ def live(http_client: httpx.Client, pid: int, key: str, args: argparse.Namespace
     base = median(pair.without for pair in measured)
     yield (
         f"{RATE} requests a second to one server, without and with {TABS} tabs of the home page, "
-        f"in {len(measured)} pairs of turns of {args.seconds:g} s that follow each other. The router "
-        f"takes {base:.4f} s of CPU a second without them (median), and {usual:.4f} s more with "
-        f"them (median of the differences within the pairs; quartiles {low:.4f} and {high:.4f}): "
+        f"in {len(measured)} pairs of turns of {args.seconds:g} s that follow each other. The "
+        f"router takes {base:.4f} s of CPU a second without them (median), and {usual:.4f} s more "
+        f"with them (median of the differences within the pairs; quartiles {low:.4f} and {high:.4f}): "
         f"{usual / (base + usual):.1%} of what it takes then (the aim: at most 3 %), and "
         f"{usual:.2%} of a core."
     )

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -44,6 +45,13 @@ __all__ = [
 ]
 
 MAX_LINE_BYTES = 16 * 1024 * 1024
+
+# Formats whose rows are whole lines (a .json file may have lines, too).
+_LINES = frozenset({"jsonl", "json", "csv", "tsv"})
+# More than the lines by which the delimiter of a table is found out.
+HEAD_ROWS = 64
+INDEXED_ROWS = 1000
+_INDEXED_BYTES = 4 * 1024 * 1024
 
 # What shells and YAML make hard to write.
 _DELIMITER_NAMES = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "pipe": "|"}
@@ -95,6 +103,71 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True):
             yield to_row(record, self.mapping, needs_prompt=self.needs_prompt)
         if digest.hexdigest() != self.hash:
             raise DatasetError(f"{self.path}: the file changed since it was opened; start again")
+
+
+class RowEnd(NamedTuple):
+    """Where a row ends.
+
+    Attributes:
+        row: its number, from 1.
+        offset: the number of the file's bytes up to its end.
+    """
+
+    row: int
+    offset: int
+
+
+def row_ends(dataset: Dataset, rows: int) -> Iterator[RowEnd]:
+    """Yield where some rows end, from which a file can be read on.
+
+    The first is that of row `HEAD_ROWS` or of the last one; then one follows for every
+    `INDEXED_ROWS` rows and every 4 MiB. The beginning of the file up to the first, with the bytes
+    between two others, is a file of just those rows. A format that cannot be cut has no such place.
+
+    Args:
+        dataset: the file.
+        rows: how many rows to read at least, where there are as many.
+
+    Raises:
+        DatasetError: the file cannot be read.
+    """
+    if dataset.format not in _LINES:
+        return
+    counted, size = _Count(), dataset.path.stat().st_size
+    last = RowEnd(0, 0)
+    number = 0
+    records = read(
+        dataset.path,
+        dataset.format,
+        digest=counted,
+        max_line_bytes=dataset.max_line_bytes,
+        delimiter=dataset.delimiter,
+    )
+    for number, _ in enumerate(records, 1):
+        end = RowEnd(number, counted.bytes)
+        if number == 1 and dataset.format == "json" and counted.bytes == size:
+            return  # an array, which is read as a whole
+        if number >= HEAD_ROWS and (
+            not last.row
+            or number - last.row >= INDEXED_ROWS
+            or end.offset - last.offset >= _INDEXED_BYTES
+        ):
+            last = end
+            yield end
+            if number >= rows:
+                return
+    if number > last.row:
+        yield RowEnd(number, size)
+
+
+class _Count:
+    """Counts the bytes that a reader has read."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+
+    def update(self, data: bytes, /) -> None:
+        self.bytes += len(data)
 
 
 def open_dataset(

@@ -38,7 +38,7 @@ from evaluators.base import Sample
 from evaluators.data import dataset_worker as worker
 from evaluators.data.child_environment import child_environment
 from evaluators.data.columns import Column
-from evaluators.data.dataset import MAX_LINE_BYTES, Dataset
+from evaluators.data.dataset import MAX_LINE_BYTES, Dataset, RowEnd
 from evaluators.data.rows import Row
 from evaluators.data.sampling import Sampling
 from providers import errors
@@ -136,6 +136,15 @@ def rows(
         folder=_folder(), memory=limits.memory + 2 * held, dataset=dataset, count=count, skip=skip
     )
     return _Pass(dataset.path, size, 0, limits).items(job, worker.decode_rows)
+
+
+def row_ends(dataset: Dataset, rows: int, *, limits: DatasetLimits = LIMITS) -> list[RowEnd]:
+    """Return where rows end, as `evaluators.data.dataset.row_ends` does."""
+    size, held = _size(dataset.path)
+    job = worker.FindRowEnds(
+        folder=_folder(), memory=limits.memory + 2 * held, dataset=dataset, rows=rows
+    )
+    return list(_Pass(dataset.path, size, 0, limits).items(job, worker.decode_row_ends))
 
 
 def samples(

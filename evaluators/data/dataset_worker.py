@@ -21,17 +21,26 @@ from contextlib import suppress
 from itertools import islice
 from mmap import mmap
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from evaluators.base import Sample
 from evaluators.data.columns import Column, describe
-from evaluators.data.dataset import Dataset, compile_messages, open_dataset, to_sample
+from evaluators.data.dataset import (
+    Dataset,
+    RowEnd,
+    compile_messages,
+    open_dataset,
+    row_ends,
+    to_sample,
+)
 from evaluators.data.rows import Row
 from evaluators.data.sampling import Sampling, choose
 from evaluators.data.template import check_filled, required_columns
 from providers.errors import DatasetError, EvalrouterError
+
+_Item = TypeVar("_Item")
 
 HEADER = struct.Struct(">cI")
 ITEMS, LAST, LAST_AND_GONE, AT_WORK, ERROR = b"+", b".", b"x", b"~", b"!"
@@ -113,7 +122,14 @@ class DescribeColumns(_Job, frozen=True, kw_only=True, tag=True):
     dataset: Dataset
 
 
-DatasetJob = OpenDataset | ReadRows | ReadSamples | ChooseRows | DescribeColumns
+class FindRowEnds(_Job, frozen=True, kw_only=True, tag=True):
+    """Gives RowEnds, up to a row."""
+
+    dataset: Dataset
+    rows: int
+
+
+DatasetJob = OpenDataset | ReadRows | ReadSamples | ChooseRows | DescribeColumns | FindRowEnds
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -144,6 +160,7 @@ decode_failure = msgspec.json.Decoder(Failure).decode
 decode_rows = msgspec.json.Decoder(list[Row]).decode
 decode_samples = msgspec.json.Decoder(list[Sample]).decode
 decode_columns = msgspec.json.Decoder(list[Column]).decode
+decode_row_ends = msgspec.json.Decoder(list[RowEnd]).decode
 decode_row_indexes = msgspec.json.Decoder(list[int]).decode
 
 
@@ -257,6 +274,9 @@ def _execute(job: DatasetJob, output: _Output, place: WorkerPosition) -> None:
         case ChooseRows():
             for index in choose(job.sampling, _ticking(job.dataset.rows(), output)):
                 output.add(index)
+        case FindRowEnds():
+            for row_end in _ticking(row_ends(job.dataset, job.rows), output):
+                output.add(row_end)
         case DescribeColumns():
             for column in describe(job.dataset):
                 output.add(column)
@@ -304,10 +324,10 @@ def _picked(rows: Iterator[Row], job: ReadSamples) -> Iterator[Row]:
         yield row
 
 
-def _ticking(rows: Iterator[Row], output: _Output) -> Iterator[Row]:
-    for row in rows:
+def _ticking(items: Iterator[_Item], output: _Output) -> Iterator[_Item]:
+    for item in items:
         output.tick()
-        yield row
+        yield item
 
 
 def _receive(channel: socket.socket) -> DatasetJob | None:

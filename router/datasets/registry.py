@@ -50,6 +50,7 @@ from router.config.schema import Config
 from router.datasets.artifacts import Artifacts, file_chunks, open_artifacts, temporary_folder
 from router.datasets.cells import cut, cut_cell
 from router.datasets.differences import VersionDifferences, differences
+from router.datasets.row_index import RowIndex
 from router.datasets.shipped import SHIPPED
 from router.datasets.sources import Source, collect, fetched, is_address, to_jsonl
 from router.store.datasets import DatasetRow
@@ -170,6 +171,7 @@ class DatasetRegistry:
         self._artifacts: Artifacts | None = None
         # Each takes a process, memory and a thread, which others need too.
         self._reading = asyncio.Semaphore(READ_AT_ONCE)
+        self._index = RowIndex()
 
     @property
     def max_bytes(self) -> int:
@@ -570,7 +572,12 @@ class DatasetRegistry:
             As `file` does.
         """
         async with self.file(row) as path, self._reading:
-            data = await in_thread(_numbered, path, row, after, limit, longest)
+            dataset = _open_again(path, row)
+            data = await in_thread(
+                lambda: _numbered(
+                    self._index.rows(dataset, after=after, limit=limit), after, longest
+                )
+            )
         last = data[-1].number if data else row.rows
         return DatasetRows(data=data, next=last if last < row.rows else None)
 
@@ -782,15 +789,10 @@ def _own_columns(
         yield from (f"{name}.{key}" for key in list(inner)[:_MAX_INNER])
 
 
-def _numbered(
-    path: Path, row: DatasetRow, after: int, limit: int, longest: int | None
-) -> list[NumberedRow]:
+def _numbered(rows: Iterator[Row], after: int, longest: int | None) -> list[NumberedRow]:
     numbered: list[NumberedRow] = []
     left = _MAX_PAGE_BYTES
-    dataset = _open_again(path, row)
-    for number, line in enumerate(
-        dataset_process.rows(dataset, count=limit, skip=after), after + 1
-    ):
+    for number, line in enumerate(rows, after + 1):
         fields = line.fields
         if longest is not None:
             fields = {name: cut_cell(value, longest) for name, value in fields.items()}

@@ -358,9 +358,9 @@ def live(http_client: httpx.Client, pid: int, key: str, args: argparse.Namespace
         f"{RATE} requests a second to one server, without and with {TABS} tabs of the home page, "
         f"in {len(measured)} pairs of turns of {args.seconds:g} s that follow each other. The "
         f"router takes {base:.4f} s of CPU a second without them (median), and {usual:.4f} s more "
-        f"with them (median of the differences within the pairs; quartiles {low:.4f} and {high:.4f}): "
-        f"{usual / (base + usual):.1%} of what it takes then (the aim: at most 3 %), and "
-        f"{usual:.2%} of a core."
+        f"with them (median of the differences within the pairs; quartiles {low:.4f} and "
+        f"{high:.4f}): {usual / (base + usual):.1%} of what it takes then (the aim: at most 3 %), "
+        f"and {usual:.2%} of a core."
     )
     yield ""
     yield (

@@ -29,7 +29,7 @@ import numpy as np
 
 from evaluators.data.formats import ARROW, EXTENSIONS, read
 from evaluators.data.parquet import STATE
-from evaluators.data.records import MAX_COLUMNS, FileRecord
+from evaluators.data.records import MAX_COLUMNS, FileRecord, lines
 from evaluators.data.rows import KNOWN, Row, explicit_id, path_starts, to_row
 from evaluators.data.template import Render, compile_messages, to_sample
 from providers.errors import DatasetError, closest
@@ -50,7 +50,7 @@ MAX_LINE_BYTES = 16 * 1024 * 1024
 _LINES = frozenset({"jsonl", "json", "csv", "tsv"})
 # More than the lines by which the delimiter of a table is found out.
 HEAD_ROWS = 64
-INDEXED_ROWS = 1000
+INDEXED_ROWS = 250
 _INDEXED_BYTES = 4 * 1024 * 1024
 
 # What shells and YAML make hard to write.
@@ -136,13 +136,19 @@ def row_ends(dataset: Dataset, rows: int) -> Iterator[RowEnd]:
     counted, size = _Count(), dataset.path.stat().st_size
     last = RowEnd(0, 0)
     number = 0
-    records = read(
-        dataset.path,
-        dataset.format,
-        digest=counted,
-        max_line_bytes=dataset.max_line_bytes,
-        delimiter=dataset.delimiter,
-    )
+    records: Iterator[object]
+    if dataset.format == "jsonl":
+        # What is in them does not say where they end.
+        numbered = lines(dataset.path, counted, dataset.max_line_bytes)
+        records = (text for _, text in numbered if text.strip(" \t\r\n"))
+    else:
+        records = read(
+            dataset.path,
+            dataset.format,
+            digest=counted,
+            max_line_bytes=dataset.max_line_bytes,
+            delimiter=dataset.delimiter,
+        )
     for number, _ in enumerate(records, 1):
         end = RowEnd(number, counted.bytes)
         if number == 1 and dataset.format == "json" and counted.bytes == size:

@@ -3,7 +3,7 @@
     index = RowIndex()
     rows = index.rows(dataset, after=150_000, limit=50)
 
-Where every thousandth row ends is found out when a row far in a file is read for the first time.
+Where some hundred rows end is found out when a row far in a file is read for the first time.
 From then on only the file's beginning is read, which has the header, and the rows around those that
 are wanted.
 """

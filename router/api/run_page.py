@@ -22,6 +22,7 @@ from evaluators.reports.gates import GateResult
 from evaluators.reports.missing_scores import missing_scores
 from evaluators.reports.report import NO_BASELINE, CostSummary, Report, RouteReport, cost_text
 from evaluators.reports.scores import OutputInfo, RouteScore, decimals
+from evaluators.reports.slice_table import slice_name, slice_score
 from evaluators.stats.comparison import Comparison
 from evaluators.stats.intervals import wilson
 from evaluators.text.answers import SHORTFALLS
@@ -32,6 +33,7 @@ from router.api.judges_page import has_judge
 from router.api.live import InjectedLiveParts, LiveParts
 from router.api.page_layout import duration, page, part, rendered
 from router.api.run_logs import masked_lines
+from router.api.run_slices import ShownSlices, slices_of, suggested_columns
 from router.evals.experiments import LeaderboardEntry
 from router.evals.results import Outcome
 from router.evals.stored_runs import stored_document
@@ -157,13 +159,14 @@ async def run_page(
     run_id: FromPath[str],
     output: FromQuery[str] = "",
     distribution: FromQuery[bool] = False,
+    column: FromQuery[str] = "",
 ) -> Response[str]:
     """Show one run's report.
 
     `output` is the score that is plotted; without it, the primary one. `distribution` reads the
-    scores of a run that has many.
+    scores of a run that has many. `column` is the column of the dataset that slices the score.
     """
-    return await run_view(services, caller, run_id, Shown(output, distribution))
+    return await run_view(services, caller, run_id, Shown(output, distribution, column))
 
 
 class Shown(NamedTuple):
@@ -171,6 +174,7 @@ class Shown(NamedTuple):
 
     output: str = ""
     distribution: bool = False
+    column: str = ""
 
 
 async def run_view(
@@ -188,6 +192,9 @@ async def run_view(
     may_read = shown.distribution or run.cells <= READ_UNREQUESTED
     if info is not None and not info.corpus and may_read:
         spread = await read_distribution(services.store, run, info.name)
+    sliced = ShownSlices()
+    if info is not None and shown.column:
+        sliced = await slices_of(services, run, shown.column, info.name)
     plots = await asyncio.to_thread(_plots, report, info, spread)
     compared = [] if info is None else _compared(report, info.name)
     address = {key: value for key, value in shown._asdict().items() if value}
@@ -215,6 +222,11 @@ async def run_view(
         plots=plots,
         spread=spread,
         max_read=MAX_READ,
+        column=shown.column,
+        columns=[] if info is None else await suggested_columns(services.store, run),
+        sliced=sliced,
+        slice_name=slice_name,
+        slice_score=slice_score,
         has_cost=any(route.cost.total_usd for route in report.routes),
         has_parquet=find_spec("pyarrow") is not None,
         may_label=has_judge(run) and caller.reach_of("GET /runs/{run_id}/labels") != "no",

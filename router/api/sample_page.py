@@ -41,6 +41,7 @@ from router.api.samples_page import (
     POSITION,
     SampleParameters,
     SampleView,
+    SliceKey,
     query_of,
     sample_view,
     score_cell,
@@ -152,6 +153,7 @@ async def sample_page(
     noted: FromQuery[bool] = False,
     column: FromQuery[str] = "",
     value: FromQuery[str] = "",
+    slice_key: SliceKey = "",
     q: FromQuery[str] = "",
     sort: FromQuery[str] = POSITION,
     against: FromQuery[str] = WHERE_ALIKE,
@@ -168,7 +170,7 @@ async def sample_page(
     view = await sample_view(
         services,
         run_id,
-        SampleParameters(output, a, b, failed, short, noted, column, value, q, sort),
+        SampleParameters(output, a, b, failed, short, noted, column, value, slice_key, q, sort),
     )
     return await _sample_page(
         services, caller, view, _number(position), against=against, repeat=repeat, first=first
@@ -203,8 +205,10 @@ async def _sample_page(
     judgements = await judgements_of_run(services.store, run.id, results)
     labels = await services.store.labels(run.id, sample_id=sample.id)
     before, after = await asyncio.gather(
-        services.samples.find(run, view.query, after=position, limit=1, backwards=True),
-        services.samples.find(run, view.query, after=position, limit=1),
+        services.samples.find(
+            run, view.query, after=position, limit=1, backwards=True, within=view.within
+        ),
+        services.samples.find(run, view.query, after=position, limit=1, within=view.within),
     )
     notes = await services.store.notes(run.id, position)
     written = next((note for note in notes if note.key_id == caller.key_id), None)

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlencode
 
+import numpy as np
 from litestar import Response
-from litestar.params import FromPath, FromQuery
+from litestar.params import FromPath, FromQuery, QueryParameter
+from numpy.typing import NDArray
 
 from evaluators.document import RunDocument
 from evaluators.reports.cells import ABSENT, signed
+from evaluators.reports.groups import RowGroup
 from evaluators.reports.report import infos_of
 from evaluators.reports.scores import OutputInfo, decimals
 from providers.errors import EvalrouterError, RequestError, closest
@@ -47,6 +50,7 @@ class SampleParameters(NamedTuple):
         output: the score; "" for that which decides.
         a, b: the routes that are compared; "" for the usual ones.
         failed, short, noted, column, value, q: as SampleFilter has them.
+        slice: the key of a slice by `column`; "" for all samples.
         sort: `position` or `gain`, with "-" before it for the other direction.
     """
 
@@ -58,8 +62,13 @@ class SampleParameters(NamedTuple):
     noted: bool = False
     column: str = ""
     value: str = ""
+    slice: str = ""
     q: str = ""
     sort: str = POSITION
+
+
+# A parameter of that name would hide Python's `slice`.
+SliceKey = Annotated[str, QueryParameter(name="slice")]
 
 
 class SampleView(NamedTuple):
@@ -73,6 +82,8 @@ class SampleView(NamedTuple):
         a, b: the routes that are compared; "" where there is only one.
         query: which samples, in which order.
         parameters: the address's parameters, without those that say nothing.
+        within: the positions of the slice's samples; None where no slice is chosen.
+        slices: the slices of that column.
     """
 
     run: Run
@@ -83,6 +94,8 @@ class SampleView(NamedTuple):
     b: str
     query: SampleQuery
     parameters: Mapping[str, str]
+    within: NDArray[np.int64] | None = None
+    slices: Sequence[RowGroup] = ()
 
     @property
     def routes(self) -> list[str]:
@@ -97,14 +110,14 @@ async def sample_view(services: Services, run_id: str, parameters: SampleParamet
     Args:
         services: have the run.
         run_id: its id.
-        parameters: of the address; a value without a column says nothing.
+        parameters: of the address; a value or slice without a column says nothing.
 
     Raises:
         NotFoundError: there is no such run.
-        RequestError: it has no such score or route.
+        RequestError: it has no such score, route, column or slice.
     """
     if not parameters.column:
-        parameters = parameters._replace(value="")
+        parameters = parameters._replace(value="", slice="")
     run = await services.runs.find(run_id)
     document = stored_document(run)
     outputs = await asyncio.to_thread(_outputs, document)
@@ -120,7 +133,8 @@ async def sample_view(services: Services, run_id: str, parameters: SampleParamet
         failed=parameters.failed,
         shortfall=parameters.short,
         noted=parameters.noted,
-        column=parameters.column,
+        # Without a value, a column alone stands for the samples that have none there.
+        column="" if parameters.slice and not parameters.value else parameters.column,
         value=parameters.value,
         text=parameters.q,
     )
@@ -130,7 +144,13 @@ async def sample_view(services: Services, run_id: str, parameters: SampleParamet
         if value and (name, value) != ("sort", POSITION)
     }
     query = SampleQuery(matching=matching, by=by, descending=sort.startswith("-"))
-    return SampleView(run, document, outputs, output, a, b, query, shown)
+    view = SampleView(run, document, outputs, output, a, b, query, shown)
+    if not parameters.slice:
+        return view
+    of_runs = services.runs.slices
+    within = await of_runs.positions(run, parameters.column, parameters.slice)
+    grouping = await of_runs.grouping(run, parameters.column)
+    return view._replace(within=within, slices=grouping.groups)
 
 
 def query_of(parameters: Mapping[str, Any]) -> str:
@@ -183,6 +203,7 @@ async def samples_page(
     noted: FromQuery[bool] = False,
     column: FromQuery[str] = "",
     value: FromQuery[str] = "",
+    slice_key: SliceKey = "",
     q: FromQuery[str] = "",
     sort: FromQuery[str] = POSITION,
     after: FromQuery[str] = "",
@@ -196,7 +217,7 @@ async def samples_page(
     view = await sample_view(
         services,
         run_id,
-        SampleParameters(output, a, b, failed, short, noted, column, value, q, sort),
+        SampleParameters(output, a, b, failed, short, noted, column, value, slice_key, q, sort),
     )
     run = view.run
     path = f"/runs/{run.id}/samples"
@@ -215,7 +236,7 @@ async def samples_page(
         export=export,
     )
     matches = await services.samples.find(
-        run, view.query, after=_position(after), limit=table.size + 1
+        run, view.query, after=_position(after), limit=table.size + 1, within=view.within
     )
     positions = table.page(matches.positions, str)
     listed: list[ListedSample] = []

@@ -109,6 +109,7 @@ class SampleSearch:
         after: int | None,
         limit: int,
         backwards: bool = False,
+        within: NDArray[np.int64] | None = None,
     ) -> SampleMatches:
         """Return the next samples that match.
 
@@ -118,12 +119,16 @@ class SampleSearch:
             after: the position of the sample that they come behind; None for the first ones.
             limit: how many at most.
             backwards: whether to go from `after` to the front.
+            within: the positions of the samples that may match, ascending; None for all.
         """
-        if query.by is not None:
-            return await self._find_sorted(
-                run, query, query.by, after, limit, backwards=backwards != query.descending
-            )
         down = backwards != query.descending
+        if query.by is not None:
+            ordered = (await self.differences(run, query.by)).positions
+            if within is not None:
+                ordered = ordered[np.isin(ordered, within)]
+            return await self._find_among(run, query, ordered, after, limit, backwards=down)
+        if within is not None:
+            return await self._find_among(run, query, within, after, limit, backwards=down)
         if after is None:
             after = run.dataset_rows + 1 if down else 0
         low, high = (0, after - 1) if down else (after, run.dataset_rows)
@@ -141,17 +146,16 @@ class SampleSearch:
             return SampleMatches(positions)
         return SampleMatches(positions, low + 1 if down else high)
 
-    async def _find_sorted(
+    async def _find_among(
         self,
         run: Run,
         query: SampleQuery,
-        by: PairedScore,
+        ordered: NDArray[np.int64],
         after: int | None,
         limit: int,
         *,
         backwards: bool,
     ) -> SampleMatches:
-        ordered = (await self.differences(run, by)).positions
         if backwards:
             ordered = ordered[::-1]
         start = 0

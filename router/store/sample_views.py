@@ -22,7 +22,7 @@ class SampleFilter(msgspec.Struct, frozen=True, kw_only=True):
         failed: with an answer that failed.
         shortfall: with an answer that was cut off, filtered or refused.
         noted: with a note or label of a person.
-        column, value: whose row has this value in this column; "" for any.
+        column, value: whose row has this value in this column, or along this path; "" for any.
         text: with this text in the messages, the references or an answer, in upper or lower case.
     """
 

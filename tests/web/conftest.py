@@ -34,7 +34,14 @@ def chromium(world):
 @pytest.fixture(scope="session")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("web")
-    rows = [{"input": f"First {n}. Then more.", "reference": f"First {n}."} for n in range(30)]
+    rows = [
+        {
+            "input": f"First {n}. Then more.",
+            "reference": f"First {n}.",
+            "topic": (ATTACK, LONG, RIGHT_TO_LEFT)[n % 3],
+        }
+        for n in range(30)
+    ]
     (folder / "d.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
     async def fill(store):

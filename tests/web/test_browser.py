@@ -19,6 +19,7 @@ PAGES = (
     "/runs",
     "/runs/new",
     RUN,
+    f"{RUN}?column=topic",
     f"{RUN}/log",
     SAMPLES,
     SAMPLE,

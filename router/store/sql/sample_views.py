@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from evaluators.base import Sample
+from evaluators.data.rows import value_at
 from providers.errors import ConflictError, NotFoundError
 from router.store.results import ScoredAnswer
 from router.store.sample_views import (
@@ -175,7 +176,7 @@ def _with_texts(
 
 
 def _has_value(fields: str, column: str, value: str) -> bool:
-    held = _object.decode(fields).get(column)
+    held = value_at(_object.decode(fields), column)
     return field_text(held) == value if held is not None else not value
 
 

@@ -2,6 +2,7 @@
 
 score_forest(report, "rougeL")           # the routes' scores
 difference_forest(report, "rougeL")      # their differences from the baseline, and the margin
+slice_forest(slices, "my-route")         # a route's scores by a column of the dataset
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import msgspec
 from evaluators.reports.cells import ABSENT, output_title, plural, verdict_words
 from evaluators.reports.report import Report
 from evaluators.reports.scores import OutputInfo, decimals, three_digits
+from evaluators.reports.slice_table import slice_name
+from evaluators.reports.slices import SliceReport
 from evaluators.stats.comparison import Comparison
 from router.web.plots.axes import draw_across, linear_axis
 from router.web.plots.figure import (
@@ -115,6 +118,58 @@ def difference_forest(report: Report, output: str) -> Plot:
     )
 
 
+def slice_forest(report: SliceReport, route: str) -> Plot:
+    """Plot a route's scores by slice, below its score of all samples."""
+    parts = [
+        ("all samples", report.whole),
+        *((slice_name(each), each.scores) for each in report.slices),
+    ]
+    rows = [
+        ForestRow(
+            name=f"{name}, few samples" if score.few else name,
+            estimate=score.estimate,
+            low=score.low,
+            high=score.high,
+            n=score.n,
+            shape="circle" if place else "diamond",
+        )
+        for place, (name, scores) in enumerate(parts)
+        for score in scores
+        if score.route == route
+    ]
+    return forest(
+        f"{label(report.output.name)} of {label(route)} by {label(report.column)}",
+        rows,
+        axis_title=output_title(report.output),
+        places=decimals(report.output, *_numbers_of(rows)),
+        rows_are="slice",
+    )
+
+
+def slice_difference_forest(report: SliceReport, route: str) -> Plot:
+    """Plot a route's differences from the baseline by slice."""
+    by_slice = [
+        (slice_name(part), compared)
+        for part in report.slices
+        for compared in part.comparisons
+        if compared.route == route
+    ]
+    rows = [
+        msgspec.structs.replace(_difference(compared), name=name) for name, compared in by_slice
+    ]
+    margin = next((each.margin for _, each in by_slice if each.margin is not None), None)
+    baseline = label(report.baseline or "the baseline")
+    return forest(
+        f"{label(report.output.name)} of {label(route)}: difference from {baseline}",
+        rows,
+        axis_title=f"difference in {output_title(report.output)}",
+        places=decimals(report.output, known(margin), *_numbers_of(rows)),
+        zero=True,
+        margin=margin,
+        rows_are="slice",
+    )
+
+
 def forest(
     title: str,
     rows: Sequence[ForestRow],
@@ -123,6 +178,7 @@ def forest(
     places: int | None = None,
     zero: bool = False,
     margin: float | None = None,
+    rows_are: str = "route",
 ) -> Plot:
     """Plot estimates with their intervals.
 
@@ -133,6 +189,7 @@ def forest(
         places: decimal places of numbers; None for as many as give three digits.
         zero: whether these are differences: 0 has a line, and numbers have a sign.
         margin: the largest difference that makes no difference, drawn as a band; None for none.
+        rows_are: what each row is, as the table's heading.
     """
     if not rows:
         return empty(title, "There are no estimates yet")
@@ -185,7 +242,7 @@ def forest(
         drawing,
         title,
         [*([rest] if rest else []), *sentences],
-        ("route", "estimate", "95% interval", "samples", *(("verdict",) if zero else ())),
+        (rows_are, "estimate", "95% interval", "samples", *(("verdict",) if zero else ())),
         (
             (
                 label(row.name),

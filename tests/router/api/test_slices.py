@@ -6,6 +6,7 @@ import json
 import httpx
 import pytest
 from click.testing import CliRunner
+from page_elements import BROWSER, Elements, check_policy, text_of
 from servers import gateway
 from stores import a_run, answered, failed, in_store
 
@@ -224,3 +225,96 @@ def test_the_command_refuses_in_one_line(world, tmp_path):
     assert "--by" in show(world, "--output", "f1", code=2).stderr
     done = show(world, "--by", "topic", "--junit", str(tmp_path / "j.xml"), code=2)
     assert "--junit" in done.stderr
+
+
+def page(world, path, code=200):
+    answer = world[0].get(path, headers=BROWSER)
+    assert answer.status_code == code, answer.text
+    check_policy(answer)
+    assert ATTACK not in answer.text
+    return answer.text
+
+
+def attributes(text, tag, name):
+    return [found[name] for each, found in Elements(text).elements if each == tag and name in found]
+
+
+def test_a_runs_page_offers_columns_and_shows_slices(world):
+    empty = page(world, "/runs/run_all")
+    suggested = ["topic", "meta.level", "meta.tags", "length", "sometimes", "cluster"]
+    assert [
+        value for value in attributes(empty, "option", "value") if value in suggested
+    ] == suggested
+    links = [link for link in attributes(empty, "a", "href") if "column=" in link]
+    assert [link.partition("column=")[2] for link in links] == [
+        f"{name}#slices" for name in suggested
+    ]
+    text = page(world, links[0].removesuffix("#slices"))
+    report = slices(world, column="topic")
+    words = text_of(text)
+    for one in report["slices"]:
+        score = one["scores"][0]
+        interval = f"{score['estimate']:.3f} [{score['low']:.3f}, {score['high']:.3f}]"
+        assert f"{one['name']} 40 {interval}" in words
+    assert "exact_match of a/first by topic" in words
+    assert "exact_match of b/second by topic" in words
+    assert "exact_match of b/second: difference from a/first" in words
+    assert "Slices are exploratory" in words
+    # The choice of a score keeps the column.
+    kept = [
+        found.get("value")
+        for each, found in Elements(text).elements
+        if each == "input" and found.get("name") == "column"
+    ]
+    assert kept == ["topic", "topic"]
+
+
+def test_a_runs_page_says_what_is_wrong_with_a_column_and_shows_the_rest(world):
+    text = text_of(page(world, "/runs/run_all?column=nope"))
+    assert "no column 'nope'. They have: topic, meta" in text
+    assert "Answers and files" in text
+    assert "makes no slices" in text_of(page(world, "/runs/run_all?column=id"))
+    page(world, f"/runs/run_all?column={LONG}")
+    text = text_of(page(world, "/runs/run_all?column=late"))
+    assert "few samples: 1" in text
+
+
+def test_each_slice_leads_to_its_samples_in_both_orders(world):
+    text = page(world, "/runs/run_all?column=topic")
+    links = [link for link in attributes(text, "a", "href") if "slice=" in link]
+    assert len(links) == 3
+    shown = page(world, links[1])
+    rows = [link for link in attributes(shown, "a", "href") if "/samples/" in link]
+    expected = [n + 1 for n in range(ROWS) if n % 3 == 1]
+    positions = [int(link.split("/")[4].split("?")[0]) for link in rows]
+    assert list(dict.fromkeys(positions)) == expected
+    chosen = [found.get("value") for each, found in Elements(shown).elements if "selected" in found]
+    assert links[1].partition("slice=")[2] in chosen
+    # The page of a sample leads to the next one of the slice.
+    sample = page(world, rows[0])
+    following = [link for link in attributes(sample, "a", "href") if "/samples/5?" in link]
+    assert following
+    assert "slice=" in following[0]
+    # Sorted by differences, and with another filter.
+    by_gain = page(world, f"{links[1]}&sort=-gain")
+    sorted_rows = {
+        int(link.split("/")[4].split("?")[0])
+        for link in attributes(by_gain, "a", "href")
+        if "/samples/" in link
+    }
+    assert sorted_rows == set(expected) - {6}
+    failed_ones = page(world, links[2] + "&failed=true")
+    assert [
+        link.split("/")[4].split("?")[0]
+        for link in attributes(failed_ones, "a", "href")
+        if "/samples/" in link
+    ][:1] == ["6"]
+
+
+def test_a_slice_that_does_not_exist_is_refused(world):
+    text = page(world, f"/runs/run_all/samples?column=topic&slice={LONG}", 400)
+    assert "no slice" in text
+    assert len(text) < 20_000
+    page(world, "/runs/run_all/samples?column=nope&slice=missing", 400)
+    # Without a column it says nothing.
+    page(world, "/runs/run_all/samples?slice=missing")

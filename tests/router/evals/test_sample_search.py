@@ -1,5 +1,6 @@
 """Samples are found in bounded steps, forwards and backwards, and sorted by their differences."""
 
+import numpy as np
 import pytest
 from stores import a_run, answered, sqlite_store
 
@@ -43,6 +44,23 @@ async def test_a_search_for_texts_ends_after_so_many_samples_and_says_where(many
     assert await search.find(run, downwards, after=24, **back) == ([], None)
 
 
+async def test_a_search_within_some_samples_reads_no_others(many):
+    run, search, _ = many
+    within = np.array([2, 5, 9, 17, 24])
+    everything = SampleQuery()
+    options = {"limit": 2, "within": within}
+    assert await search.find(run, everything, after=None, **options) == ([2, 5], None)
+    assert await search.find(run, everything, after=5, **options) == ([9, 17], None)
+    assert await search.find(run, everything, after=9, backwards=True, **options) == ([5, 2], None)
+    downwards = SampleQuery(descending=True)
+    assert await search.find(run, downwards, after=None, **options) == ([24, 17], None)
+    # With a text, up to as many of them as are read for one page.
+    query = SampleQuery(matching=TEXT)
+    assert await search.find(run, query, after=None, limit=9, within=within) == ([5, 9, 24], None)
+    many_more = np.arange(1, 26)
+    assert await search.find(run, query, after=None, limit=9, within=many_more) == ([5, 9], 10)
+
+
 async def test_differences_are_sorted_cached_and_read_again_when_scores_come(tmp_path):
     async with sqlite_store(tmp_path / "e.db") as store:
         run = a_run(dataset_rows=4)
@@ -68,6 +86,8 @@ async def test_differences_are_sorted_cached_and_read_again_when_scores_come(tmp
         assert await search.find(run, query, after=4, limit=9) == ([], None)
         odd = SampleQuery(by=by, matching=SampleFilter(column="odd", value="1"))
         assert await search.find(run, odd, after=None, limit=9) == ([3, 1], None)
+        found = await search.find(run, query, after=None, limit=9, within=np.array([2, 3, 4]))
+        assert found == ([3, 2], None)
         lower = SampleQuery(by=PairedScore("f", "a", "b", False))
         assert await search.find(run, lower, after=None, limit=9) == ([1, 3, 2], None)
         first = await search.differences(run, by)

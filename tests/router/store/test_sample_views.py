@@ -28,7 +28,7 @@ async def filled(store):
                 {"role": "user", "content": f'Say "{n}"'},
             ),
             references=("Straße",) if n == 2 else (),
-            fields={"topic": "a" if n % 2 else "b", "level": n},
+            fields={"topic": "a" if n % 2 else "b", "level": n, "meta": {"of": n}},
         )
         for n in range(1, 7)
     ]
@@ -58,6 +58,7 @@ async def test_positions_match_all_conditions_in_either_direction(filled):
     assert await positions({"after": 1, "until": 5, "limit": 3, "backwards": True}) == [5, 4, 3]
     assert await positions(ALL | {"among": [6, 2, 9]}) == [2, 6]
     assert await positions(failed=True) == [3]
+    assert await positions(column="meta.of", value="3") == [3]
     assert await positions({"after": 3, "until": 6, "limit": 9}, failed=True) == []
     assert await positions(shortfall=True) == [4]
     assert await positions(failed=True, shortfall=True) == []

@@ -55,3 +55,20 @@ def completion(message, finish_reason="stop", **more):
         choice["logprobs"] = more.pop("logprobs")
     head = {**HEAD, "object": "chat.completion"}
     return json.dumps({**head, "choices": [choice], **more}).encode()
+
+
+ODD = (None, True, -1.5, "x", [1], {"a": 1}, [{}])
+
+
+def with_odd_values(value):
+    """Every document that is this one but for one value, at any depth, which is of another kind."""
+    for odd in ODD:
+        yield odd
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            for odd in with_odd_values(inner):
+                yield {**value, name: odd}
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            for odd in with_odd_values(inner):
+                yield [*value[:index], odd, *value[index + 1 :]]

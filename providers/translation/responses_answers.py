@@ -112,9 +112,9 @@ class AnswerPlan(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     echo: _Object
-    logprobs: bool = False
-    summaries: bool = False
-    custom_tools: frozenset[str] = frozenset()
+    logprobs: bool
+    summaries: bool
+    custom_tools: frozenset[str]
 
 
 class _Delta(msgspec.Struct):

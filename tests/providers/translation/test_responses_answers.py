@@ -1,16 +1,26 @@
 """OpenAI's Responses API as chat completions: the answers, whole and streamed."""
 
 import json
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from typing import get_args
 
 import pytest
-from chat_chunks import call, chunk, completion, envelope, numbered_ids, usage
+from chat_chunks import (
+    HEAD,
+    call,
+    chunk,
+    completion,
+    envelope,
+    numbered_ids,
+    usage,
+    with_odd_values,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from openai import OpenAI
-from openai.types.responses import Response, ResponseStreamEvent
-from pydantic import TypeAdapter
+from openai.types.responses import Response, ResponseStreamEvent, ServiceTier
 
 from providers.anthropic import request_of
 from providers.anthropic_answers import MessagesRewriter
@@ -26,8 +36,11 @@ from providers.translation.fold import fold_stream
 from providers.translation.responses_requests import to_chat
 from providers.wire import encode
 
-EVENT = TypeAdapter(ResponseStreamEvent)
-RESPONSE = TypeAdapter(Response)
+# OpenAI's types of events, by what they have as their type.
+EVENTS = {
+    get_args(event.model_fields["type"].annotation)[0]: event
+    for event in get_args(get_args(ResponseStreamEvent)[0])
+}
 
 CUSTOM = {"tools": [{"type": "custom", "name": "patch"}]}
 
@@ -45,7 +58,7 @@ def read(data):
     for event in sse.Parser().feed(data):
         fields = json.loads(event.data)
         assert event.event == fields["type"]
-        EVENT.validate_python(fields, strict=True)
+        EVENTS[fields["type"]].model_validate(fields, strict=True)
         events.append(fields)
     return events
 
@@ -63,7 +76,7 @@ def streamed(*chunks, **fields):
 
 def whole(body, **fields):
     response = json.loads(answers(**fields).whole(body))
-    RESPONSE.validate_python(response, strict=True)
+    Response.model_validate(response, strict=True)
     return response
 
 
@@ -226,9 +239,19 @@ def test_an_answer_repeats_the_request():
 def test_the_host_says_which_tier_served():
     body = completion({"content": "a"}, service_tier="default")
     assert whole(body, service_tier="flex")["service_tier"] == "default"
+    for tier in get_args(get_args(ServiceTier)[0]):
+        body = completion({"content": "a"}, service_tier=tier)
+        assert whole(body)["service_tier"] == tier
     for odd in ("gold", 3, [], None):
         body = completion({"content": "a"}, service_tier=odd)
         assert whole(body, service_tier="flex")["service_tier"] == "flex"
+
+
+def test_without_a_model_of_the_hosts_it_is_the_requests():
+    for odd in ("", None, 5):
+        assert whole(completion({"content": "a"}, model=odd))["model"] == "route"
+    body = b'{"choices": [{"delta": {"content": "a"}}]}'
+    assert {event["response"]["model"] for event in streamed(sse.encode(body))[:2]} == {"route"}
 
 
 @pytest.mark.parametrize(
@@ -851,6 +874,7 @@ def test_a_stream_that_broke_off_before_it_began():
         (b'data: {"error": "overloaded"}\n\n', "overloaded"),
         (b'event: error\ndata: {"error": {"message": "overloaded"}}\n\n', "overloaded"),
         (b"event: error\ndata: overloaded\n\n", "overloaded"),
+        (b"event: error\ndata: overloaded \xff\n\n", "overloaded"),
         (b"data: [1]\n\n", "not a chat completion"),
         (b"data: {\n\n", "not a chat completion"),
         (b'data: {"choices": [{"delta": {"content": "\xff"}}]}\n\n', "not a chat completion"),
@@ -998,6 +1022,45 @@ def check_order(events):
             said = event.get("text", event.get("refusal", event.get("arguments")))
             assert texts.get(part, "") == event.get("input", said)
     assert list(items.values()) == events[-1]["response"]["output"]
+
+
+FULL = {
+    "content": "a",
+    "refusal": "b",
+    "reasoning_content": "c",
+    "reasoning": "c",
+    "thinking_blocks": [{"type": "thinking"}],
+    "annotations": [{"type": "url_citation", "url_citation": CITED}],
+    "tool_calls": [
+        {"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}},
+        {"index": 1, "id": "c2", "function": {"name": "patch", "arguments": "{}"}},
+    ],
+}
+COUNTS = {
+    "prompt_tokens": 1,
+    "completion_tokens": 2,
+    "total_tokens": 3,
+    "completion_tokens_details": {"reasoning_tokens": 1},
+}
+
+
+def test_a_value_of_another_kind_is_an_answer_or_an_error():
+    choice = {"index": 0, "delta": FULL, "logprobs": LOGPROBS, "finish_reason": "stop"}
+    full = {**HEAD, "choices": [choice], "usage": COUNTS, "service_tier": "default", "error": None}
+    refused = 0
+    for fields in with_odd_values(full):
+        maker = answers(top_logprobs=2, **CUSTOM)
+        data = json.dumps(fields).encode()
+        try:
+            events = maker.feed(sse.encode(data)) + maker.feed(TEXT[1]) + maker.finish()
+        except UpstreamProtocolError as error:
+            refused += 1
+            events = maker.fail(error)
+        last = sse.Parser().feed(events)[-1]
+        EVENTS[last.event].model_validate_json(last.data, strict=True)
+        with suppress(UpstreamProtocolError):
+            answers(top_logprobs=2, **CUSTOM).whole(data.replace(b'"delta"', b'"message"'))
+    assert refused > 20
 
 
 # OpenAI's own client reads the events

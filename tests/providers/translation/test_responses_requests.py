@@ -6,7 +6,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 import pytest
-from chat_chunks import envelope
+from chat_chunks import envelope, with_odd_values
 from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
 from openai.types.responses import ResponseIncludable, ResponseInputItemParam, ToolParam
 from openai.types.responses.response_create_params import (
@@ -1035,3 +1035,76 @@ def test_an_answer_shows_what_the_caller_resolved():
     )
     body = b'{"choices": [{"message": {"content": "Ho"}}]}'
     assert json.loads(request.answers().whole(body))["previous_response_id"] == "resp_1"
+
+
+FULL = {
+    "instructions": "a",
+    "input": [
+        {"role": "developer", "content": "a"},
+        {
+            "type": "message",
+            "role": "user",
+            "content": [
+                {"type": "input_text", "text": "a"},
+                {"type": "input_image", "image_url": "u", "detail": "low"},
+                {"type": "input_file", "filename": "f", "file_data": "x"},
+                {"type": "input_audio", "input_audio": {"data": "x", "format": "wav"}},
+            ],
+        },
+        {**THOUGHT, "encrypted_content": "signed-thoughts.W10="},
+        said("a"),
+        CALL,
+        {**OUTPUT, "output": [{"type": "input_text", "text": "a"}]},
+        {"type": "custom_tool_call", "call_id": "c2", "name": "g", "input": "a"},
+        {"type": "custom_tool_call_output", "call_id": "c2", "output": "a"},
+    ],
+    "tools": [
+        FUNCTION,
+        {
+            "type": "custom",
+            "name": "g",
+            "format": {"type": "grammar", "syntax": "lark", "definition": "a"},
+        },
+        {"type": "mcp"},
+    ],
+    "tool_choice": {
+        "type": "allowed_tools",
+        "mode": "auto",
+        "tools": [{"type": "function", "name": "f"}],
+    },
+    "parallel_tool_calls": True,
+    "text": {
+        "format": {"type": "json_schema", "name": "n", "schema": {}, "strict": True},
+        "verbosity": "low",
+    },
+    "reasoning": {"effort": "low", "summary": "auto", "context": "auto", "mode": "standard"},
+    "include": ["message.output_text.logprobs"],
+    "top_logprobs": 1,
+    "temperature": 1,
+    "max_output_tokens": 5,
+    "max_tool_calls": 5,
+    "metadata": {"a": "b"},
+    "stream": True,
+    "stream_options": {"include_obfuscation": False},
+    "store": False,
+    "background": False,
+    "truncation": "auto",
+    "user": "u",
+    "model": "tiny",
+}
+
+
+@pytest.mark.parametrize("policy", ["drop", "pass", "error"])
+def test_a_value_of_another_kind_is_translated_or_refused(policy):
+    refused = []
+    for fields in with_odd_values(FULL):
+        if not isinstance(fields, dict):
+            continue
+        try:
+            request = to_chat(envelope(**fields), policy=policy, host="lab", takes_reasoning=True)
+        except RequestError as error:
+            refused.append(error.as_openai()["error"]["param"])
+        else:
+            assert json.loads(bytes(request.fields["messages"]))
+    assert len(refused) > 300
+    assert None not in refused

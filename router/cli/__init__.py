@@ -61,7 +61,7 @@ COMMANDS = {
         "router.cli.judges:judge",
         "Measure how far judges can be trusted, and let them compare.",
     ),
-    "key": ("router.cli.keys:key", "Create, list and revoke clients' keys."),
+    "key": ("router.cli.keys:key", "Create, change, list and revoke clients' keys."),
     "mcp": (
         "router.cli.mcp:mcp",
         "Serve tools for coding agents over standard input and output (MCP).",

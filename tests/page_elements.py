@@ -1,6 +1,8 @@
 """What tests read of pages: elements, text, and the policy that they are sent with; signing in."""
 
+import csv
 import html
+import io
 import re
 from contextlib import ExitStack, contextmanager
 from html.parser import HTMLParser
@@ -58,6 +60,23 @@ def check_policy(answer):
         assert not {name for name in attributes if name == "style" or name.startswith("on")}
         for name in ("src", "href", "action"):
             assert not re.match(r"(?i)[a-z]+:|//", attributes.get(name) or "")
+
+
+def check_sorts(http, path):
+    """Check that a list has the same rows the other way round where a heading is clicked twice."""
+    page = http.get(path, headers=BROWSER).text
+    headings = re.findall(r'<th scope="col"[^>]*><a href="([^"]*)"', page)
+    columns = {re.search(r"sort=-?(\w+)", heading)[1] for heading in headings}
+    assert columns, path
+
+    def rows(sort):
+        address = f"{path}{'&' if '?' in path else '?'}sort={sort}&export=csv"
+        return list(csv.reader(io.StringIO(http.get(address, headers=BROWSER).text)))[1:]
+
+    for column in columns:
+        ascending = rows(column)
+        assert ascending
+        assert ascending == rows(f"-{column}")[::-1], (path, column)
 
 
 def csrf_token(text):

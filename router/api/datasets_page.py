@@ -8,7 +8,7 @@ between, and whatever was chosen stays in the form where a file is refused.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from litestar import Request, Response
 from litestar.params import FromQuery, QueryParameter
@@ -35,7 +35,7 @@ from router.datasets.artifacts import file_chunks
 from router.datasets.registry import parse_columns, version_name
 from router.loop.dataset_owners import key_of
 from router.services import Services
-from router.store.datasets import DatasetPage, DatasetRow
+from router.store.datasets import DatasetPage, DatasetRow, VersionOrder
 
 # Of a file of lines that is larger, this much is looked at before it is stored.
 BEGINNING_BYTES = 4 * 1024 * 1024
@@ -45,8 +45,8 @@ MAX_COLUMNS = 30
 _COLUMNS = (
     TableColumn("name", "Dataset", sorts=True),
     TableColumn("hash", "Version"),
-    TableColumn("rows", "Rows", number=True),
-    TableColumn("format", "Format"),
+    TableColumn("rows", "Rows", sorts=True, number=True),
+    TableColumn("format", "Format", sorts=True),
     TableColumn("source", "Source"),
     TableColumn("created", "Added (UTC)", sorts=True),
 )
@@ -121,7 +121,7 @@ async def _versions(
     while len(versions) < row_limit:
         page_of = DatasetPage(
             part=q,
-            order="name" if view.sort == "name" else "created",
+            order=cast("VersionOrder", view.sort),
             descending=view.descending,
             after=place,
             limit=row_limit if caller.only is None else _READ_AT_ONCE,

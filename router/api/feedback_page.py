@@ -22,7 +22,7 @@ from router.store.feedback import FeedbackFilter, FeedbackKind, FeedbackRow
 # Characters of a text in a cell.
 _SHOWN = 300
 _COLUMNS = (
-    TableColumn("at", "Time (UTC)"),
+    TableColumn("at", "Time (UTC)", sorts=True),
     TableColumn("name", "Name"),
     TableColumn("value", "Value"),
     TableColumn("comment", "Comment"),
@@ -45,15 +45,16 @@ async def feedback_list(
     user: FromQuery[str] = "",
     key: FromQuery[str] = "",
     since: FromQuery[str] = "",
+    sort: FromQuery[str] = "-at",
     after: FromQuery[str] = "",
     export: FromQuery[Export] = "",
 ) -> Response[Any]:
-    """Show feedback, newest first: of each author what they said last.
+    """Show feedback: of each author what they said last.
 
     `after` is the number of the last row of the page before.
     """
     filters = {"name": name, "kind": kind, "route": route, "user": user, "key": key, "since": since}
-    view = TableView("/feedback", _COLUMNS, sort="", filters=filters, after=after, export=export)
+    view = TableView("/feedback", _COLUMNS, sort=sort, filters=filters, after=after, export=export)
     shown: dict[str, Any] = {
         "query": filters,
         "error": "",
@@ -72,7 +73,10 @@ async def feedback_list(
             since=first,
         )
         rows = await services.store.feedback(
-            matching, limit=view.size + 1, before=row_number(after) if after else None
+            matching,
+            limit=view.size + 1,
+            before=row_number(after) if after else None,
+            oldest_first=not view.descending,
         )
     except EvalrouterError as error:
         if view.is_export:

@@ -40,6 +40,7 @@ from router.api.page_layout import (
     utc,
 )
 from router.api.page_tables import Export, TableColumn, TableView, row_number, table_response
+from router.api.paging import MAX_OFFSET
 from router.api.review import Publication, Rejection
 from router.api.sign_in import read_fields
 from router.config.documents import convert_data
@@ -107,7 +108,7 @@ class ReviewQuery(NamedTuple):
 
 
 _COLUMNS = (
-    TableColumn("at", "Came (UTC)"),
+    TableColumn("at", "Came (UTC)", sorts=True),
     TableColumn("prompt", "Last message of the user"),
     TableColumn("findings", "Findings"),
     TableColumn("dataset", "Dataset"),
@@ -134,12 +135,13 @@ async def review_list(
     dataset: FromQuery[str] = "",
     origin: FromQuery[Literal["", ReviewOrigin]] = "",
     route: FromQuery[str] = "",
+    sort: FromQuery[str] = "at",
     after: FromQuery[str] = "",
     export: FromQuery[Export] = "",
 ) -> Response[Any]:
     """Show rows, oldest first; `after` is the number of the last row of the page before."""
     query = ReviewQuery(shown_state, dataset, origin, route)
-    return await _list(services, caller, query, after=after, export=export)
+    return await _list(services, caller, query, sort=sort, after=after, export=export)
 
 
 async def _list(
@@ -147,6 +149,7 @@ async def _list(
     caller: Caller,
     query: ReviewQuery,
     *,
+    sort: str = "at",
     after: str = "",
     export: Export = "",
     error: EvalrouterError | None = None,
@@ -155,17 +158,24 @@ async def _list(
     view = TableView(
         "/review",
         _EXPORTED_COLUMNS if export else _COLUMNS,
-        sort="",
+        sort=sort,
         filters=query._asdict() | {"state": "" if query.state == "waiting" else query.state},
         after=after,
         export=export,
     )
     store, config = services.store, services.config.review
-    number = row_number(after) if after else 0
-    rows = await store.review_rows(query.matching, limit=view.size + 1, after=number)
+    number = row_number(after) if after else None
+    limit = view.size + 1
+    if view.descending:
+        before = MAX_OFFSET if number is None else number
+        rows = (await store.review_rows(query.matching, limit=limit, before=before))[::-1]
+    else:
+        rows = await store.review_rows(query.matching, limit=limit, after=number or 0)
     on_page = view.page(rows, lambda row: str(row.number))
     if view.is_export:
         return await table_response("review", caller, view, map(_exported_cells, on_page))
+    # They are reviewed one by one from the oldest on.
+    oldest = await store.review_rows(query.matching, limit=1) if view.descending else on_page
     to_publish = query.dataset or config.dataset
     return await table_response(
         "review",
@@ -173,7 +183,7 @@ async def _list(
         view,
         map(_cells, on_page),
         query=query,
-        first=on_page[0].id if on_page else "",
+        first=oldest[0].id if oldest else "",
         states=(*get_args(ReviewState), "all"),
         origins=get_args(ReviewOrigin),
         counts=await _counts(services, query),

@@ -44,7 +44,7 @@ class DatasetRow(msgspec.Struct, frozen=True, kw_only=True):
     statistics: tuple[Column, ...] = ()
 
 
-VersionOrder = Literal["created", "name"]
+VersionOrder = Literal["name", "created", "rows", "format"]
 
 
 class DatasetPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +52,7 @@ class DatasetPage(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         part: what their names have in them, in upper or lower case; "" for all.
-        order: what they are sorted by; of the same name or time, by the other one and the hash.
+        order: what they are sorted by; then by name and time, and by the hash.
         descending: whether the last comes first.
         after: the name and hash of the version before the first of them; None for the first.
         limit: how many, at most.

@@ -147,7 +147,12 @@ class FeedbackStore(Protocol):
         ...
 
     async def feedback(
-        self, matching: FeedbackFilter, *, limit: int = 50, before: int | None = None
+        self,
+        matching: FeedbackFilter,
+        *,
+        limit: int = 50,
+        before: int | None = None,
+        oldest_first: bool = False,
     ) -> list[FeedbackRow]:
         """List feedback, newest first; `before` is the number of the previous page's last row."""
         ...

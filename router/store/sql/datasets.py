@@ -60,6 +60,8 @@ def _versions(db: Connection, name: str | None) -> list[DatasetRow]:
 _ORDERS: dict[VersionOrder, str] = {
     "created": "created_at, name, hash",
     "name": "name, created_at, hash",
+    "rows": "rows, name, hash",
+    "format": "format, name, hash",
 }
 
 

@@ -60,9 +60,16 @@ class SqlFeedback(SqlPart, FeedbackStore):
         return await self._database.write("store feedback", _add, entries)
 
     async def feedback(
-        self, matching: FeedbackFilter, *, limit: int = 50, before: int | None = None
+        self,
+        matching: FeedbackFilter,
+        *,
+        limit: int = 50,
+        before: int | None = None,
+        oldest_first: bool = False,
     ) -> list[FeedbackRow]:
-        return await self._database.read("list feedback", _page, matching, limit, before)
+        return await self._database.read(
+            "list feedback", _page, matching, limit, before, oldest_first
+        )
 
     async def one_feedback(self, feedback_id: str, *, key_id: str | None = None) -> FeedbackRow:
         return await self._database.read("read feedback", _feedback_of_id, feedback_id, key_id)
@@ -150,7 +157,11 @@ def _rows(db: Connection, where: str, values: Any, *, end: str = "") -> list[Fee
 
 
 def _page(
-    db: Connection, matching: FeedbackFilter, limit: int, before: int | None
+    db: Connection,
+    matching: FeedbackFilter,
+    limit: int,
+    before: int | None,
+    oldest_first: bool,
 ) -> list[FeedbackRow]:
     where, values = given(
         {
@@ -165,7 +176,7 @@ def _page(
             "arm = :arm": matching.arm,
             "at >= :since": matching.since,
             "at < :until": matching.until,
-            "number < :before": before,
+            f"number {'>' if oldest_first else '<'} :before": before,
         }
     )
     if not matching.history:
@@ -174,7 +185,7 @@ def _page(
         db,
         " AND ".join(where) or "1 = 1",
         values | {"limit": limit},
-        end=" ORDER BY number DESC LIMIT :limit",
+        end=f" ORDER BY number{'' if oldest_first else ' DESC'} LIMIT :limit",
     )
 
 

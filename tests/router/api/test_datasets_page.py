@@ -6,7 +6,7 @@ import time
 
 import httpx
 import pytest
-from page_elements import BROWSER, Elements, check_policy
+from page_elements import BROWSER, Elements, check_policy, check_sorts
 from servers import finished, gateway
 
 ATTACK = "<script>alert(1)</script>"
@@ -169,6 +169,7 @@ def test_a_version_shows_its_rows_a_page_at_a_time(url):
     assert page["data"][0]["fields"] == ROWS[19]
     assert page["next"] == 21
     assert url.get(f"{path}/rows?after=44").json()["next"] is None
+    check_sorts(url, "/datasets")
 
 
 def test_long_texts_are_cut_and_their_row_leads_to_the_whole(url):
@@ -253,7 +254,7 @@ def test_versions_are_listed_by_key_in_every_order(url):
     assert [row.partition(",")[0] for row in rows] == ["listed-a"] * 3 + ["listed-b"] * 3
     assert "listed" not in url.get("/datasets?q=listed%25").text.partition("<tbody>")[2]
     assert "No dataset is left that matches" in url.get("/datasets?q=a_b").text
-    assert url.get("/datasets?sort=rows").status_code == 400
+    assert url.get("/datasets?sort=source").status_code == 400
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import threading
 import httpx
 import msgspec
 import pytest
-from page_elements import BROWSER, Elements, check_policy
+from page_elements import BROWSER, Elements, check_policy, check_sorts
 from servers import begun, client_of, finished, gateway, scripted
 from stores import in_store
 
@@ -283,6 +283,7 @@ def test_a_study_says_whether_its_judge_can_be_trusted(server, ann):
     in_store(folder / "e.db", add)
     listed = ann.get("/judges")
     check_policy(listed)
+    check_sorts(ann, "/judges")
     assert "<i>judge</i>" in Elements(listed.text).text
     assert f"/runs/{run}/labels" in listed.text
     page = ann.get("/judges/studies/cal_1")

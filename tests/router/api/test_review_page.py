@@ -7,7 +7,7 @@ import re
 
 import httpx
 import pytest
-from page_elements import BROWSER, Elements, alert_of, check_policy, text_of
+from page_elements import BROWSER, Elements, alert_of, check_policy, check_sorts, text_of
 from servers import clients_of, gateway
 from stores import add_keys
 
@@ -79,6 +79,12 @@ def test_rows_are_listed_filtered_and_saved(clients):
     assert two in page
     answer = clients["reviewer"].get("/review?dataset=listed&export=csv", headers=BROWSER)
     assert [row["id"] for row in csv.DictReader(io.StringIO(answer.text))] == [one, two]
+    check_sorts(clients["reviewer"], "/review?dataset=listed")
+    page = page_of(clients, "/review?dataset=listed&sort=-at")
+    assert f'<a class="switch on" href="/review/{one}?' in page
+    number = row_of(clients, two)["number"]
+    page = page_of(clients, f"/review?dataset=listed&sort=-at&after={number}")
+    assert re.findall(r'<td class="nowrap"><a href="/review/(rv_\w+)', page) == [one]
     assert clients["reviewer"].get("/review?after=x", headers=BROWSER).status_code == 400
     assert clients["reviewer"].get("/review").json()["object"] == "list"
 

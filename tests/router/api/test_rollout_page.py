@@ -6,7 +6,7 @@ import html
 import re
 
 import pytest
-from page_elements import BROWSER, Elements, check_policy, text_of
+from page_elements import BROWSER, Elements, check_policy, check_sorts, text_of
 from servers import client_of, gateway
 from stores import add_keys
 
@@ -79,6 +79,7 @@ def test_a_rollout_is_started_and_shown(browser, rollout):
     assert "by key admin" in shown
     assert ATTACK not in page.text
     assert html.escape(ATTACK) in page.text
+    check_sorts(browser, "/rollouts")
     listed = browser.get("/rollouts", params={"route": "chat", "shown": "active"})
     check_policy(listed)
     assert f'href="{rollout}"' in listed.text

@@ -9,7 +9,7 @@ from itertools import pairwise
 from urllib.parse import urlencode
 
 import pytest
-from page_elements import BROWSER, Elements, check_policy, text_of
+from page_elements import BROWSER, Elements, check_policy, check_sorts, text_of
 from servers import clients_of, gateway
 from stores import add_keys
 
@@ -344,3 +344,7 @@ def test_the_list_shows_the_beginnings_of_prompts(stored_world):
         assert "\u2026</bdi>" in page
         assert "refund three" not in page
         assert "<bdi>four</bdi>" in page
+
+
+def test_feedback_is_listed_in_both_directions(world):
+    check_sorts(world[0]["admin"], "/feedback")

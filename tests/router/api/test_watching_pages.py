@@ -8,7 +8,7 @@ import re
 import time
 
 import pytest
-from page_elements import BROWSER, check_policy, text_of
+from page_elements import BROWSER, check_policy, check_sorts, text_of
 from servers import client_of, gateway
 from stores import add_keys, in_store
 
@@ -91,6 +91,7 @@ def test_each_is_listed_and_has_a_page(browser):
         assert f'href="{page}"' in browser.get(path).text
         assert browser.get(f"{path}?export=csv").headers["content-type"].startswith("text/csv")
         assert browser.get(f"{path}?sort=x").status_code == 400
+        check_sorts(browser, path)
     for path in ("/routes/no/shadow", "/watches/no", "/schedules/no", "/alerts/no"):
         assert browser.get(path).status_code == 404
     assert "No alert is in this state" in browser.get("/alerts?state_is=firing").text

@@ -299,6 +299,7 @@ def test_cost_is_known_where_the_price_is(folder):
     assert route_of(outcome, "up/priced")["cost"]["total_usd"] == pytest.approx(12 * 0.002)
     assert route_of(outcome, "up/echo")["cost"]["total_usd"] is None
     assert route_of(outcome, "baseline/echo")["cost"]["total_usd"] == 0.0
+    assert outcome["run"]["cost_usd"] == pytest.approx(12 * 0.002)
 
 
 def test_a_cost_limit_stops_a_run_that_can_go_on(folder, upstream):

@@ -194,22 +194,15 @@ class SampleSearch:
         return await self._differences.of((run.id, by), version, partial(self._read, run, by))
 
     async def _read(self, run: Run, by: PairedScore) -> Lasting[SortedSamples]:
-        ours, theirs = [
-            await self._store.sample_means(run.id, route, by.output, until=MAX_SORTED)
-            for route in (by.a, by.b)
-        ]
-        return Lasting(await asyncio.to_thread(_sorted, ours, theirs, by.higher_is_better))
+        differences = await self._store.sample_differences(
+            run.id, by.a, by.b, by.output, until=MAX_SORTED
+        )
+        return Lasting(await asyncio.to_thread(_sorted, differences, by.higher_is_better))
 
 
-def _sorted(
-    ours: list[tuple[int, float]],
-    theirs: list[tuple[int, float]],
-    higher_is_better: bool | None,
-) -> SortedSamples:
-    of_ours, of_theirs = dict(ours), dict(theirs)
-    both = [position for position in of_ours if position in of_theirs]
-    positions = np.array(both, dtype=np.int64)
-    gains = np.array([of_ours[each] - of_theirs[each] for each in both], dtype=np.float64)
+def _sorted(differences: list[tuple[int, float]], higher_is_better: bool | None) -> SortedSamples:
+    positions = np.array([position for position, _ in differences], dtype=np.int64)
+    gains = np.array([difference for _, difference in differences], dtype=np.float64)
     if higher_is_better is False:
         gains = -gains
     order = np.argsort(gains, kind="stable")

@@ -155,10 +155,18 @@ class SampleViewStore(Protocol):
         """Return the answers of routes to one sample, with their scores."""
         ...
 
-    async def sample_means(
-        self, run_id: str, route: str, output: str, *, until: int
+    async def sample_differences(
+        self, run_id: str, a: str, b: str, output: str, *, until: int
     ) -> list[tuple[int, float]]:
-        """Return the first `until` samples that have scores of a route, each with their mean."""
+        """Return the samples that have scores of two routes, each with the means' difference.
+
+        Args:
+            run_id: the run's.
+            a: the route whose mean it is that the other's is subtracted from.
+            b: the other route.
+            output: the score's name.
+            until: the last position.
+        """
         ...
 
     async def keep_note(

@@ -84,12 +84,11 @@ class SqlSampleViews(SqlPart, SampleViewStore):
             "read a sample's answers", _results_at, run_id, position, routes, repeat
         )
 
-    async def sample_means(
-        self, run_id: str, route: str, output: str, *, until: int
+    async def sample_differences(
+        self, run_id: str, a: str, b: str, output: str, *, until: int
     ) -> list[tuple[int, float]]:
-        return await self._database.read(
-            "read scores of samples", _means, run_id, route, output, until
-        )
+        values = {"a": a, "b": b, "output": output, "until": until}
+        return await self._database.read("read scores of samples", _differences, run_id, values)
 
     async def keep_note(
         self, run_id: str, note: SampleNote, *, before: float | None = None
@@ -276,21 +275,21 @@ def _results_at(
     return scored_rows(db, rows)
 
 
-def _means(
-    db: Connection, run_id: str, route: str, output: str, until: int
-) -> list[tuple[int, float]]:
-    return db.execute(
-        "SELECT samples.position, avg(scores.value) FROM samples"
-        " CROSS JOIN answers ON answers.run = samples.run"
-        " AND answers.position = samples.position"
-        " AND answers.route = (SELECT id FROM routes WHERE name = ?)"
-        " CROSS JOIN scores ON scores.answer = answers.id AND scores.output = ?"
-        # Of a plain column, SQLite would take the bound for the answers of each sample, too, and
-        # read all of them up to it.
-        " WHERE samples.run = ? AND +samples.position <= ? AND scores.value IS NOT NULL"
-        " GROUP BY samples.position ORDER BY samples.position",
-        (route, output, run_number(db, run_id), until),
-    ).fetchall()
+_MEAN = "avg(CASE WHEN answers.route = (SELECT id FROM routes WHERE name = :{}) THEN value END)"
+# Both routes at once, and without the samples: half of the time.
+_DIFFERENCES = f"""
+    SELECT position, difference FROM (
+        SELECT position, {_MEAN.format("a")} - {_MEAN.format("b")} AS difference
+        FROM answers CROSS JOIN scores ON scores.answer = answers.id AND scores.output = :output
+        WHERE run = :run AND position <= :until
+        AND answers.route IN (SELECT id FROM routes WHERE name IN (:a, :b))
+        GROUP BY position
+    ) AS paired WHERE difference IS NOT NULL ORDER BY position
+"""
+
+
+def _differences(db: Connection, run_id: str, values: dict[str, Any]) -> list[tuple[int, float]]:
+    return db.execute(_DIFFERENCES, values | {"run": run_number(db, run_id)}).fetchall()
 
 
 def _keep_note(db: Connection, run_id: str, note: SampleNote, before: float | None) -> None:

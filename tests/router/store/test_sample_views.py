@@ -115,11 +115,21 @@ async def test_one_sample_is_found_and_read_with_the_answers_of_some_routes(fill
         await filled.sample_at("run_2", 1)
 
 
-async def test_scores_of_samples_are_means_over_repeats(filled):
-    means = await filled.sample_means("run_1", "r", "f", until=100)
-    assert means == [*enumerate((2.5, 2, 3, 4, 5), 1)]
-    assert await filled.sample_means("run_1", "r", "f", until=1) == [(1, 2.5)]
-    assert await filled.sample_means("run_1", "q", "f", until=100) == []
+async def test_differences_of_samples_are_those_of_means_over_repeats(filled):
+    for n, repeats in ((1, 2), (4, 1)):
+        for repeat in range(repeats):
+            cell = Cell("q", f"s{n}", repeat)
+            if n == 1:
+                await answered(filled, cell, text="q")
+            await filled.keep_scores("run_1", {cell: [Score(output="f", value=n + repeat)]})
+    given = {"run_id": "run_1", "output": "f", "until": 100}
+    assert await filled.sample_differences(a="r", b="q", **given) == [(1, 1.0), (4, 0.0)]
+    assert await filled.sample_differences(a="q", b="r", **given) == [(1, -1.0), (4, 0.0)]
+    assert await filled.sample_differences(a="r", b="q", **given | {"until": 3}) == [(1, 1.0)]
+    assert await filled.sample_differences(a="r", b="none", **given) == []
+    assert await filled.sample_differences(a="r", b="q", **given | {"output": "g"}) == []
+    same = await filled.sample_differences(a="r", b="r", **given)
+    assert same == [(n, 0.0) for n in range(1, 6)]
 
 
 async def test_each_person_has_one_note_on_a_sample_which_others_see(filled):

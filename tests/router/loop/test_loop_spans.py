@@ -1,6 +1,7 @@
 """What a shadow and a rollout's judge add to the traces of live requests."""
 
 import time
+from functools import partial
 
 import httpx
 from collector import Tree, collecting, scores_of, values_of
@@ -67,6 +68,10 @@ def links_of(span):
     return {(link.trace_id, link.span_id) for link in span.links}
 
 
+def links_of_all(spans, name):
+    return set().union(*(links_of(span) for span in list(spans) if span.name == name))
+
+
 def test_scores_of_shadows_and_rollouts_join_the_traces_of_live_requests(tmp_path):
     with (
         collecting() as collector,
@@ -77,9 +82,11 @@ def test_scores_of_shadows_and_rollouts_join_the_traces_of_live_requests(tmp_pat
         started = http.post("/routes/rolled/rollout", json=ROLLOUT)
         assert started.status_code < 300, started.text
         rollout = started.json()["id"]
-        while not http.get("/shadows").json()["data"]:
-            time.sleep(0.02)
-        shadowed = ask(http, "chat", "private words")
+        # The server reads which routes have a shadow once a second, and then takes their requests.
+        shadowed = []
+        while not links_of_all(collector.spans, "shadow scores"):
+            shadowed.append(ask(http, "chat", "private words"))
+            time.sleep(0.3)
         # A rollout's judge begins a moment after it.
         rolled = []
         names = set()
@@ -88,17 +95,24 @@ def test_scores_of_shadows_and_rollouts_join_the_traces_of_live_requests(tmp_pat
             time.sleep(0.2)
             names = {span.name for span in list(collector.spans)}
         collector.wait(
-            lambda spans: {"shadow scores", "sample other/cheap"} <= {s.name for s in spans}
+            lambda spans: (
+                links_of_all(spans, "shadow scores") & links_of_all(spans, "sample other/cheap")
+            )
         )
     tree = Tree(collector.spans)
 
-    live = request_of(tree, shadowed)
+    candidates = tree.all_named("sample other/cheap")
+    [live, *_] = [
+        span
+        for span in map(partial(request_of, tree), shadowed)
+        if (span.trace_id, span.span_id) in links_of_all(candidates, "sample other/cheap")
+        and any(below.name == "shadow scores" for below in tree.below(span))
+    ]
     [scores] = [span for span in tree.below(live) if span.name == "shadow scores"]
     assert {"words": 3.0, "characters": 16.0}.items() <= scores_of(scores).items()
     assert links_of(scores) == {(live.trace_id, live.span_id)}
-    candidate = tree.named("sample other/cheap")
+    [candidate] = [span for span in candidates if (live.trace_id, live.span_id) in links_of(span)]
     assert {"words": 3.0, "characters": 14.0}.items() <= scores_of(candidate).items()
-    assert (live.trace_id, live.span_id) in links_of(candidate)
     assert candidate.trace_id != live.trace_id
     assert [span.name for span in tree.below(candidate)][-1] == "chat cheap"
 

@@ -66,6 +66,13 @@ class Running(NamedTuple):
     connections: list[Connection]
 
 
+class Cost(NamedTuple):
+    """Microseconds of CPU time per request: in all, and of that in the turns themselves."""
+
+    whole: float
+    in_turns: float
+
+
 def cpu_ns(pid: int) -> int:
     """Return the nanoseconds of CPU time of a process and its children, ended threads included."""
     # The kernel's number of a process's clock, as clock_getcpuclockid(3) makes it.
@@ -96,8 +103,8 @@ async def measure(
     warm_up: int = WARM_UP,
     idle_s: float = IDLE_S,
     settled_s: float = SETTLED_S,
-) -> dict[str, list[float]]:
-    """Return the microseconds per request of each block of rounds, by contestant.
+) -> dict[str, list[Cost]]:
+    """Return what a request took in each block of rounds, by contestant.
 
     Args:
         started_ones: the contestants by name.
@@ -122,20 +129,24 @@ async def measure(
         for running in all_running
     }
     per_block = max(1, rounds // BLOCKS)
-    measured: dict[str, list[float]] = {running.name: [] for running in all_running}
+    measured: dict[str, list[Cost]] = {running.name: [] for running in all_running}
     for number in range(1, BLOCKS + 1):
         before = {running.name: cpu_ns(running.pid) for running in all_running}
         began = time.monotonic()
+        in_turns = dict.fromkeys(before, 0)
         for _ in range(per_block):
             for running in all_running:
+                at_start = cpu_ns(running.pid)
                 await _send(running, requests)
+                in_turns[running.name] += cpu_ns(running.pid) - at_start
             # The order turns, so that none always follows the same.
             all_running.append(all_running.pop(0))
         await asyncio.sleep(settled_s)
         seconds = time.monotonic() - began
         for running in all_running:
             used = cpu_ns(running.pid) - before[running.name] - idle[running.name] * seconds
-            measured[running.name].append(used / (per_block * requests) / 1e3)
+            count = per_block * requests * 1e3
+            measured[running.name].append(Cost(used / count, in_turns[running.name] / count))
         print(f"block {number} of {BLOCKS}", file=sys.stderr, flush=True)
     for running in all_running:
         for connection in running.connections:
@@ -143,28 +154,40 @@ async def measure(
     return measured
 
 
-def markdown(measured: dict[str, list[float]], heading: str, rounds: int, requests: int) -> str:
+def markdown(
+    measured: Mapping[str, Sequence[Cost]], heading: str, rounds: int, requests: int
+) -> str:
     """Return the report: each contestant's CPU per request, and its ratio to the first's."""
     first = next(iter(measured))
     lines = [
         heading,
         "",
         f"CPU per request over {rounds} turns of {requests} requests. The ratio is the median of",
-        f"{BLOCKS} blocks of turns, with the lowest and the highest.",
+        f"{BLOCKS} blocks, with the lowest and the highest. What is done between the turns,",
+        "such as to store records, is in the first figure and not in the second.",
         "",
-        f"| | CPU per request, µs | to that of {first} |",
-        "|---|---:|---:|",
+        f"| | CPU per request, µs | to that of {first} | in its turns, µs | to that of {first} |",
+        "|---|---:|---:|---:|---:|",
     ]
-    for name, values in measured.items():
-        ratios = [one / other for one, other in zip(values, measured[first], strict=True)]
-        lines.append(
-            f"| {name} | {median(values):.1f} ({min(values):.1f} to {max(values):.1f}) |"
-            f" {median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}) |"
-        )
+    for name, costs in measured.items():
+        cells = [name]
+        for field in Cost._fields:
+            values = [getattr(cost, field) for cost in costs]
+            others = [getattr(cost, field) for cost in measured[first]]
+            ratios = [one / other for one, other in zip(values, others, strict=True)]
+            cells += [_cell(values, 1), _cell(ratios, 3)]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _run(taking_part: Sequence[Contestant], rounds: int, requests: int) -> dict[str, list[float]]:
+def _cell(values: Sequence[float], decimals: int) -> str:
+    middle, low, high = (
+        f"{value:.{decimals}f}" for value in (median(values), min(values), max(values))
+    )
+    return f"{middle} ({low} to {high})"
+
+
+def _run(taking_part: Sequence[Contestant], rounds: int, requests: int) -> dict[str, list[Cost]]:
     gateway_core, load_core = sorted(os.sched_getaffinity(0))[:2]
     os.sched_setaffinity(0, {load_core})
     with ExitStack() as stack:

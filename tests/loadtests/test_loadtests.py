@@ -58,10 +58,12 @@ def test_programs_that_take_turns_are_compared_by_their_cpu_time(ports):
     )
     assert {name: len(values) for name, values in found.items()} == {"floor": 10, "again": 10}
     # Both have the CPU time of the one process, in which it answered the requests of both.
-    assert all(value > 0 for values in found.values() for value in values)
-    shown = turns.markdown({"floor": [2.0, 4.0], "loop": [2.5, 4.0]}, "# Turns", 20, 40)
-    assert "| floor | 3.0 (2.0 to 4.0) | 1.000 (1.000 to 1.000) |" in shown
-    assert "| loop | 3.2 (2.5 to 4.0) | 1.125 (1.000 to 1.250) |" in shown
+    assert all(cost.whole > 0 and cost.in_turns > 0 for costs in found.values() for cost in costs)
+    floor, loop = ([turns.Cost(2, 1), turns.Cost(4, 1)], [turns.Cost(2.5, 1), turns.Cost(4, 2)])
+    shown = turns.markdown({"floor": floor, "loop": loop}, "# Turns", 20, 40)
+    assert "| floor | 3.0 (2.0 to 4.0) | 1.000 (1.000 to 1.000) | 1.0 (1.0 to 1.0) |" in shown
+    loops = "3.2 (2.5 to 4.0) | 1.125 (1.000 to 1.250) | 1.5 (1.0 to 2.0) | 1.500 (1.000 to 2.000)"
+    assert f"| loop | {loops} |" in shown
 
 
 def test_a_programs_cpu_time_has_what_its_children_take(tmp_path):

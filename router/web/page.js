@@ -59,6 +59,12 @@
     if (!/^(INPUT|SELECT|TEXTAREA)$/.test(control.tagName)) control.click();
   });
 
+  // htmx may have begun before its extension for events was there, which then follows nothing.
+  document.addEventListener("DOMContentLoaded", () => {
+    // After htmx's own beginning, which waits in the same way.
+    window.setTimeout(() => htmx.process(document.body));
+  });
+
   // A server that does not answer: say so, leave what was typed, and go on when it is back.
   const banner = () => document.getElementById("connection");
   const lost = () => { const shown = banner(); if (shown) shown.hidden = false; };

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from playwright.sync_api import expect
 from servers import client_of
@@ -29,6 +31,21 @@ def ask(http):
 
 def test_the_home_page_counts_requests_as_they_come(watched):
     tab, http = watched
+    before = int(tab.locator(".cards strong").first.inner_text())
+    ask(http)
+    expect(tab.locator(".cards strong").first).to_have_text(str(before + 1))
+
+
+def test_a_page_follows_what_goes_on_however_late_its_scripts_come(watched):
+    tab, http = watched
+
+    def late(route):
+        # Longer than htmx waits before it begins.
+        time.sleep(0.5)
+        route.continue_()
+
+    tab.route("**/hx-sse.min.js", late)
+    tab.reload()
     before = int(tab.locator(".cards strong").first.inner_text())
     ask(http)
     expect(tab.locator(".cards strong").first).to_have_text(str(before + 1))

@@ -41,6 +41,8 @@ class Azure(OpenAI):
         # Of the dated versions, only some previews have responses.
         speaks = frozenset() if config.api_version else RESPONSES
         super().__init__(name, config, transport, speaks=speaks)
+        if config.keeps_responses is None:
+            self.keeps_responses = bool(speaks)
         self._refuses_foreign = True
         root = self._base.removesuffix("/v1").removesuffix("/openai")
         self._root = f"{root}/openai"
@@ -48,6 +50,10 @@ class Azure(OpenAI):
         if not config.entra_token and config.api_key:
             del self._headers["authorization"]
             self._headers["api-key"] = config.api_key.reveal()
+
+    def response_url(self, path: str) -> str:
+        """Return the address of what is `path` below `responses/`, in the v1 API."""
+        return f"{self._root}/v1/responses/{path}"
 
     def url(self, call: Call) -> str:
         """Return the deployment's address, or the v1 API's."""

@@ -9,7 +9,7 @@ purpose.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping
-from typing import Annotated, Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, cast, runtime_checkable
 
 import msgspec
 
@@ -287,6 +287,31 @@ class ChecksKey(Protocol):
         None where the list of models is one.
         """
         ...
+
+
+class KeepsResponses(Protocol):
+    """A provider whose host may keep responses, so that a request can name the one it follows.
+
+    Attributes:
+        keeps_responses: whether its host does.
+    """
+
+    keeps_responses: bool
+
+    async def response(self, method: str, path: str) -> Reply:
+        """Send a request about a response.
+
+        Args:
+            method: GET, DELETE or POST.
+            path: below `responses/`: the host's id, and what is behind it.
+        """
+        ...
+
+
+def keeper_of_responses(provider: Provider | None) -> KeepsResponses | None:
+    """Return a provider whose host keeps responses; None for any other."""
+    keeps = getattr(provider, "keeps_responses", False)
+    return cast(KeepsResponses, provider) if keeps else None
 
 
 class BytesReply:

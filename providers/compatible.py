@@ -131,6 +131,9 @@ class CompatibleConfig(ProviderConfig, frozen=True, kw_only=True):
         speaks: the paths that the host has beside those of chat completions, text completions and
             embeddings: requests to them are relayed byte for byte but for `model`. Without it,
             those that the kind is known for; an empty list says that the host has none of them.
+        keeps_responses: whether the host keeps responses, so that a follow-up
+            (`previous_response_id`) is sent to it as it came. Otherwise the server keeps them, and
+            a follow-up is sent with its history. Without it, OpenAI and Azure do.
     """
 
     base_url: str = ""
@@ -142,6 +145,7 @@ class CompatibleConfig(ProviderConfig, frozen=True, kw_only=True):
     reasoning: bool | tuple[str, ...] | None = None
     resend_on_stale: bool | None = None
     speaks: tuple[OtherPath, ...] | None = None
+    keeps_responses: bool | None = None
 
     def resends(self) -> bool:
         """Return whether `resend_on_stale` holds; by default it depends on the kind."""
@@ -166,6 +170,7 @@ class Compatible:
         rules: Rules | None = None,
         key_path: str = "models",
         speaks: frozenset[Path] = frozenset(),
+        keeps_responses: bool = False,
     ) -> None:
         self.name = name
         self._transport = transport
@@ -179,6 +184,9 @@ class Compatible:
         self._base = (config.base_url or default_url).rstrip("/")
         others = speaks if config.speaks is None else frozenset(config.speaks)
         self.speaks: frozenset[Path] = USUAL_PATHS | others
+        if config.keeps_responses is not None:
+            keeps_responses = config.keeps_responses
+        self.keeps_responses = keeps_responses and "responses" in self.speaks
         self._urls = {path: f"{self._base}/{path}" for path in self.speaks}
         self._key_path = key_path
         self._headers = self._make_headers(config)
@@ -297,6 +305,26 @@ class Compatible:
             body=None,
             connect_timeout=10.0,
         )
+
+    async def response(self, method: str, path: str) -> Reply:
+        """Send a request about a response that the host keeps.
+
+        Args:
+            method: GET, DELETE or POST.
+            path: below `responses/`.
+        """
+        return await self._transport.request(
+            method,
+            self.response_url(path),
+            provider=self.name,
+            headers=self._headers,
+            body=b"{}" if method == "POST" else None,
+            connect_timeout=10.0,
+        )
+
+    def response_url(self, path: str) -> str:
+        """Return the address of what is `path` below `responses/`."""
+        return f"{self._base}/responses/{path}"
 
     def url(self, call: Call) -> str:
         """Return where the call goes."""

@@ -55,7 +55,15 @@ class OpenAI(Compatible):
         default_url: str = BASE_URL,
         speaks: frozenset[Path] = RESPONSES,
     ) -> None:
-        super().__init__(name, config, transport, default_url=default_url, speaks=speaks)
+        super().__init__(
+            name,
+            config,
+            transport,
+            default_url=default_url,
+            speaks=speaks,
+            # What is behind another address may be a proxy that keeps nothing.
+            keeps_responses=not config.base_url,
+        )
         self._is_openais_host = not config.base_url
         # A proxy in front of another host may take them.
         self._refuses_foreign = self._is_openais_host

@@ -29,6 +29,7 @@ from router.api import (
     compare,
     compare_page,
     completions,
+    conversations,
     dataset_page,
     datasets,
     datasets_page,
@@ -68,6 +69,7 @@ from router.api import (
     providers,
     query_parameters,
     request_page,
+    responses,
     review,
     review_page,
     rollout_page,
@@ -164,6 +166,7 @@ def create_app(services: Services) -> ASGIApp:
         services.learned_routes,
         services.alert_controller,
         preparation.PagePreparation(),
+        services.expired_responses,
     )
     start = front.StartFailure()
 
@@ -198,6 +201,18 @@ def create_app(services: Services) -> ASGIApp:
         route_handlers=[
             models.list_models,
             models.show_model,
+            responses.show_response,
+            responses.delete_response,
+            responses.cancel_response,
+            responses.list_input_items,
+            conversations.create_conversation,
+            conversations.show_conversation,
+            conversations.change_conversation,
+            conversations.delete_conversation,
+            conversations.list_conversation_items,
+            conversations.add_conversation_items,
+            conversations.show_conversation_item,
+            conversations.delete_conversation_item,
             health.live,
             health.ready,
             routes.list_routes,

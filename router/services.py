@@ -88,6 +88,11 @@ from router.loop.traffic_dataset import TrafficDatasets
 from router.loop.watch_alerts import DriftSource
 from router.loop.watches import Watches
 from router.loop.what_if import WhatIfs
+from router.openai.conversations import Conversations
+from router.openai.resources import Responses
+from router.openai.response_ids import ResponseIds
+from router.openai.response_turns import Turns
+from router.openai.retention import ExpiredResponses, ResponsesDeletion
 from router.records import Record, Target, TrafficClass
 from router.sealing.deletion import Recordings, RequestDeletion
 from router.sealing.files import SealedFiles, require_parquet
@@ -179,6 +184,10 @@ class Services:
         alert_counts: counts requests for the rules of alerts.
         alert_controller: decides about alerts; a server opens and closes it (`app.py`).
         alerts: shows alerts, silences them, and tests their receivers.
+        turns: what requests to `/v1/responses` continue.
+        responses: what those requests made, as resources.
+        conversations: what they may be about.
+        expired_responses: deletes responses; a server opens and closes it (`app.py`).
         model_lists: the providers' lists of models.
         retirements: which models will be shut down; a server opens and closes it (`app.py`).
         evidence: files from which others recompute numbers.
@@ -313,6 +322,12 @@ class Services:
         self._watching: list[asyncio.Task[None]] = []
         self._publishing: asyncio.Task[None] | None = None
 
+    def _continue_responses(self, config: Config) -> None:
+        self.turns = Turns(self.store, ResponseIds(self.store), days=config.storage.responses_days)
+        self.responses = Responses(self.turns, self.providers)
+        self.conversations = Conversations(self.store)
+        self.expired_responses = ExpiredResponses(self.store)
+
     def _watch_all(self) -> None:
         self._watch_drift()
         self._watch_rollouts()
@@ -329,6 +344,7 @@ class Services:
         return address
 
     def _seal(self, config: Config, requester: EvalRequester) -> None:
+        self._continue_responses(config)
         if config.storage.seal_after_days:
             require_parquet("storage.seal_after_days")
         self._sealed_files = SealedFiles(lambda: self.datasets.artifacts, self.store)
@@ -388,6 +404,7 @@ class Services:
                 reviewed,
                 copied,
                 rollouts,
+                ResponsesDeletion(self.store),
                 self.shadows,
                 self.learned_routes,
                 ExportedEvidence(self.store),

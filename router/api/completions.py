@@ -21,6 +21,7 @@ from typing import Any
 import msgspec
 from litestar.types import Receive, Scope, Send
 
+from providers.base import keeper_of_responses
 from providers.errors import (
     AuthenticationError,
     ClientGoneError,
@@ -54,7 +55,9 @@ from router.gateway.keys import KEYLESS, NOTHING
 from router.gateway.recorder import settle
 from router.gateway.routing import Plan, Table, position_of, share, unit_of
 from router.gateway.trace_context import passed_traceparent
-from router.gateway.upstream import UpstreamRequest, clock
+from router.gateway.upstream import UpstreamRequest, UpstreamResponse, clock
+from router.openai.response_ids import HostResponse
+from router.openai.response_turns import RequestFacts, ResponseTurn, owner_gone
 from router.records import Target
 from router.services import Services
 
@@ -80,6 +83,8 @@ class Completions:
         clock: Callable[[], float] = clock,
     ) -> None:
         self._routes = services.routes
+        self._providers = services.providers
+        self._response_turns = services.turns
         self._dispatcher = services.dispatcher
         self._keys = services.keys
         self._traffic = services.traffic
@@ -134,7 +139,7 @@ class Completions:
                 )
             self._traffic.add(record)
 
-    async def _answer(  # noqa: PLR0912 - steps of one path, where each call costs time
+    async def _answer(  # noqa: PLR0912, PLR0915 - steps of one path, where each call costs time
         self, scope: Scope, receive: Receive, send: Send, context: RequestContext
     ) -> None:
         """Follow the main path: the caller, the request, then cache or plan, dispatch and relay."""
@@ -171,10 +176,13 @@ class Completions:
             and watch.wants(route, context.record_id, key_id=grant.key_id, stored=context.stored)
         ):
             context.hooks = ANY_REQUEST
+        if context.dialect.has_turns:
+            await self._begin_turn(context)
         use = cache_use_of(None if route is None else route.cache, headers, self._cache_ttl)
         if (
             use is not None
             and context.dialect.uncached.isdisjoint(context.envelope)
+            and (context.turn is None or not context.turn.leaves_something)
             and await self._from_cache(use, scope, send, context)
         ):
             return
@@ -186,7 +194,10 @@ class Completions:
             chooser = self._chooser.by_route.get(model)
             if chooser is not None and route is not None:
                 plan = self._assigned(plan, context, route, chooser)
-            response = await self._dispatcher.open(plan, request)
+            if context.turn is None:
+                response = await self._dispatcher.open(plan, request)
+            else:
+                response = await self._open_turn(context.turn, plan, request, context)
             context.response = response
             try:
                 if response.body is None:
@@ -282,6 +293,42 @@ class Completions:
         context.odds = plan.odds
         context.first = plan.targets[0]
         return plan
+
+    async def _begin_turn(self, context: RequestContext) -> None:
+        """Find what the request continues, and put it into what a target is sent."""
+        facts = RequestFacts(
+            key_id=context.grant.key_id,
+            record_id=context.record_id,
+            request_id=context.request_id,
+            route=context.model,
+            user=context.user,
+        )
+        turn = context.turn = await self._response_turns.begin(context.envelope, facts)
+        context.envelope = dict(turn.envelope)
+
+    async def _open_turn(
+        self, turn: ResponseTurn, plan: Plan, request: UpstreamRequest, context: RequestContext
+    ) -> UpstreamResponse:
+        """Open the answer of a turn, and note who gives it."""
+        if turn.owner is not None:
+            plan = self._of_owner(plan, turn.owner, context)
+        response = await self._dispatcher.open(plan, request)
+        keeper = keeper_of_responses(self._providers[response.target.provider])
+        turn.sent_to(response.target, keeps=keeper is not None)
+        return response
+
+    def _of_owner(self, plan: Plan, owner: HostResponse, context: RequestContext) -> Plan:
+        """Return the plan with the one target whose host keeps what the request follows.
+
+        Raises:
+            ConflictError: it is none of the route's targets, or its host keeps none any more.
+        """
+        target = Target(owner.provider, owner.model)
+        keeper = keeper_of_responses(self._providers.get(owner.provider))
+        if target not in plan.targets or keeper is None:
+            raise owner_gone(owner, plan.route)
+        context.first = target
+        return plan._replace(targets=(target,))
 
     async def _predicted(
         self, plan: Plan, table: Table, context: RequestContext, route: Route

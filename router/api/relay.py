@@ -51,6 +51,9 @@ class Relay:
         """Pass a whole answer on."""
         headers = context.answer_headers_of(response)
         context.status = response.status
+        if context.turn is not None:
+            body = context.turn.rewrite(body)
+            await context.turn.end(body)
         context.tail.append(body)
         await answer(scope, send, response.status, headers, body)
         if context.cache_key is not None:
@@ -72,6 +75,9 @@ class Relay:
             if held and fault is None:
                 # Some hosts leave out the blank line after their last event.
                 held, fault = context.dialect.last_event(hide(held, response.secrets))
+                if context.turn is not None:
+                    held = context.turn.rewrite(held)
+                    await context.turn.end(held)
                 tail.append(held)
             if fault is not None:
                 raise self._dispatcher.error_event(response, fault)
@@ -94,7 +100,7 @@ class Relay:
         if complete and context.cache_key is not None:
             self._cache_answer(response, b"".join(tail), context)
 
-    async def _pass_chunks(
+    async def _pass_chunks(  # noqa: PLR0912 - steps of one loop, where each call costs time
         self, response: UpstreamResponse, send: Send, context: RequestContext
     ) -> tuple[bool, bytes, bytes | None]:
         """Pass events on up to the end, or to the first error.
@@ -105,7 +111,7 @@ class Relay:
         keep_all = context.cache_key is not None or self._keeps_body(context) or context.hooks > 0
         tail = context.tail = deque(maxlen=None if keep_all else TAIL_CHUNKS)
         secrets, dialect = response.secrets, context.dialect
-        end_mark = dialect.end_mark
+        turn, end_mark = context.turn, dialect.end_mark
         held = b""
         done = False
         fault: bytes | None = None
@@ -124,6 +130,11 @@ class Relay:
                 chunk = hide(chunk, secrets)  # noqa: PLW2901
             if end_mark in chunk or b"error" in chunk:
                 chunk, fault, done = dialect.split_end(chunk)  # noqa: PLW2901
+            if turn is not None:
+                chunk = turn.rewrite(chunk)  # noqa: PLW2901
+                if done:
+                    # Before the client knows that it is complete, and follows it.
+                    await turn.end(chunk)
             tail.append(chunk)
             context.received += len(chunk)
             if keep_all and context.received > MAX_RECORDED_BYTES:

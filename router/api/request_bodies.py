@@ -39,6 +39,7 @@ from router.loop.shadow import ShadowChange
 from router.loop.traffic_dataset import TrafficSelection
 from router.loop.watches import WatchPin
 from router.loop.what_if import WhatIfRequest
+from router.openai.conversations import NewConversation, NewItems, NewMetadata
 
 Described = dict[str, Any]
 
@@ -103,6 +104,10 @@ BODIES: Mapping[str, RequestBodyKind] = {
     "POST /api/public/scores": RequestBodyKind(LangfuseScore),
     "POST /api/public/ingestion": RequestBodyKind(LangfuseBatch),
     "POST /providers/{name}/conformance": _EMPTY,
+    "POST /v1/responses/{response_id}/cancel": _EMPTY,
+    "POST /v1/conversations": RequestBodyKind(NewConversation, required=False),
+    "POST /v1/conversations/{conversation_id}": RequestBodyKind(NewMetadata),
+    "POST /v1/conversations/{conversation_id}/items": RequestBodyKind(NewItems),
 }
 # The type is not JSON.
 _BINARY: Described = {"type": "string", "format": "binary"}

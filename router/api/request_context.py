@@ -21,6 +21,7 @@ from router.gateway.keys import KEYLESS, Grant
 from router.gateway.recorder import HEAD_BYTES
 from router.gateway.translated import ESTIMATED
 from router.gateway.upstream import UpstreamResponse
+from router.openai.response_turns import ResponseTurn
 from router.records import (
     AssignedArm,
     Attempt,
@@ -68,6 +69,7 @@ class RequestContext(msgspec.Struct, eq=False):
         learned: why a learned route chose its target; None for other routes.
         assigned: the arm of a rollout that it is in; None without a rollout.
         sampled: the same where it is in the rollout's sample; None for all others.
+        turn: what it continues, where its dialect has turns; None otherwise.
         response: the target's answer, None before it has begun.
         attempts: the requests to targets that have ended so far.
         status, error_code: how it ended.
@@ -104,6 +106,7 @@ class RequestContext(msgspec.Struct, eq=False):
     learned: LearnedChoice | None = None
     assigned: AssignedArm | None = None
     sampled: Assignment | None = None
+    turn: ResponseTurn | None = None
     response: UpstreamResponse | None = None
     attempts: list[Attempt] = []
     status: int = 0

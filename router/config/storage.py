@@ -58,6 +58,8 @@ class Storage(Section, frozen=True, kw_only=True):
             directory, or `s3://bucket/prefix`. Where it is not set and `S3_BUCKET` is, that bucket.
         s3: see S3.
         traffic_days: how many days requests stay on record; 0 for ever. A route may have its own.
+        responses_days: how many days clients can continue a response (`previous_response_id`) whose
+            host keeps none; what was said is stored for as long. 0 stores none.
         seal_after_days: how many days requests stay in the database; then they go, a day (UTC) at a
             time, into compressed files in `artifacts`, and are shown and deleted as before. 0 for
             never. Needs the extra `parquet`.
@@ -73,6 +75,7 @@ class Storage(Section, frozen=True, kw_only=True):
     artifacts: str = "./artifacts"
     s3: S3 = S3()
     traffic_days: NotNegative = 30.0
+    responses_days: NotNegative = 30.0
     seal_after_days: NotNegative = 0.0
     required: bool = True
 

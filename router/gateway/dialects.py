@@ -53,6 +53,7 @@ class Dialect(NamedTuple):
         is_free: whether a request costs nothing.
         counts_on_request: whether a stream has its usage only where `stream_options` requests it.
         is_usual: whether every host has the path, or its provider makes up for it.
+        has_turns: whether a request may continue an earlier one of which the server knows.
         uncached: fields of requests whose answers are never cached: they change something.
         whole: returns a whole answer as its body should be. Raises UpstreamError: it is none.
         as_events: returns the events that a whole answer becomes where a stream was requested.
@@ -87,6 +88,7 @@ class Dialect(NamedTuple):
     is_free: bool
     counts_on_request: bool
     is_usual: bool
+    has_turns: bool
     uncached: frozenset[str]
     whole: Callable[[bytes, Path, Target], bytes]
     as_events: Callable[[bytes, Path, Target], bytes]
@@ -140,6 +142,7 @@ CHAT = Dialect(
     is_free=False,
     counts_on_request=True,
     is_usual=True,
+    has_turns=False,
     uncached=frozenset(),
     whole=answer_checks.whole,
     as_events=answer_checks.events_of,
@@ -172,6 +175,7 @@ _MESSAGES = Dialect(
     is_free=False,
     counts_on_request=False,
     is_usual=False,
+    has_turns=False,
     uncached=frozenset({"container"}),
     whole=messages_answers.whole,
     as_events=messages_answers.as_events,
@@ -219,7 +223,8 @@ DIALECTS: Mapping[Path, Dialect] = {
             is_free=False,
             counts_on_request=False,
             is_usual=False,
-            uncached=frozenset({"background", "conversation"}),
+            has_turns=True,
+            uncached=frozenset({"background"}),
             whole=responses_answers.whole,
             as_events=responses_answers.as_events,
             begins_plainly=responses_answers.begins_plainly,

@@ -25,6 +25,7 @@ from router.store.overview import OverviewStore
 from router.store.people_labels import LabelStore
 from router.store.readiness import CheckedStore
 from router.store.requeue import RequeueStore
+from router.store.responses import ResponseStore
 from router.store.results import ResultStore
 from router.store.review import ReviewStore
 from router.store.rollouts import RolloutStore
@@ -56,6 +57,7 @@ class Store(
     ExperimentStore,
     JudgementStore,
     StudyStore,
+    ResponseStore,
     LabelStore,
     LineageStore,
     LearnedStore,

@@ -98,6 +98,11 @@ OPERATIONS = [
             ("messages/count_tokens", "messages", MESSAGES),
         )
     ),
+    # What a client writes there is its own, and stored as JSON.
+    Op("POST", "/v1/responses/{response_id}/cancel", {}),
+    Op("POST", "/v1/conversations", {"metadata": {"a": "b"}}),
+    Op("POST", "/v1/conversations/{conversation_id}", {"metadata": {"a": "b"}}),
+    Op("POST", "/v1/conversations/{conversation_id}/items", {"items": []}),
     Op(
         "PUT",
         "/routes/{name}",

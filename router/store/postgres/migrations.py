@@ -1292,6 +1292,45 @@ CREATE INDEX runs_sorted_by_cost ON runs (coalesce(cost_usd, -1.0), id);
 CREATE INDEX runs_sorted_by_samples ON runs (dataset_rows, id);
 """)
 
+_M070 = _step("""
+CREATE TABLE responses (
+    id TEXT PRIMARY KEY,
+    key_id TEXT NOT NULL,
+    record_id TEXT NOT NULL,
+    request_id TEXT NOT NULL,
+    route TEXT NOT NULL,
+    target TEXT NOT NULL,
+    user_id TEXT NOT NULL,
+    created_at DOUBLE PRECISION NOT NULL,
+    expires_at DOUBLE PRECISION NOT NULL,
+    status TEXT NOT NULL,
+    previous TEXT NOT NULL,
+    conversation TEXT NOT NULL,
+    input BYTEA NOT NULL,
+    response BYTEA NOT NULL
+);
+CREATE INDEX responses_by_end ON responses (expires_at);
+CREATE INDEX responses_by_record ON responses (record_id);
+CREATE INDEX responses_by_user ON responses (user_id) WHERE user_id <> '';
+CREATE TABLE conversations (
+    id TEXT PRIMARY KEY,
+    key_id TEXT NOT NULL,
+    created_at DOUBLE PRECISION NOT NULL,
+    metadata TEXT NOT NULL
+);
+CREATE TABLE conversation_items (
+    conversation TEXT NOT NULL,
+    position BIGINT NOT NULL,
+    id TEXT NOT NULL,
+    body BYTEA NOT NULL,
+    PRIMARY KEY (conversation, position)
+);
+CREATE UNIQUE INDEX conversation_items_by_id ON conversation_items (conversation, id);
+CREATE TABLE response_keys (
+    number BIGINT PRIMARY KEY, value BYTEA NOT NULL, created_at DOUBLE PRECISION NOT NULL
+);
+""")
+
 STEPS = {
     "m029_label_scores": _M029,
     "m030_traffic_index": _M030,
@@ -1325,4 +1364,5 @@ STEPS = {
     "m058_rollout_placement": _M058,
     "m059_changed_keys": _M059,
     "m060_sorted_runs": _M060,
+    "m070_responses": _M070,
 }

@@ -20,6 +20,7 @@ from router.store.sql.occurrences import SqlOccurrences
 from router.store.sql.overview import SqlOverview
 from router.store.sql.people_labels import SqlLabels
 from router.store.sql.requeue import SqlRequeue
+from router.store.sql.responses import SqlResponses
 from router.store.sql.results import SqlResults
 from router.store.sql.review import SqlReview
 from router.store.sql.rollouts import SqlRollouts
@@ -51,6 +52,7 @@ class SqlStore(
     SqlExperiments,
     SqlJudgements,
     SqlStudies,
+    SqlResponses,
     SqlLabels,
     SqlLineage,
     SqlLearned,

@@ -50,6 +50,8 @@ The tables are shaped so that a million answers stay small and the pages of a ru
               `rollouts.py`
     learned_models  (id): models of learned routes; learned_changes counts changes of them;
               learned_sources: the requests that their rows were made of
+    responses  (id): responses that clients may continue; conversations (id), conversation_items
+              (conversation, position); response_keys (number): what response ids are sealed with
 
 Times are seconds since the epoch; columns that hold JSON are text.
 """
@@ -1721,6 +1723,64 @@ def m060_sorted_runs(db: Database) -> None:
         db.execute(f"CREATE INDEX runs_sorted_by_{name} ON runs ({column}, id)")
 
 
+def m070_responses(db: Database) -> None:
+    """Add responses that clients may continue, conversations, and the keys of ids."""
+    db.execute(
+        """
+        CREATE TABLE responses (
+            id TEXT PRIMARY KEY,
+            key_id TEXT NOT NULL,
+            record_id TEXT NOT NULL,
+            request_id TEXT NOT NULL,
+            route TEXT NOT NULL,
+            target TEXT NOT NULL,
+            user_id TEXT NOT NULL,
+            created_at REAL NOT NULL,
+            expires_at REAL NOT NULL,
+            status TEXT NOT NULL,
+            previous TEXT NOT NULL,
+            conversation TEXT NOT NULL,
+            input BLOB NOT NULL,
+            response BLOB NOT NULL
+        )
+        """
+    )
+    db.execute("CREATE INDEX responses_by_end ON responses (expires_at)")
+    db.execute("CREATE INDEX responses_by_record ON responses (record_id)")
+    db.execute("CREATE INDEX responses_by_user ON responses (user_id) WHERE user_id <> ''")
+    db.execute(
+        """
+        CREATE TABLE conversations (
+            id TEXT PRIMARY KEY,
+            key_id TEXT NOT NULL,
+            created_at REAL NOT NULL,
+            metadata TEXT NOT NULL
+        ) WITHOUT ROWID
+        """
+    )
+    db.execute(
+        """
+        CREATE TABLE conversation_items (
+            conversation TEXT NOT NULL,
+            position INTEGER NOT NULL,
+            id TEXT NOT NULL,
+            body BLOB NOT NULL,
+            PRIMARY KEY (conversation, position)
+        ) WITHOUT ROWID
+        """
+    )
+    db.execute(
+        "CREATE UNIQUE INDEX conversation_items_by_id ON conversation_items (conversation, id)"
+    )
+    db.execute(
+        """
+        CREATE TABLE response_keys (
+            number INTEGER PRIMARY KEY, value BLOB NOT NULL, created_at REAL NOT NULL
+        )
+        """
+    )
+
+
 STEPS = (
     m001_runs_and_samples,
     m002_answers_and_scores,
@@ -1777,4 +1837,5 @@ STEPS = (
     m058_rollout_placement,
     m059_changed_keys,
     m060_sorted_runs,
+    m070_responses,
 )

@@ -51,6 +51,8 @@ def test_every_parameter_of_the_schema_is_known(http):
     ]
     assert len(documented) > 60
     for operation, name in documented:
+        if operation.partition(" ")[2].startswith(OPEN_PATHS):
+            continue
         _, error = send(http, operation, **{name: "1"})
         assert error.get("code") != "unknown_parameter", (operation, name)
         if (operation, name) != ("PUT /datasets/{name}", "column"):

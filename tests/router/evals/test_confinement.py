@@ -410,6 +410,20 @@ def naming_models(path, **body):
     return requests
 
 
+def about_responses(world, port):
+    for name in (*world.names("model"), f"http://127.0.0.1:{port}/x"):
+        yield f"/v1/responses/{quote(name, safe='')}/cancel", {}
+
+
+def about_conversations(below):
+    def requests(world, port):
+        for name in (*world.names("rows.jsonl"), f"http://127.0.0.1:{port}/x"):
+            body = {"items": name, "metadata": {"file": name}}
+            yield f"/v1/conversations{below.format(quote(name, safe=''))}", body
+
+    return requests
+
+
 MESSAGES = [{"role": "user", "content": "x"}]
 REQUESTS = {
     ("POST", "/eval"): creating,
@@ -466,6 +480,10 @@ REQUESTS = {
     ("POST", "/v1/messages/count_tokens"): naming_models(
         "/v1/messages/count_tokens", messages=MESSAGES
     ),
+    ("POST", "/v1/responses/{response_id}/cancel"): about_responses,
+    ("POST", "/v1/conversations"): about_conversations(""),
+    ("POST", "/v1/conversations/{conversation_id}"): about_conversations("/{}"),
+    ("POST", "/v1/conversations/{conversation_id}/items"): about_conversations("/{}/items"),
     # May be asked for by POST too: its model goes to a provider of the config.
     ("POST", "/providers/{name}/conformance"): naming_models("/providers/nobody/conformance"),
 }

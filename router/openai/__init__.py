@@ -1,0 +1,1 @@
+"""OpenAI's resources that outlive a request: responses that clients continue, and conversations."""

@@ -25,20 +25,33 @@ _decode_item = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class NewConversation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a conversation begins with."""
+    """What a conversation begins with.
+
+    Attributes:
+        items: its first items, at most 20.
+        metadata: at most 16 pairs of texts.
+    """
 
     items: list[dict[str, Any]] | None = None
     metadata: dict[str, str] | None = None
 
 
 class NewItems(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Items to add."""
+    """Items to add.
+
+    Attributes:
+        items: at most 20.
+    """
 
     items: list[dict[str, Any]]
 
 
 class NewMetadata(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What replaces a conversation's metadata."""
+    """What replaces a conversation's metadata.
+
+    Attributes:
+        metadata: at most 16 pairs of texts.
+    """
 
     metadata: dict[str, str]
 

@@ -16,10 +16,12 @@ CONFIG = """
 storage: {{database: "sqlite:///{folder}/e.db", artifacts: "{folder}/artifacts"}}
 providers:
   plain: {{kind: compatible, base_url: "{url}", speaks: [responses]}}
+  chats: {{kind: compatible, base_url: "{url}"}}
   keeper: {{kind: compatible, base_url: "{url}", speaks: [responses], keeps_responses: true}}
 routes:
   plain: {{targets: [{{model: plain/m}}]}}
   kept: {{targets: [{{model: keeper/m}}]}}
+  chats: {{targets: [{{model: chats/m}}]}}
   both: {{targets: [{{model: plain/m}}, {{model: keeper/n}}]}}
 record: metadata
 """
@@ -235,3 +237,15 @@ def test_requests_that_are_deleted_take_their_responses_with_them(world, url, an
         assert gone.status_code == 200, gone.text
     with pytest.raises(openai.NotFoundError):
         ann.responses.retrieve(first.id)
+
+
+def test_hosts_of_chat_completions_are_followed_as_well(world, ann):
+    first = ann.responses.create(model="chats", input="Hello?")
+    with ann.responses.stream(model="chats", input="And?", previous_response_id=first.id) as events:
+        second = [*events][-1].response
+    assert second.previous_response_id == first.id
+    messages = received(world)["messages"]
+    assert [message["role"] for message in messages] == ["user", "assistant", "user"]
+    assert ann.responses.retrieve(second.id).output_text == "Well said."
+    listed = ann.responses.input_items.list(second.id, order="asc").data
+    assert [item.role for item in listed] == ["user", "assistant", "user"]

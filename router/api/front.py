@@ -6,23 +6,17 @@ to Litestar.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Awaitable
 from typing import Any
 
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from providers.errors import EvalrouterError, RequestError
+from router.api.addresses import canonical, naming_model
 from router.api.content_codings import decoded
 from router.api.errors import refuse
 from router.api.origins import PREFLIGHT, Origins
 from router.api.request_parsing import PATHS
-
-# Clients whose base URL has no `/v1`.
-_WITHOUT_V1 = frozenset(path.removeprefix("/v1") for path in PATHS) | {"/models"}
-# Not OpenAI's; a route of such a name is found under /v1.
-_ABOUT_MODELS = frozenset({"/models/versions", "/models/retirements"})
-_SLASHES = re.compile(r"//+")
 
 
 class StartFailure:
@@ -71,13 +65,15 @@ class Front:
         if scope["type"] != "http":
             await self._others(scope, receive, self._briefly(send))
             return
-        path = _canonical(scope["path"])
+        path, model = canonical(scope["path"])
         if path != scope["path"]:
             scope = {**scope, "path": path, "raw_path": path.encode()}
         method = scope["method"]
         headers = dict(scope["headers"])
         if method == "OPTIONS" and PREFLIGHT in headers:
             await self._preflight(headers, send)
+        elif model:
+            await self._named(scope, headers, receive, send, model)
         elif path in PATHS:
             await self._models(scope, receive, send)
         elif method == "HEAD":
@@ -107,6 +103,19 @@ class Front:
         await send({"type": "http.response.start", "status": 204, "headers": answer})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
+    async def _named(
+        self, scope: Any, headers: dict[bytes, bytes], receive: Receive, send: Send, model: str
+    ) -> None:
+        """Pass a request on whose address names its model, with that model in its body."""
+        if b"content-encoding" in headers:
+            try:
+                receive = decoded(headers, receive, self._max_body_bytes)
+            except RequestError as error:
+                await refuse(error, send)
+                return
+            scope = _without_coding(scope)
+        await self._models(scope, naming_model(receive, model, self._max_body_bytes), send)
+
     async def _decoded(
         self, scope: Any, headers: dict[bytes, bytes], receive: Receive, send: Send
     ) -> None:
@@ -116,25 +125,13 @@ class Front:
         except RequestError as error:
             await refuse(error, send)
             return
-        others = [
-            pair
-            for pair in scope["headers"]
-            if pair[0] not in (b"content-encoding", b"content-length")
-        ]
-        scope = {**scope, "headers": others}
-        await self._others(scope, body, send)
+        await self._others(_without_coding(scope), body, send)
 
 
-def _canonical(path: str) -> str:
-    """Return the path as it is registered: single slashes, none at the end, `/v1` in front."""
-    if "//" in path:
-        path = _SLASHES.sub("/", path)
-    if len(path) > 1 and path.endswith("/"):
-        path = path.rstrip("/")
-    if path in _WITHOUT_V1 or (path.startswith("/models/") and path not in _ABOUT_MODELS):
-        return "/v1" + path
-    # A base URL of `…/v1/` and a client that adds another one.
-    return path.removeprefix("/v1") if path.startswith("/v1/v1/") else path
+def _without_coding(scope: Any) -> Any:
+    """Return the scope of a request whose body is decoded by now."""
+    of_the_coding = (b"content-encoding", b"content-length")
+    return {**scope, "headers": [pair for pair in scope["headers"] if pair[0] not in of_the_coding]}
 
 
 async def _head(app: ASGIApp, scope: Any, receive: Receive, send: Send) -> None:

@@ -36,6 +36,7 @@ class ModelRow(msgspec.Struct):
         owned_by: `evalrouter` for a route, else the provider's name.
         shutdown_date: the day on which its host will shut it down, as YYYY-MM-DD; None where
             nothing is known of that.
+        type, capabilities: what Mistral's client reads; of neither anything is known.
     """
 
     id: str
@@ -43,6 +44,8 @@ class ModelRow(msgspec.Struct):
     object: str = "model"
     created: int = 0
     shutdown_date: str | None = None
+    type: str = "base"
+    capabilities: dict[str, bool] = {}
 
 
 class Models(msgspec.Struct):
@@ -65,7 +68,8 @@ async def list_models(
 ) -> Response[Models]:
     """List every name that `model` may have in a request with this key.
 
-    A client that sends `anthropic-version` gets Anthropic's page of them.
+    To a key that is confined to no models, `server.expose` may show routes or models alone. A
+    client that sends `anthropic-version` gets Anthropic's page of them.
     """
     models = await _list(services, caller)
     if ANTHROPIC_VERSION not in request.headers:
@@ -93,8 +97,13 @@ async def _list(services: Services, caller: Caller) -> Models:
     if allowed is not None:
         permitted = (_row_of(services, name) for name in allowed)
         return Models([row for row in permitted if row is not None], {})
-    rows = [ModelRow(name, "evalrouter") for name in services.routes.table.names]
+    expose = services.config.server.expose
+    rows: list[ModelRow] = []
+    if expose != "models":
+        rows += [ModelRow(name, "evalrouter") for name in services.routes.table.names]
     unreachable: dict[str, str] = {}
+    if expose == "routes":
+        return Models(rows, unreachable)
     for name, listing in (await services.model_lists.of(services.providers)).items():
         models = _known(services, name, listing)
         rows += [_listed(services, name, model, listing) for model in models]

@@ -48,6 +48,7 @@ _WITHOUT_TOOLS = {
 }
 _BRACKET, _QUOTE = ord("["), ord('"')
 
+_encode = msgspec.json.Encoder().encode
 _decode_envelope = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_text = msgspec.json.Decoder(str).decode
 _decode_messages = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -106,6 +107,19 @@ def parse(body: bytes, path: Path) -> tuple[str, bool, dict[str, msgspec.Raw]]:
         raise RequestError("messages must be an array.", param=needed, code="invalid_type")
     stream = _field(envelope, "stream", _decode_flag, "true or false")
     return model, bool(stream), envelope
+
+
+def with_model(body: bytes, model: str) -> bytes:
+    """Return a request's body with another `model`; as it is where it is no JSON object."""
+    try:
+        envelope = _decode_envelope(body)
+    except UNREADABLE:
+        lenient = _with_lone_surrogates(body)
+        if lenient is None:
+            return body
+        envelope = lenient
+    envelope["model"] = msgspec.Raw(_encode(model))
+    return _encode(envelope)
 
 
 def _with_lone_surrogates(body: bytes) -> dict[str, msgspec.Raw] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -53,6 +53,8 @@ class Server(Section, frozen=True, kw_only=True):
             `EVALROUTER_ADMIN_KEY_FILE` names. 32 characters or more.
         public_url: the address that people reach the server by, such as
             `https://router.example.com`, for links in what it sends; "" for no links.
+        expose: what `/v1/models` lists to keys that are confined to no models: `all`, the config's
+            `routes`, or the providers' `models`. Requests may name any of them all the same.
         pass_headers: headers of clients that are sent on to providers, besides `OpenAI-Beta`,
             `OpenAI-Organization` and `OpenAI-Project`.
     """
@@ -74,6 +76,7 @@ class Server(Section, frozen=True, kw_only=True):
     public_url: Annotated[
         str, msgspec.Meta(pattern=r"^(https?://[A-Za-z0-9.:\[\]-]{1,253}(/[A-Za-z0-9._~/-]*)?)?$")
     ] = ""
+    expose: Literal["all", "routes", "models"] = "all"
     pass_headers: tuple[_HeaderName, ...] = ()
 
 

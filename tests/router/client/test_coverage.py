@@ -20,6 +20,9 @@ OF_OTHER_PACKAGES = {
     "POST /v1/completions",
     "POST /v1/embeddings",
     "POST /v1/responses",
+    # The anthropic package's.
+    "POST /v1/messages",
+    "POST /v1/messages/count_tokens",
     # Portkey's and Langfuse's.
     "POST /v1/feedback",
     "PUT /v1/feedback/{feedback_id}",

@@ -35,9 +35,10 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 from uvicorn.server import ServerState
 
 from providers.errors import EvalrouterError, ProtocolError, UnavailableError
-from providers.http import sse
 from router.api.connection import WHOLE, Headers
+from router.api.request_parsing import PATHS
 from router.config.server import Server
+from router.gateway.dialects import CHAT, DIALECTS, Dialect
 from router.gateway.error_bodies import body_of
 
 log = logging.getLogger("evalrouter")
@@ -945,15 +946,22 @@ class Exchange(msgspec.Struct, eq=False):
             self.wake()
             self._connection.answered(self)
 
+    @property
+    def _dialect(self) -> Dialect:
+        """What clients of the request's path read; of paths that call no model, as of chats."""
+        path = PATHS.get(self.scope["path"])
+        return CHAT if path is None else DIALECTS[path]
+
     def cut(self, error: EvalrouterError) -> None:
         """End the response with an error, where its framing leaves room for one."""
         if self.gone or self.complete:
             return
         self.keep_alive = False
         if not self.started:
-            self.write(error.status, [(b"content-type", b"application/json")], body_of(error))
+            status, body = self._dialect.error_answer(error, "")
+            self.write(status, [(b"content-type", b"application/json")], body)
         elif self._events and self._left < 0:
-            self._go_on(sse.encode(body_of(error)), more=False)
+            self._go_on(self._dialect.error_event(error, ()), more=False)
         self.gone = True
 
 

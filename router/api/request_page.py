@@ -45,6 +45,7 @@ from router.api.sign_in import read_fields
 from router.api.traffic import ShownRequest, delete_named, shown_request
 from router.api.traffic_page import is_fallback, tokens
 from router.config.documents import Document, convert_data
+from router.gateway.dialects import dialect_of
 from router.loop.feedback_forms import GivenFeedback
 from router.loop.traffic_dataset import TrafficDataset, TrafficSelection
 from router.services import Services
@@ -107,8 +108,8 @@ async def _page(
     services: Services, caller: Caller, row: ShownRequest, forms: PageForms
 ) -> Response[str]:
     exchange, plot = await asyncio.to_thread(_drawn, row)
-    is_chat = row.path == "chat/completions" and row.status == 200 and row.bodies
-    can_be_row = is_chat and row.traffic_class == "live"
+    has_answer = dialect_of(row.path).is_conversation and row.status == 200 and row.bodies
+    can_be_row = has_answer and row.traffic_class == "live"
     return await rendered(
         "request.html",
         caller,

@@ -107,6 +107,11 @@ class Dialect(NamedTuple):
     error_event: Callable[[EvalrouterError, Sequence[bytes]], bytes]
     tail_bytes: int = TAIL_BYTES
 
+    @property
+    def is_conversation(self) -> bool:
+        """Whether a model answers the turns of a conversation."""
+        return self.generates and bool(self.turns)
+
 
 def _chunk_error(error: EvalrouterError, _tail: Sequence[bytes]) -> bytes:
     return event_of(error)
@@ -255,3 +260,11 @@ DIALECTS: Mapping[Path, Dialect] = {
         ),
     )
 }
+
+
+def dialect_of(path: str) -> Dialect:
+    """Return the row of a stored record's path; that of chats for a path that is gone."""
+    return _BY_NAME.get(path, CHAT)
+
+
+_BY_NAME: Mapping[str, Dialect] = {str(path): dialect for path, dialect in DIALECTS.items()}

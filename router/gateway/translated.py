@@ -38,6 +38,7 @@ from router.records import Target
 ESTIMATED = "x-evalrouter-estimated"
 
 _encode = msgspec.json.Encoder().encode
+_decode_envelope = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 _TO_CHAT: Mapping[Path, Callable[..., ChatRequest]] = {
     "responses": responses_requests.to_chat,
@@ -135,6 +136,18 @@ async def translated(call: Call, provider: Provider, target: Target) -> Translat
     headers = {name: value for name, value in call.headers.items() if name.encode() not in foreign}
     sent = msgspec.structs.replace(call, path=CHAT.path, envelope=chat.fields, headers=headers)
     return TranslatedCall(call.path, sent, chat.answers(), chat.translation)
+
+
+def chat_fields(path: Path, request: bytes) -> dict[str, msgspec.Raw]:
+    """Return a request to a path as the fields of a chat request, for what reads recorded ones.
+
+    Raises:
+        RequestError: it does not have the form of its path.
+        msgspec.MsgspecError, UnicodeError, RecursionError: it is no JSON object.
+    """
+    envelope = _decode_envelope(request)
+    to_chat = _TO_CHAT.get(path)
+    return envelope if to_chat is None else to_chat(envelope, policy="drop", host="").fields
 
 
 async def estimated_count(call: Call, target: Target) -> BytesReply:

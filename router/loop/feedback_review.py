@@ -15,6 +15,7 @@ import logging
 from typing import Protocol
 
 from providers.errors import ConflictError, RequestError
+from router.gateway.dialects import dialect_of
 from router.loop.recorded_conversations import read_conversation, text_of
 from router.loop.review import ReviewCandidate, ReviewQueue
 from router.rounds import Rounds
@@ -122,7 +123,11 @@ class FeedbackReview:
             messages, answer = sent.messages, sent.answer
         elif row.record_id:
             request = await self._recorded.request(row.record_id)
-            if request is not None and request.path == "chat/completions" and request.status == 200:
+            if (
+                request is not None
+                and dialect_of(request.path).is_conversation
+                and request.status == 200
+            ):
                 conversation = await asyncio.to_thread(read_conversation, request)
                 if not isinstance(conversation, str):
                     messages, answer = conversation.messages, conversation.answer

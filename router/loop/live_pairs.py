@@ -13,22 +13,20 @@ from collections.abc import Collection
 from hashlib import sha256
 from typing import Any
 
-import msgspec
-
 from evaluators.base import Answer, Sample, Usage
 from evaluators.text.answers import REFUSED, TRUNCATED, shortfall_of
 from evaluators.text.words import is_blank
 from providers.completion import Completion
+from providers.errors import RequestError
 from providers.names import MAX_NAME_BYTES
 from providers.wire import UNREADABLE
 from router.evals.run_spans import TRACE_FIELD
+from router.gateway.dialects import dialect_of
 from router.gateway.recorder import MAX_BODY_BYTES
 from router.gateway.redact import redact
-from router.loop.recorded_conversations import NO_PARAMETERS, completion_of
+from router.loop.recorded_conversations import NO_PARAMETERS, chat_request, completion_of
 from router.records import Record
 from router.store.shadows import ShadowPair
-
-_decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class IncomparableError(Exception):
@@ -49,7 +47,7 @@ def pair_of(
     Raises:
         IncomparableError: the request or its answer cannot be compared.
     """
-    if record.path != "chat/completions":
+    if not dialect_of(record.path).is_conversation:
         raise IncomparableError("path")
     if record.status != 200 or record.error_code or record.target is None:
         raise IncomparableError("failed")
@@ -57,8 +55,8 @@ def pair_of(
         raise IncomparableError("same_target")
     if not record.request or not record.response or _is_long(record):
         raise IncomparableError("too_long")
-    request = _request(redact(record.request))
-    answer = _answer(record, _completion(redact(record.response)))
+    request = _request(record.path, redact(record.request))
+    answer = _answer(record, _completion(record.path, redact(record.response)))
     cluster = _cluster(record, salt)
     fields = {"cluster": cluster} if cluster else {}
     if record.trace is not None:
@@ -93,10 +91,10 @@ def _is_long(record: Record) -> bool:
     return max(len(record.request or b""), len(record.response or b"")) > MAX_BODY_BYTES
 
 
-def _request(body: bytes) -> dict[str, Any]:
+def _request(path: str, body: bytes) -> dict[str, Any]:
     try:
-        request = _decode_object(body)
-    except UNREADABLE:
+        request = chat_request(path, body)
+    except (*UNREADABLE, RequestError):
         raise IncomparableError("unreadable") from None
     messages = request.get("messages")
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
@@ -106,9 +104,9 @@ def _request(body: bytes) -> dict[str, Any]:
     return request
 
 
-def _completion(body: bytes) -> Completion:
+def _completion(path: str, body: bytes) -> Completion:
     try:
-        completion = completion_of(body)
+        completion = completion_of(body, path)
     except ValueError:
         completion = None
     if completion is None:

@@ -12,9 +12,11 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from providers.completion import Completion, read_completion
-from providers.errors import UpstreamError
+from providers.errors import RequestError, UpstreamError
 from providers.translation.fold import fold_stream
 from providers.wire import UNREADABLE
+from router.gateway.dialects import dialect_of
+from router.gateway.translated import chat_fields
 from router.loop.checks.languages import language_of
 from router.loop.conditions import RequestText
 from router.store.traffic import TrafficRow
@@ -38,6 +40,7 @@ NO_PARAMETERS = frozenset(
 )
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_value = msgspec.json.Decoder(Any).decode
 
 Unusable = Literal["bodies_missing", "unreadable", "unfinished", "no_text"]
 
@@ -63,15 +66,16 @@ class RecordedConversation(NamedTuple):
 def read_conversation(row: TrafficRow) -> RecordedConversation | Unusable:
     """Return the conversation of a request, or the reason why a run cannot send it.
 
-    `row` is a chat that was answered, read with its bodies. Bodies that were too long are not
+    `row` is a chat that was answered, read with its bodies; a response or a message is read as the
+    chat that it would be at a host without its path. Bodies that were too long are not
     stored (`bodies_missing`). An answer that calls tools has no text to compare (`no_text`).
     """
     if row.request is None or row.response is None:
         return "bodies_missing"
     try:
-        body = _decode(row.request)
-        completion = completion_of(row.response.encode("utf-8", "replace"))
-    except (*UNREADABLE, ValueError):
+        body = chat_request(row.path, row.request.encode("utf-8", "replace"))
+        completion = completion_of(row.response.encode("utf-8", "replace"), row.path)
+    except (*UNREADABLE, RequestError, ValueError):
         return "unreadable"
     if completion is None:
         return "unfinished"
@@ -89,6 +93,18 @@ def read_conversation(row: TrafficRow) -> RecordedConversation | Unusable:
         if name not in NO_PARAMETERS and value is not None
     }
     return RecordedConversation(messages, parameters, text)
+
+
+def chat_request(path: str, request: bytes) -> dict[str, Any]:
+    """Return a request to a path as a chat request; one to `chat/completions` is one.
+
+    Raises:
+        RequestError, msgspec.MsgspecError, UnicodeError, RecursionError: it cannot be read.
+    """
+    dialect = dialect_of(path)
+    if dialect.is_usual:
+        return _decode(request)
+    return {name: _decode_value(raw) for name, raw in chat_fields(dialect.path, request).items()}
 
 
 def request_text(
@@ -127,12 +143,20 @@ def _is_message(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("role"), str) and bool(value["role"])
 
 
-def completion_of(body: bytes) -> Completion | None:
+def completion_of(body: bytes, path: str = "chat/completions") -> Completion | None:
     """Return the answer in the body of a chat, whole or streamed; None for a stream without an end.
 
     Raises:
         ValueError: it is no answer.
     """
+    dialect = dialect_of(path)
+    if dialect.content_of is not None:
+        end, content = dialect.read_end(body, b""), dialect.content_of(body)
+        calls = bool(content.tool_calls)
+        completion = Completion(
+            content.text, calls_tools=calls, finish_reason=end.finish_reason, model=end.model
+        )
+        return completion if end.done else None
     try:
         if body.lstrip().startswith(b"{"):
             return read_completion(body, chat=True)

@@ -21,6 +21,7 @@ import msgspec
 
 from providers.errors import RequestError
 from providers.wire import UNREADABLE
+from router.gateway.dialects import dialect_of
 from router.loop.checks.languages import require_language_detector
 from router.loop.conditions import Condition, Subject, parse_condition
 from router.loop.recorded_conversations import completion_of, request_text, text_of
@@ -311,10 +312,10 @@ def _as_messages(prompt: Any) -> list[dict[str, Any]]:
 
 
 def _answer(row: TrafficRow) -> str:
-    if row.response is None or row.path == "embeddings":
+    if row.response is None or not dialect_of(row.path).generates:
         return ""
     try:
-        completion = completion_of(row.response.encode("utf-8", "replace"))
+        completion = completion_of(row.response.encode("utf-8", "replace"), row.path)
     except (*UNREADABLE, ValueError):
         return row.response
     # A stream that broke off is no completion.

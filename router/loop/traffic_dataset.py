@@ -39,6 +39,7 @@ from router.config.review import Review
 from router.datasets.artifacts import temporary_folder
 from router.datasets.registry import DatasetRegistry, Lineage, check_dataset_name
 from router.datasets.sources import too_large
+from router.gateway.dialects import dialect_of
 from router.loop.checks import check
 from router.loop.checks.languages import require_language_detector
 from router.loop.checks.near_duplicates import Duplicates, sketch
@@ -105,6 +106,7 @@ STRATA = (
 REASONS: Mapping[str, str] = {
     "embeddings": "requests for embeddings",
     "completions": "text completions: runs send chats",
+    "messages/count_tokens": "counts of tokens",
     "failed": "requests that failed",
     "cached": "answers of the response cache, which repeat others",
     "where": "requests that do not meet the condition",
@@ -595,7 +597,7 @@ class _Search:
 
 def _unusable(row: TrafficRow) -> str:
     """Return the reason why a record cannot be a row, as far as it says so; "" for none."""
-    if row.path != "chat/completions":
+    if not dialect_of(row.path).is_conversation:
         return row.path if row.path in REASONS else "unreadable"
     if row.status >= 400 or row.error_code:
         return "failed"

@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from providers.base import Call, Explains, Provider, Reply, spoken_by
+from providers.base import Call, Explains, Path, Provider, Reply, spoken_by
 from providers.errors import (
     EvalrouterError,
     TargetBusyError,
@@ -71,6 +71,9 @@ BUSY_RETRY_AFTER_S = 1.0
 MAX_BEGINNING_S = 15.0
 # The size that a whole answer to a request for a stream may have.
 MAX_WHOLE_BYTES = 64 * 2**20
+
+# What hosts answer where they do not have a path; 404 may also be about the model.
+LACKS_PATH = frozenset({404, 405, 501})
 
 # The error code of a stream in which the target sent an error after it had begun to answer.
 ERROR_EVENT = "upstream_error_event"
@@ -173,6 +176,8 @@ class Dispatcher:
         self._slots: dict[Target, ConcurrencySlots] = {}
         # Targets that answered 400 to a request for a stream's usage.
         self._without_usage: set[Target] = set()
+        # Providers whose hosts turned out not to have a path, with the path.
+        self._without_path: set[tuple[str, Path]] = set()
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -465,12 +470,12 @@ class Dispatcher:
         limit = Deadline(loop, min(deadline, clock() + first_byte))
         try:
             with limit:
-                if dialect.is_usual or request.path in spoken_by(provider):
+                if dialect.is_usual:
                     want_usage = request.want_usage
                     reply, ask_usage = await self._reply(provider, call, want_usage, target)
                 else:
                     ask_usage = False
-                    reply = await self._translated(provider, call, target, limit, deadline)
+                    reply = await self._reply_to_other(provider, call, target, limit, deadline)
                 if request.stream and dialect.streams:
                     stream = await _begin(reply, dialect, target, limit, deadline)
                 else:
@@ -510,6 +515,30 @@ class Dispatcher:
         finally:
             if response is None and reply is not None:
                 await reply.aclose()
+
+    async def _reply_to_other(
+        self, provider: Provider, call: Call, target: Target, limit: Deadline, deadline: float
+    ) -> Reply:
+        """Send a request to a path that not every host has, relayed or translated.
+
+        Of a host that should have it and answers that it does not, it is remembered, once the way
+        by chat completions leads to an answer: its version may be too old.
+        """
+        key = (target.provider, call.path)
+        lacks = call.path not in spoken_by(provider) or key in self._without_path
+        if lacks:
+            return await self._translated(provider, call, target, limit, deadline)
+        try:
+            reply, _ = await self._reply(provider, call, False, target)  # see there
+        except UpstreamStatusError as error:
+            if error.status not in LACKS_PATH:
+                raise
+            try:
+                reply = await self._translated(provider, call, target, limit, deadline)
+            except UpstreamError:
+                raise error from None
+            self._without_path.add(key)
+        return reply
 
     async def _translated(
         self, provider: Provider, call: Call, target: Target, limit: Deadline, deadline: float

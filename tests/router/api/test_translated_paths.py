@@ -78,6 +78,8 @@ MODELS = {
         f"flaky-{path}": [{"times": 2, "status": 503}, {"answer": "third time"}]
         for path in ("responses", "messages")
     },
+    "old": [{"times": 1, "status": 404, "body": "404 page not found"}, {"answer": "by chat"}],
+    "unknown": [{"status": 404, "body": {"error": {"message": "no model", "code": "x"}}}],
     "empty": [{"body": NO_CHOICES}],
     "in-200": [{"body": IN_200}],
     "begins-badly": stream(f"data: {json.dumps(IN_200)}\n\n"),
@@ -107,6 +109,7 @@ providers:
   up: {{kind: compatible, base_url: "{upstream.url}", api_key: sk-provider-secret}}
   strict: {{kind: compatible, base_url: "{upstream.url}", on_unsupported: error}}
   native: {{kind: vllm, base_url: "{upstream.url}"}}
+  old: {{kind: vllm, base_url: "{upstream.url}"}}
   groq: {{kind: groq, base_url: "{upstream.url}", speaks: []}}
 prices:
   up/caller: {{input: 1, output: 10, cached_input: 0.5}}
@@ -281,6 +284,19 @@ def test_retries_and_fallback_are_those_of_chats(http, url, path):
     reply = post(http, url, path, "falls-begins-badly", stream=True)
     assert reply.headers["x-evalrouter-target"] == "native/n"
     assert events_of(reply.text)[-1]["type"] == ENDS[path]
+
+
+def test_of_a_host_that_is_too_old_it_is_remembered_that_it_lacks_a_path(http, url, upstream):
+    def paths_of(model):
+        return [one.path for one in upstream.log.requests if one.model == model]
+
+    for _ in range(2):
+        assert "by chat" in post(http, url, "responses", "old/old").text
+    assert paths_of("old") == ["responses", "chat/completions", "chat/completions"]
+    for _ in range(2):
+        reply = post(http, url, "messages", "old/unknown")
+        assert (reply.status_code, reply.json()["error"]["message"]) == (404, "no model")
+    assert paths_of("unknown") == ["messages", "chat/completions"] * 2
 
 
 def test_a_hosts_refusal_has_the_clients_shape(http, url):

@@ -153,6 +153,8 @@ def completion_of(body: bytes, path: str = "chat/completions") -> Completion | N
     if dialect.content_of is not None:
         end, content = dialect.read_end(body, b""), dialect.content_of(body)
         calls = bool(content.tool_calls)
+        if not (content.text or calls or end.finish_reason):
+            raise ValueError("the body is no answer")
         completion = Completion(
             content.text, calls_tools=calls, finish_reason=end.finish_reason, model=end.model
         )

@@ -162,6 +162,13 @@ def test_what_users_say(given, sent):
     messages, done = messages_of({"role": "user", "content": given})
     assert messages == [{"role": "user", "content": sent}]
     assert done.dropped == {}
+    texts = [
+        f"messages.content.{block['type']}"
+        for block in (given if isinstance(given, list) else ())
+        if block["type"] == "search_result"
+        or (block["type"] == "document" and block["source"]["type"] in ("text", "content"))
+    ]
+    assert done.converted == {"messages": "to chat messages", **dict.fromkeys(texts, "to text")}
 
 
 def test_a_run_of_messages_of_one_role_is_one_turn():
@@ -250,9 +257,10 @@ def test_thoughts_go_to_hosts_that_take_them():
     turns = (*HI, assistant(*THOUGHTS, text("Yes.")), *HI)
     messages, done = messages_of(*turns, policy="drop")
     assert messages[1] == {"role": "assistant", "content": "Yes."}
-    assert set(done.dropped) == {
-        "messages.content.thinking",
-        "messages.content.redacted_thinking",
+    why = "the host takes no earlier thoughts"
+    assert done.dropped == {
+        "messages.content.thinking": why,
+        "messages.content.redacted_thinking": why,
     }
     with pytest.raises(RequestError) as refused:
         messages_of(*turns)
@@ -423,6 +431,32 @@ def test_a_long_user_is_a_digest():
     assert "user" not in sent
 
 
+NO_FILES = "files of Anthropic's are not at hand elsewhere"
+REASONS = {
+    "container": "containers are Anthropic's",
+    "context_management": "chat completions edit no context",
+    "inference_geo": "chat completions name no place",
+    "max_tokens": "0 fills Anthropic's prompt cache only",
+    "mcp_servers": "chat completions call no MCP servers",
+    "messages.content.container_upload": "chat completions have no such block",
+    "messages.content.document.citations": "chat answers cite nothing",
+    "messages.content.document.file": NO_FILES,
+    "messages.content.document.url": "chat completions take the bytes of a document, not its URL",
+    "messages.content.image.file": NO_FILES,
+    "messages.content.search_result.citations": "chat answers cite nothing",
+    "messages.content.server_tool_use": "chat completions have no such block",
+    "messages.name": "messages have no such field",
+    "messages.prefill": "the host may answer anew instead of going on with the last message",
+    "metadata.project": "the Messages API has user_id only",
+    "output_config.task_budget": "chat completions have no such choice",
+    "speed": "chat completions have no such choice",
+    "tools.computer_toolset_20260801": "Anthropic runs this tool, or knows alone how it is used",
+    "tools.web_search_20250305": "Anthropic runs this tool, or knows alone how it is used",
+    "unheard_of": "chat completions have no such field",
+    "user_profile_id": "profiles of users are Anthropic's",
+}
+
+
 @pytest.mark.parametrize(
     ("fields", "dropped"),
     [
@@ -506,9 +540,10 @@ def test_what_chat_completions_cannot_express(fields, dropped):
         chat_of(**fields)
     assert refused.value.code == "unsupported_parameter"
     assert refused.value.param == dropped
-    assert refused.value.message.startswith("lab cannot express ")
+    why = REASONS[dropped]
+    assert refused.value.message.startswith(f"lab cannot express {dropped} ({why}). ")
     sent, done = chat_of("drop", **fields)
-    assert set(done.dropped) == {dropped}
+    assert done.dropped == {dropped: why}
     top = dropped.split(".")[0]
     if top not in ("messages", "metadata"):
         assert top not in sent
@@ -526,6 +561,22 @@ def test_fields_are_sent_as_they_came_where_the_config_says_so():
     block = {"type": "server_tool_use", "id": "s"}
     sent, _ = chat_of("pass", messages=[*HI, assistant(text("a"), block), *HI])
     assert sent["messages"][1]["content"] == [text("a"), block]
+
+
+def test_a_document_by_url_is_sent_where_the_config_says_so():
+    document = {"type": "document", "source": {"type": "url", "url": "https://x.org/a.pdf"}}
+    messages, _ = messages_of(user(document), policy="pass")
+    file = {"filename": "document.pdf", "file_data": "https://x.org/a.pdf"}
+    assert messages[0]["content"] == [{"type": "file", "file": file}]
+
+
+def test_citations_of_an_earlier_answer_are_left_out():
+    cited = {**text("a"), "citations": [{"type": "char_location"}]}
+    messages, done = messages_of(*HI, assistant(cited), *HI)
+    assert messages[1]["content"] == "a"
+    assert done.converted["messages.content.citations"] == (
+        "left out: they are no part of the text"
+    )
 
 
 @pytest.mark.parametrize(
@@ -687,6 +738,46 @@ def test_nothing_is_made_of_null_and_empty_fields():
             "messages.0.content.0.source.url: Field required",
         ),
         (
+            {"messages": [user({"type": "image", "source": {"type": "url", "url": 5}})]},
+            "messages.0.content.0.source.url: Input should be a valid string",
+        ),
+        (
+            {"messages": [user({"type": "document", "source": {"type": "url", "url": 5}})]},
+            "messages.0.content.0.source.url: Input should be a valid string",
+        ),
+        (
+            {
+                "messages": [
+                    user(
+                        {
+                            "type": "search_result",
+                            "title": "t",
+                            "source": "s",
+                            "content": [{"type": "text"}],
+                        }
+                    )
+                ]
+            },
+            "messages.0.content.0.content.0.text: Field required",
+        ),
+        (
+            {
+                "messages": [
+                    user(
+                        {
+                            "type": "image",
+                            "source": {"type": "base64", "media_type": 5, "data": "a"},
+                        }
+                    )
+                ]
+            },
+            "messages.0.content.0.source.media_type: Input should be a valid string",
+        ),
+        (
+            {"messages": [*HI, assistant({"type": "text"}), *HI]},
+            "messages.1.content.0.text: Field required",
+        ),
+        (
             {"messages": [user({"type": "image", "source": {"type": "base64", "data": "a"}})]},
             "messages.0.content.0.source.media_type: Field required",
         ),
@@ -749,16 +840,20 @@ def test_nothing_is_made_of_null_and_empty_fields():
         ),
         (
             {"messages": [user(result("zz"))]},
-            "messages.0.content.0: unexpected `tool_use_id` found in `tool_result` blocks: zz.",
+            "messages.0.content.0: unexpected `tool_use_id` found in `tool_result` blocks: zz. "
+            "Each `tool_result` block must have a corresponding `tool_use` block in the previous "
+            "message.",
         ),
         (
             {"messages": [*HI, assistant(use()), user(result(), result())]},
-            "messages.2.content.1: each tool_use must have a single result.",
+            "messages.2.content.1: each tool_use must have a single result. Found multiple "
+            "`tool_result` blocks with id: t1",
         ),
         (
             {"messages": [*HI, assistant(use(), use("t2")), user(result())]},
             "messages.1: `tool_use` ids were found without `tool_result` blocks immediately after: "
-            "t2.",
+            "t2. Each `tool_use` block must have a corresponding `tool_result` block in the next "
+            "message.",
         ),
         (
             {"messages": [*HI, assistant(use()), *HI, assistant(text("a")), *HI]},

@@ -27,11 +27,12 @@ import msgspec
 from providers import wire
 from providers.anthropic_answers import MessagesRewriter, model_list
 from providers.base import USUAL_PATHS, BytesReply, Call, OnUnsupported, Reply, Translation
-from providers.compatible import COUNTED_MESSAGES, Compatible, CompatibleConfig
+from providers.compatible import COUNTED_MESSAGES, Compatible, CompatibleConfig, converted
 from providers.errors import RequestError
 from providers.http.transport import Transport
 from providers.off_loop import off_loop
 from providers.translation.compose import error_reply
+from providers.translation.messages_input import has_unsigned, without_unsigned
 from providers.translation.messages_terms import CHOICE_TYPES, EFFORTS
 from providers.translation.rewrite import RewrittenReply
 from providers.translation.translate import Edits, read
@@ -115,6 +116,15 @@ class Anthropic(Compatible):
         except RequestError as error:
             return error_reply(error)
         return await self._post_message(call, fields, translation)
+
+    def _translate(self, call: Call) -> tuple[dict[str, Any], Translation]:
+        """Return a native request's fields, without thoughts of other models, which it refuses."""
+        messages = call.envelope.get("messages")
+        if messages is None or not has_unsigned(bytes(messages)):
+            return super()._translate(call)
+        edits = Edits("drop")
+        fields, done = super()._translate(converted(call, "messages", without_unsigned, edits))
+        return fields, msgspec.structs.replace(done, converted=edits.converted)
 
     async def _post_message(self, call: Call, fields: dict[str, Any], done: Translation) -> Reply:
         reply = await self._transport.request(

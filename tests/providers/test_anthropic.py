@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from providers import wire
 from providers.anthropic import request_of
 from providers.anthropic_answers import MessagesRewriter, usage_of
+from providers.base import AS_IT_CAME
 from providers.errors import RequestError, UpstreamProtocolError
 from providers.http import sse
 from providers.translation.fold import fold
@@ -288,6 +289,24 @@ async def test_an_answer_goes_back_as_the_next_turn(claude):
 async def test_models_and_other_paths(claude):
     assert (await ask(claude, "models")).json["data"][0]["id"] == "standing-1"
     assert (await ask(claude, "embeddings", input="a")).status == 400
+
+
+async def test_native_requests_go_without_thoughts_of_other_models(claude):
+    thoughts = [
+        {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"},
+        {"type": "thinking", "thinking": "So.", "signature": ""},
+    ]
+    hi = {"role": "user", "content": "hi"}
+    turns = [hi, {"role": "assistant", "content": [*thoughts, {"type": "text", "text": "a"}]}, hi]
+    said = await ask(claude, "messages", messages=turns, max_tokens=5, on_unsupported="error")
+    assert said.status == 200, said.json
+    sent = claude.server.received[-1]["messages"][1]["content"]
+    assert [block["type"] for block in sent] == ["thinking", "text"]
+    assert set(said.translation.converted) == {"messages.content.thinking"}
+    turns[1]["content"] = [thoughts[0], {"type": "text", "text": "a"}]
+    said = await ask(claude, "messages", messages=turns, max_tokens=5)
+    assert claude.server.received[-1]["messages"] == turns
+    assert said.translation == AS_IT_CAME
 
 
 async def test_errors_of_the_host_pass(claude):

@@ -19,6 +19,7 @@ from message_requests import (
     use,
     user,
 )
+from message_streams import call, completion
 
 from providers.errors import RequestError
 from providers.translation.messages_input import has_unsigned, without_unsigned
@@ -304,7 +305,9 @@ def test_answers_by_a_schema(name):
     schema = {"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}
     form = {"type": "json_schema", "schema": schema}
     value = {"format": form, "effort": None} if name == "output_config" else form
-    sent, _ = chat_of(**{name: value})
+    sent, done = chat_of(**{name: value})
+    place = "output_config.format" if name == "output_config" else name
+    assert done.converted[place] == "to response_format"
     assert sent["response_format"] == {
         "type": "json_schema",
         "json_schema": {"name": "answer", "schema": schema},
@@ -552,6 +555,9 @@ def test_what_chat_completions_cannot_express(fields, dropped):
 
 
 def test_fields_are_sent_as_they_came_where_the_config_says_so():
+    search = {"type": "web_search_20250305", "name": "web_search"}
+    sent, _ = chat_of("pass", tools=[search])
+    assert sent["tools"] == [search]
     sent, done = chat_of("pass", speed="fast", unheard_of=1)
     assert (sent["speed"], sent["unheard_of"]) == ("fast", 1)
     assert done.passed == ("max_tokens", "speed", "unheard_of")
@@ -603,6 +609,48 @@ def test_what_loses_nothing_is_left_out(fields):
     assert done.converted[name].startswith("left out: ")
 
 
+@pytest.mark.parametrize(
+    ("thinking", "shown"),
+    [
+        (None, False),
+        ({"type": "disabled"}, False),
+        ({"type": "disabled", "display": "summarized"}, False),
+        ({"type": "adaptive"}, True),
+        ({"type": "adaptive", "display": "summarized"}, True),
+        ({"type": "adaptive", "display": "omitted"}, False),
+        ({"type": "between_tools"}, True),
+        ({"type": "enabled", "budget_tokens": 1024}, True),
+        ({"type": "enabled", "budget_tokens": 1024, "display": "omitted"}, False),
+    ],
+)
+def test_answers_fit_their_requests(thinking, shown):
+    long = "mcp__" + "x" * 80
+    fields = {
+        "model": "asked",
+        "messages": HI,
+        "max_tokens": 5,
+        "thinking": thinking,
+        "stop_sequences": ["END"],
+        "tools": [{**WEATHER, "name": long}],
+    }
+    chat = to_chat(raw(fields), policy="error", host="lab")
+    [tool] = json.loads(bytes(chat.fields["tools"]))
+    answer = completion(
+        {"reasoning_content": "Hm.", "content": "a"} | call(0, "c", tool["function"]["name"], "{}"),
+        choice={"stop_reason": "END"},
+        model=None,
+    )
+    message = json.loads(chat.answers().whole(answer))
+    assert message["model"] == "asked"
+    assert [block["type"] for block in message["content"]] == [
+        *(["thinking"] if shown else []),
+        *("text", "tool_use"),
+    ]
+    assert message["content"][-1]["name"] == long
+    ended = completion({"content": "a"}, choice={"stop_reason": "END"})
+    assert json.loads(chat.answers().whole(ended))["stop_sequence"] == "END"
+
+
 def test_nothing_is_made_of_null_and_empty_fields():
     names = ("system", "stop_sequences", "metadata", "thinking", "tools", "tool_choice")
     more = ("temperature", "top_p", "top_k", "output_config", "output_format")
@@ -637,7 +685,11 @@ def test_nothing_is_made_of_null_and_empty_fields():
         ({"thinking": "on"}, "thinking: Input should be an object"),
         ({"thinking": {}}, "thinking.type: Field required"),
         ({"thinking": {"type": 5}}, "thinking.type: Input should be a valid string"),
-        ({"thinking": {"type": "on"}}, "thinking: Input tag 'on' found using 'type'"),
+        (
+            {"thinking": {"type": "on"}},
+            "thinking: Input tag 'on' found using 'type' does not match any of the expected tags: "
+            "'enabled', 'disabled', 'between_tools', 'adaptive'",
+        ),
         ({"thinking": {"type": "enabled"}}, "thinking.budget_tokens: Field required"),
         (
             {"thinking": {"type": "enabled", "budget_tokens": 1023}},
@@ -681,7 +733,11 @@ def test_nothing_is_made_of_null_and_empty_fields():
         ),
         ({"tool_choice": "auto"}, "tool_choice: Input should be an object"),
         ({"tool_choice": {}}, "tool_choice.type: Field required"),
-        ({"tool_choice": {"type": "all"}}, "tool_choice: Input tag 'all' found using 'type'"),
+        (
+            {"tool_choice": {"type": "all"}},
+            "tool_choice: Input tag 'all' found using 'type' does not match any of the expected "
+            "tags: 'auto', 'any', 'tool', 'none'",
+        ),
         ({"tool_choice": {"type": "tool"}}, "tool_choice.name: Field required"),
         (
             {"tool_choice": {"type": "tool", "name": 5}},
@@ -896,8 +952,9 @@ def test_an_empty_prefill_is_taken():
 )
 def test_fields_that_are_no_json(name, bad):
     fields = raw({"messages": HI, "max_tokens": 1}) | {name: msgspec.Raw(bad)}
-    with pytest.raises(RequestError):
+    with pytest.raises(RequestError) as refused:
         to_chat(fields, policy="drop", host="lab")
+    assert refused.value.param == name
 
 
 def test_bytes_of_schemas_and_numbers_stay():

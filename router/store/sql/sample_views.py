@@ -87,8 +87,9 @@ class SqlSampleViews(SqlPart, SampleViewStore):
     async def sample_differences(
         self, run_id: str, a: str, b: str, output: str, *, until: int
     ) -> list[tuple[int, float]]:
-        values = {"a": a, "b": b, "output": output, "until": until}
-        return await self._database.read("read scores of samples", _differences, run_id, values)
+        return await self._database.read(
+            "read scores of samples", _differences, run_id, (a, b), output, until
+        )
 
     async def keep_note(
         self, run_id: str, note: SampleNote, *, before: float | None = None
@@ -275,21 +276,30 @@ def _results_at(
     return scored_rows(db, rows)
 
 
-_MEAN = "avg(CASE WHEN answers.route = (SELECT id FROM routes WHERE name = :{}) THEN value END)"
 # Both routes at once, and without the samples: half of the time.
-_DIFFERENCES = f"""
+_DIFFERENCES = """
     SELECT position, difference FROM (
-        SELECT position, {_MEAN.format("a")} - {_MEAN.format("b")} AS difference
+        SELECT position, avg(CASE WHEN answers.route = :a THEN value END)
+            - avg(CASE WHEN answers.route = :b THEN value END) AS difference
         FROM answers CROSS JOIN scores ON scores.answer = answers.id AND scores.output = :output
-        WHERE run = :run AND position <= :until
-        AND answers.route IN (SELECT id FROM routes WHERE name IN (:a, :b))
+        WHERE run = :run AND position <= :until AND answers.route IN (:a, :b)
         GROUP BY position
     ) AS paired WHERE difference IS NOT NULL ORDER BY position
 """
 
 
-def _differences(db: Connection, run_id: str, values: dict[str, Any]) -> list[tuple[int, float]]:
-    return db.execute(_DIFFERENCES, values | {"run": run_number(db, run_id)}).fetchall()
+def _differences(
+    db: Connection, run_id: str, routes: tuple[str, str], output: str, until: int
+) -> list[tuple[int, float]]:
+    number = run_number(db, run_id)
+    ids = [
+        db.execute("SELECT id FROM routes WHERE name = ?", (name,)).fetchone() for name in routes
+    ]
+    if None in ids:
+        return []
+    [a], [b] = ids
+    values = {"run": number, "a": a, "b": b, "output": output, "until": until}
+    return db.execute(_DIFFERENCES, values).fetchall()
 
 
 def _keep_note(db: Connection, run_id: str, note: SampleNote, before: float | None) -> None:

@@ -233,9 +233,9 @@ class Tab:
     def _read(self) -> None:
         headers = {"cookie": self._cookie, "accept": "text/event-stream"}
         self._connection.request("GET", "/pages/live/home", headers=headers)
-        answer = self._connection.getresponse()
         lines: list[str] = []
         try:
+            answer = self._connection.getresponse()
             while line := answer.readline():
                 text = line.decode().rstrip("\r\n")
                 if text:
@@ -253,6 +253,12 @@ class Tab:
         """Return how many requests of the route `probe` the page shows."""
         found = re.search(r'>probe</a></td><td class="number">(\d+)<', self.text)
         return int(found[1]) if found else 0
+
+    def wait_for_first(self) -> None:
+        """Wait until it shows the page."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self.events, 30):
+                raise SystemExit("a tab has not shown the page within 30 seconds")
 
     def wait_for(self, probes: int, seconds: float) -> bool:
         """Wait until the page shows that many requests of `probe`; return whether it did."""
@@ -298,6 +304,8 @@ def pairs(url: str, pid: int, key: str, cookie: str, args: argparse.Namespace) -
             used = {}
             for with_tabs in (n % 2 == 0, n % 2 != 0):
                 tabs = [Tab(url, cookie) for _ in range(TABS if with_tabs else 0)]
+                for tab in tabs:
+                    tab.wait_for_first()
                 time.sleep(SETTLING_S)
                 before, began = cpu_clock(pid), time.perf_counter()
                 time.sleep(args.seconds)
@@ -325,7 +333,7 @@ def delays(http_client: httpx.Client, tabs: list[Tab], key: str, count: int) -> 
     headers = {"authorization": f"Bearer {key}"}
     for n in range(count):
         tab = tabs[n % len(tabs)]
-        tab.wait_for(0, 10)
+        tab.wait_for_first()
         before = tab.probes()
         http_client.post("/v1/chat/completions", json=body, headers=headers).raise_for_status()
         answered = time.perf_counter()

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from providers.errors import RequestError
+from providers.errors import RateLimitError, RequestError
 from providers.wire import UNREADABLE
 from router.gateway.dialects import dialect_of
 from router.loop.checks.languages import require_language_detector
@@ -39,8 +39,9 @@ MAX_METADATA = 600
 _PAGE = 500
 # Bodies have up to 1 MiB each.
 _PAGE_WITH_BODIES = 64
-# Pages that a process makes at a time.
+# Pages that a process makes at a time, and those that wait for that.
 _AT_ONCE = 2
+MAX_WAITING = 16
 # A prompt that is longer as JSON is not read for a row of a list.
 MAX_EXCERPT_BYTES = 65_536
 
@@ -176,6 +177,7 @@ class RequestSearch:
         self._max_bodies = max_bodies
         self._max_seconds = max_seconds
         self._room = asyncio.Semaphore(_AT_ONCE)
+        self._under_way = 0
 
     async def page(
         self,
@@ -194,9 +196,21 @@ class RequestSearch:
             only: the id of the key whose feedback alone counts; None for all.
             limit: the largest number of them.
             before: as in `RecordedTraffic.page`.
+
+        Raises:
+            RateLimitError: as many others wait as may.
         """
-        async with self._room:
-            return await self._page(matching, query, only, limit, before)
+        if self._under_way >= _AT_ONCE + MAX_WAITING:
+            raise RateLimitError(
+                "Too many searches of requests are under way; wait a moment.",
+                retry_after=self._max_seconds,
+            )
+        self._under_way += 1
+        try:
+            async with self._room:
+                return await self._page(matching, query, only, limit, before)
+        finally:
+            self._under_way -= 1
 
     async def _page(
         self,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 
 import pytest
 from stores import sqlite_store
 
-from providers.errors import RequestError
+from providers.errors import RateLimitError, RequestError
 from router.config.loading import parse
 from router.loop.request_search import (
     MAX_TEXT,
@@ -185,6 +186,17 @@ async def test_a_search_stops_says_where_and_goes_on_from_there(services):
     no_time = RequestSearch(services.recorded, services.store, max_requests=2, max_seconds=0.0)
     page = await no_time.page(everything, request_query(where="path == ''"), only=None, limit=9)
     assert (page.looked, page.stopped, page.rows) == (2, True, [])
+
+
+async def test_only_so_many_searches_wait(services):
+    query = request_query(text="refund")
+    searches = [found(services, text="refund") for _ in range(18)]
+    waiting = asyncio.gather(*searches)
+    await asyncio.sleep(0)
+    with pytest.raises(RateLimitError, match="Too many searches"):
+        await services.request_search.page(TrafficFilter(), query, only=None, limit=1)
+    assert await waiting == [[6, 5, 4, 1, 0]] * 18
+    assert await found(services, text="refund") == [6, 5, 4, 1, 0]
 
 
 async def test_prompts_are_on_one_line_and_short(services):

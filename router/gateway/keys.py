@@ -239,7 +239,8 @@ class Keys:
             _check_usable(holder.row, now)
         except AuthenticationError:
             return None
-        self._note_use(holder, now)
+        if now - holder.used_at >= NOTED_EVERY_S:
+            self._note_use(holder, now)
         return holder.row
 
     def name_of(self, key_id: str) -> str:
@@ -270,13 +271,12 @@ class Keys:
         if holder is None:
             raise AuthenticationError("This API key is not known here.")
         _check_usable(holder.row, now)
-        self._note_use(holder, now)
+        if now - holder.used_at >= NOTED_EVERY_S:
+            self._note_use(holder, now)
         return holder
 
     def _note_use(self, holder: Holder, now: float) -> None:
-        """Note that a key is used, unless that was just noted."""
-        if now - holder.used_at >= NOTED_EVERY_S:
-            holder.used_at = self._unwritten_uses[holder.row.id] = now
+        holder.used_at = self._unwritten_uses[holder.row.id] = now
 
     def settle(
         self,

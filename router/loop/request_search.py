@@ -38,7 +38,7 @@ MAX_TEXT = 500
 MAX_METADATA = 600
 _PAGE = 500
 # Bodies have up to 1 MiB each.
-_PAGE_WITH_BODIES = 64
+_PAGE_WITH_BODIES = 50
 # Pages that a process makes at a time, and those that wait for that.
 _AT_ONCE = 2
 MAX_WAITING = 16

@@ -23,6 +23,7 @@ from router.config.routes import Route
 from router.evals.experiments import ExperimentChange
 from router.evals.judges.people_labels import LabelledAnswers
 from router.evals.labelling import LabelRequest
+from router.evals.sample_notes import NoteRequest
 from router.loop.alert_administration import AlertTest, SilenceRequest
 from router.loop.bundles.exported import EvidenceRequest
 from router.loop.feedback_forms import (
@@ -67,6 +68,7 @@ BODIES: Mapping[str, RequestBodyKind] = {
     "POST /eval/{run_id}/export": _EMPTY,
     "POST /eval/{run_id}/track": _EMPTY,
     "PUT /eval/{run_id}/labels": RequestBodyKind(LabelledAnswers),
+    "PUT /eval/{run_id}/samples/{position}/notes": RequestBodyKind(NoteRequest),
     "PATCH /experiments/{name}": RequestBodyKind(ExperimentChange),
     "POST /datasets": RequestBodyKind(Registration),
     "POST /datasets/from-traffic": RequestBodyKind(TrafficSelection),

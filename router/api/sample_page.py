@@ -49,6 +49,7 @@ from router.api.samples_page import (
 from router.api.sign_in import read_fields
 from router.evals.judges.run_export import ExportedJudgement, judgements_of_run
 from router.evals.requests import request_fields
+from router.evals.sample_notes import MAX_LABEL, MAX_NOTE, note_problem
 from router.records import Attempt
 from router.services import Services
 from router.store.people_labels import PeopleLabel
@@ -65,7 +66,6 @@ MAX_PART = 2_000
 MAX_PARTS = 20
 # The share of two texts that they have in common, from which on differences are marked by default.
 _ALIKE = 0.6
-MAX_LABEL, MAX_NOTE = 60, 4_000
 REFERENCE, NOTHING = "reference", "nothing"
 # Compare with the reference, and mark only answers that are much like it.
 WHERE_ALIKE = ""
@@ -173,7 +173,7 @@ async def sample_page(
         SampleParameters(output, a, b, failed, short, noted, column, value, slice_key, q, sort),
     )
     return await _sample_page(
-        services, caller, view, _number(position), against=against, repeat=repeat, first=first
+        services, caller, view, place_of(position), against=against, repeat=repeat, first=first
     )
 
 
@@ -276,7 +276,7 @@ async def _sample_page(
     )
 
 
-def _number(position: str) -> int:
+def place_of(position: str) -> int:
     """Return the position that a path names. Raises NotFoundError."""
     number = number_from_digits(position)
     if number is None:
@@ -542,7 +542,7 @@ async def sample_text(
 ) -> Response[bytes]:
     """Send the whole of a text of which the page has the beginning."""
     run = await services.runs.find(run_id)
-    place = _number(position)
+    place = place_of(position)
     missing = NotFoundError(f"{run.name} has no such text of sample {place}.")
     sample = await services.store.sample_at(run.id, place)
     if sample is None:
@@ -579,16 +579,13 @@ async def keep_note(
 ) -> Response[Any]:
     """Store the sender's label and note on a sample; without any text, delete them."""
     fields = await read_fields(request)
-    run, place = await services.runs.find(run_id), _number(position)
+    run, place = await services.runs.find(run_id), place_of(position)
     label = " ".join(fields.get("label", "").split())
     note = fields.get("note", "").replace("\r\n", "\n").strip()
     query = _parameters_of(fields.get("query", ""))
-    error, status = "", HTTPStatus.BAD_REQUEST
-    if len(label) > MAX_LABEL:
-        error = f"A label has at most {MAX_LABEL} characters; this one has {len(label):,}."
-    elif len(note) > MAX_NOTE:
-        error = f"A note has at most {MAX_NOTE:,} characters; this one has {len(note):,}."
-    else:
+    status = HTTPStatus.BAD_REQUEST
+    error = note_problem(label, note)
+    if not error:
         name = caller.key.name if caller.key is not None else ""
         written = SampleNote(
             position=place,

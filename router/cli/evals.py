@@ -66,6 +66,14 @@ POLL_S = 0.5
             "router.cli.export:eval_export",
             "Write a run's rows and judgements with a manifest into a folder of its name.",
         ),
+        "note": (
+            "router.cli.sample_notes:eval_note",
+            "Write about a sample of a run, in place of what you wrote before.",
+        ),
+        "notes": (
+            "router.cli.sample_notes:eval_notes",
+            "List people's labels and notes on a sample of a run.",
+        ),
         "submit": (
             "router.cli.submit:eval_submit",
             "Execute a run on a Ray cluster, as a job of its Jobs API, and follow its log.",

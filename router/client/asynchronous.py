@@ -56,6 +56,7 @@ from router.client.types import (
     RouteView,
     Run,
     RunState,
+    SampleNote,
     SampleRow,
     Schedule,
     ScheduledRun,
@@ -466,6 +467,39 @@ class AsyncRuns:
         """
         call = calls.run(run_id, "samples")._replace(params={"route": route, "limit": page})
         return AsyncSamples(self._connection, call, after)
+
+    async def notes(self, run_id: str, position: int) -> Sequence[SampleNote]:
+        """Return people's labels and notes on the sample at a place in the run, from 1."""
+        answer = await self._connection.request(calls.notes(run_id, position))
+        return cast("Sequence[SampleNote]", answer["data"])
+
+    async def note(
+        self,
+        run_id: str,
+        position: int,
+        note: str = "",
+        *,
+        label: str = "",
+        before: float | None = None,
+    ) -> SampleNote:
+        """Write a note on a sample, in place of what this key wrote before.
+
+        Args:
+            run_id: the run.
+            position: the sample's place in the run, from 1.
+            note: a text.
+            label: a short word.
+            before: the `at` of the note that this one replaces, 0 for none: refused with a
+                ConflictError if there is another one by now. None for whatever there is.
+        """
+        call = calls.notes(run_id, position, method="PUT")
+        body = {"label": label, "note": note, "before": before}
+        return cast("SampleNote", await self._connection.request(call._replace(body=body)))
+
+    async def delete_note(self, run_id: str, position: int, *, before: float | None = None) -> None:
+        """Delete what this key wrote about a sample; `before` is as for `note`."""
+        call = calls.notes(run_id, position, method="DELETE")
+        await self._connection.request(call._replace(params={"before": before}))
 
     def judgements(
         self, run_id: str, *, sample_id: str | None = None, page: int = 100

@@ -67,6 +67,11 @@ def run(run_id: str, action: str = "", *, method: str = "GET") -> ApiCall:
     return ApiCall(method, f"/eval/{quoted(run_id)}" + (f"/{action}" if action else ""))
 
 
+def notes(run_id: str, position: int, *, method: str = "GET") -> ApiCall:
+    """Return the request for people's notes on a sample of a run."""
+    return run(run_id, f"samples/{position}/notes", method=method)
+
+
 def quoted(text: str) -> str:
     """Return a text as one part of a path."""
     return quote(text, safe="")

@@ -24,6 +24,17 @@ class DeletedRequests(TypedDict):
     elsewhere: list[str]
 
 
+class SampleNote(TypedDict):
+    """What one person says of one sample of a run; `at` is in seconds since the epoch."""
+
+    position: int
+    key_id: str
+    author: str
+    label: str
+    note: str
+    at: float
+
+
 class Run(TypedDict):
     """A run: its completed document, the state that it is in, and its names.
 

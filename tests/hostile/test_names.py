@@ -237,6 +237,13 @@ OPERATIONS = [
     ),
     Op(
         "PUT",
+        "/eval/{run_id}/samples/{position}/notes",
+        {"label": "good", "note": "n", "before": 0},
+        (("label",), ("note",), (KEY,)),
+    ),
+    Op("DELETE", "/eval/{run_id}/samples/{position}/notes"),
+    Op(
+        "PUT",
         "/eval/{run_id}/labels",
         {
             "labels": [{"sample_id": "1", "answer": "hi", "scores": 3.0}],

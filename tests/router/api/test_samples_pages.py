@@ -381,6 +381,52 @@ def test_people_write_notes_that_others_see(world):
     assert "good reviewer" in text
 
 
+def api(world, role, method, position=9, status=200, **body):
+    """Send a request for the notes of a sample; a DELETE has its parameters in the address."""
+    http, keys = world
+    sent = {"params": body} if method == "DELETE" else {"json": body} if body else {}
+    path = f"/eval/run_all/samples/{position}/notes"
+    headers = {"authorization": f"Bearer {keys[role]}"}
+    answer = http.request(method, path, headers=headers, **sent)
+    assert answer.status_code == status, answer.text
+    return answer.json() if answer.content else None
+
+
+def test_programs_read_and_write_the_notes_of_the_page(world):
+    written = api(world, "admin", "PUT", label=" very  bad ", note=ATTACK)
+    assert (written["label"], written["author"], written["position"]) == ("very bad", "admin", 9)
+    api(world, "reviewer", "PUT", label="good", before=0)
+    listed = api(world, "viewer", "GET")["data"]
+    assert [(each["author"], each["label"]) for each in listed] == [
+        ("admin", "very bad"), ("reviewer", "good"),
+    ]  # fmt: skip
+    assert "very bad" in text_of(get(world, "/runs/run_all/samples/9").text)
+    # The same rules as on the page: of two at once, the later is told.
+    told = api(world, "admin", "PUT", status=409, label="x", before=0)
+    assert "another note on this sample meanwhile" in told["error"]["message"]
+    api(world, "admin", "DELETE", status=409, before=1.5)
+    mended = api(world, "admin", "PUT", note="mended", before=written["at"])
+    api(world, "admin", "DELETE", status=204, before=mended["at"])
+    api(world, "admin", "DELETE", status=404)
+    api(world, "reviewer", "DELETE", status=204)
+    assert api(world, "admin", "GET")["data"] == []
+
+
+def test_notes_that_cannot_be_are_refused(world):
+    for body in ({"label": " ", "note": "\n"}, {"label": "w" * 61}, {"note": "n" * 4001},
+                 {"labels": "x"}, {"label": 1}, {"label": "x", "before": "soon"}):  # fmt: skip
+        assert api(world, "admin", "PUT", status=400, **body)["error"]["param"]
+    api(world, "admin", "DELETE", status=400, before="soon")
+    for position in (0, 131, "first", "9" * 40, "-1"):
+        api(world, "admin", "GET", position, 404)
+        api(world, "admin", "PUT", position, 404, label="x")
+        api(world, "admin", "DELETE", position, 404)
+    for role in ("viewer", "client"):
+        api(world, role, "PUT", status=403, label="x")
+        api(world, role, "DELETE", status=403)
+    api(world, "client", "GET", status=404)
+
+
 def test_a_note_is_not_lost_to_an_address_that_cannot_be_read(world):
     many = "&".join(f"p{n}=1" for n in range(60))
     assert note(world, "admin", label="x", query=many).headers["location"].endswith("/7#notes")

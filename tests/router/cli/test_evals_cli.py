@@ -46,6 +46,15 @@ def test_a_list_of_runs_says_when_they_began_and_ended_in_local_time(tmp_path):
     again = evalrouter(tmp_path, "eval", "resume", run["id"])
     assert f"{run['id']} is complete: no request is left to send." in again.stderr
     assert "data.jsonl, 1 sample, " in again.stdout
+    sample = (run["id"], "1")
+    evalrouter(tmp_path, "eval", "note", *sample, "Not so.", "--label", "wrong", "--before", "0")
+    noted = evalrouter(tmp_path, "eval", "notes", *sample).stdout
+    assert "[wrong] Not so." in noted
+    late = evalrouter(tmp_path, "eval", "note", *sample, "Late.", "--before", "0", code=2)
+    assert "another note on this sample meanwhile" in late.stderr
+    assert "sample 2" in evalrouter(tmp_path, "eval", "notes", run["id"], "2", code=2).stderr
+    evalrouter(tmp_path, "eval", "note", *sample, "--delete")
+    assert json.loads(evalrouter(tmp_path, "eval", "notes", *sample, "--json").stdout) == []
 
 
 def test_a_check_of_a_config_shows_every_mistake_with_its_path(tmp_path):

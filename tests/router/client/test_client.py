@@ -77,6 +77,16 @@ def test_judgements_are_rows(client):
     assert samples["score.helpfulness.up/judge.1"].eq(4).all()
 
 
+def test_people_write_notes_on_samples(client):
+    run = client.runs.create(DOCUMENT)
+    first = client.runs.note(run["id"], 1, "Not so.", label="wrong", before=0)
+    assert client.runs.notes(run["id"], 1) == [first]
+    with pytest.raises(errors.ConflictError):
+        client.runs.note(run["id"], 1, label="right", before=0)
+    client.runs.delete_note(run["id"], 1, before=first["at"])
+    assert client.runs.notes(run["id"], 1) == []
+
+
 def test_people_label_a_runs_answers(client):
     run = client.runs.create(DOCUMENT, metrics=[{"name": "prometheus", "judge": "up/judge"}])
     client.runs.wait(run["id"])

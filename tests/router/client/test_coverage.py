@@ -112,6 +112,11 @@ def uses(folder: Any) -> dict[str, Use]:
         "GET /eval/{run_id}/slices": lambda client: client.runs.slices("x/y", "x", output="f1"),
         "GET /eval/{run_id}/samples": lambda client: all_of(client.runs.samples("x/y")),
         "GET /eval/{run_id}/judgements": lambda client: all_of(client.runs.judgements("x/y")),
+        "GET /eval/{run_id}/samples/{position}/notes": lambda client: client.runs.notes("x/y", 1),
+        "PUT /eval/{run_id}/samples/{position}/notes": lambda client: client.runs.note("x/y", 1),
+        "DELETE /eval/{run_id}/samples/{position}/notes": (
+            lambda client: client.runs.delete_note("x/y", 1)
+        ),
         "GET /eval/{run_id}/labels": lambda client: client.runs.labels("x/y"),
         "PUT /eval/{run_id}/labels": lambda client: client.runs.label("x/y", []),
         "GET /eval/{run_id}/label-plan": lambda client: client.runs.label_plan("x/y", width=0.1),
@@ -237,6 +242,7 @@ async def test_each_method_sends_its_operation(operations, tmp_path):
             for request in recorder.requests
         ]
         parts = {"{model}": "x/y" if path.startswith("/v1") else "y", "{provider}": "x"}
+        parts["{position}"] = "1"
         if path == "/eval/judges/{name}/calibration":
             parts["{name}"] = "x"
         expected = path
@@ -251,6 +257,7 @@ async def test_each_method_sends_its_operation(operations, tmp_path):
             "row_id",
             "alert_id",
             "bundle_id",
+            "position",
         ):
             expected = expected.replace(f"{{{name}}}", parts.get(f"{{{name}}}", "x%2Fy"))
         assert (method, expected) in sent, operation

@@ -360,6 +360,12 @@ def storing_labels(world, _port):
         yield "/eval/run_x/labels", {"labels": [label], "route": path, "output": path}
 
 
+def writing_notes(world, _port):
+    for path in world.names("rows.jsonl"):
+        yield f"/eval/{quote(path, safe='')}/samples/1/notes", {"label": path[:60]}
+        yield f"/eval/run_x/samples/{quote(path, safe='')}/notes", {"note": path}
+
+
 def creating_keys(world, _port):
     for name in no_names(world):
         yield "/keys", {"name": name}
@@ -436,6 +442,7 @@ REQUESTS = {
     ("POST", "/eval/{run_id}/export"): about_runs("export"),
     ("POST", "/eval/{run_id}/track"): about_runs("track"),
     ("PUT", "/eval/{run_id}/labels"): storing_labels,
+    ("PUT", "/eval/{run_id}/samples/{position}/notes"): writing_notes,
     ("POST", "/datasets"): registering,
     ("POST", "/datasets/from-traffic"): copying_requests,
     ("POST", "/datasets/label"): labelling,

@@ -199,7 +199,7 @@ class AlertController:
                     decided.changes, lease=LEASE, owner=self._owner, max_waiting=MAX_WAITING
                 )
             except ConflictError:
-                self._lease.is_held = False
+                self._lease.lose()
                 raise
         for message in decided.changes.messages:
             self._refreshed[message.receiver] = loop_time

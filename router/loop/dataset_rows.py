@@ -25,8 +25,8 @@ from router.store.datasets import DatasetRow, DatasetStore
 from router.store.leases import Lease, LeaseStore
 from router.store.lineage import RowSource
 
-# Seconds. More than it takes to write the largest dataset.
-_ADDING_S = 300.0
+# Seconds until others may add rows after a process was killed; it is renewed meanwhile.
+_ADDING_S = 20.0
 _PATIENCE_S = 30.0
 _BETWEEN_TRIES_S = 0.05
 
@@ -66,7 +66,8 @@ async def adding_to(store: LeaseStore, name: str) -> AsyncGenerator[None]:
             raise ConflictError(
                 f"Others add rows to the dataset {name!r} at the moment. Try it again."
             ) from None
-        yield
+        async with lease.renewed():
+            yield
 
 
 def lines_of(rows: Sequence[Mapping[str, Any]]) -> bytes:

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Protocol
+
+from providers.errors import StoreError
 
 
 class LeaseStore(Protocol):
@@ -72,6 +74,31 @@ class Lease:
         if self.is_held:
             self.is_held = False
             await self._store.release_lease(self._name, self._owner)
+
+    def lose(self) -> None:
+        """Note that another owner has it, as a write that was refused has shown."""
+        self.is_held = False
+
+    @asynccontextmanager
+    async def renewed(self) -> AsyncGenerator[None]:
+        """Renew a lease that is held, thrice as often as it takes, until the end.
+
+        So one that a killed process leaves ends soon, however long the work takes.
+        """
+        renewing = asyncio.create_task(self._renew(), name=f"renew the lease {self._name}")
+        try:
+            yield
+        finally:
+            renewing.cancel()
+            with suppress(asyncio.CancelledError):
+                await renewing
+
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(self._seconds / 3)
+            # It is tried again soon, and the work goes on meanwhile.
+            with suppress(StoreError):
+                await self.claim()
 
     @asynccontextmanager
     async def held(self) -> AsyncGenerator[bool]:

@@ -47,3 +47,39 @@ async def test_cancelled_work_leaves_its_lease_free(store):
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await Lease(store, "work", "b", 30.0).claim()
+
+
+class CountedClaims:
+    """A store whose claims of leases are counted."""
+
+    def __init__(self, store):
+        self.claims = 0
+        self._store = store
+
+    async def claim_lease(self, name, owner, seconds):
+        self.claims += 1
+        return await self._store.claim_lease(name, owner, seconds)
+
+    async def release_lease(self, name, owner):
+        await self._store.release_lease(name, owner)
+
+
+async def test_a_short_lease_is_renewed_while_the_work_goes_on_and_no_longer(store):
+    counted = CountedClaims(store)
+    lease = Lease(counted, "work", "a", 0.03)
+    async with lease.released_at_the_end():
+        assert await lease.claim()
+        async with lease.renewed():
+            while counted.claims < 4:
+                await asyncio.sleep(0)
+    after = counted.claims
+    assert await Lease(store, "work", "b", 30.0).claim()
+    assert counted.claims == after
+
+
+async def test_a_lost_lease_is_not_released(store):
+    lease = Lease(store, "work", "a", 30.0)
+    assert await lease.claim()
+    lease.lose()
+    await lease.release()
+    assert not await Lease(store, "work", "b", 30.0).claim()

@@ -239,9 +239,8 @@ OPERATIONS = [
         "PUT",
         "/eval/{run_id}/samples/{position}/notes",
         {"label": "good", "note": "n", "before": 0},
-        (("label",), ("note",), (KEY,)),
+        ((KEY,),),
     ),
-    Op("DELETE", "/eval/{run_id}/samples/{position}/notes"),
     Op(
         "PUT",
         "/eval/{run_id}/labels",
@@ -389,6 +388,7 @@ class World(NamedTuple):
     def send(self, op: Op, content: bytes | None, query: Mapping[str, str] | None = None):
         known = {
             "run_id": self.run,
+            "position": "1",
             "feedback_id": "nothing",
             "row_id": "nothing",
             "bundle_id": "nothing",

@@ -231,9 +231,9 @@ def _errors_of(
 
 def _seconds(run: Run, metrics: Sequence[AnyMetric], under_way: float) -> float:
     """Return for how long slices are good: what is known of judges grows after a run has ended."""
-    if any(isinstance(metric, JudgeMetric) for metric in metrics):
-        return 0.0
-    return float("inf") if run.state in ENDED else under_way
+    if run.state not in ENDED:
+        return under_way
+    return 0.0 if any(isinstance(metric, JudgeMetric) for metric in metrics) else float("inf")
 
 
 def _chosen(infos: Sequence[OutputInfo], document: RunDocument, name: str) -> OutputInfo:

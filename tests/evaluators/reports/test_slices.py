@@ -17,6 +17,8 @@ from evaluators.reports.slices import SlicedOutput, sliced
 ROUTES = ("base", "new")
 BOUNDED = Output(name="f1")
 EXACT = Output(name="exact")
+# Where the topic is c, its repeats are the same, and its samples differ by little.
+ALIKE = Output(name="alike")
 SECONDS = Output(name="seconds", higher_is_better=False, high=None, unit="s")
 WORDS = Output(name="words", higher_is_better=None, high=None)
 RATIO = Output(name="ratio", high=100.0, corpus=lambda sums: 100 * sums[0] / sums[1])
@@ -30,9 +32,12 @@ class Declared(msgspec.Struct, frozen=True):
     signature: str = "sig"
 
 
-def score(output, draw, topic, route):
+def score(output, draw, sample, route):
+    topic = topic_of(sample)
     better = 0.3 * (topic == "b") * (route == "new")
     level = draw.uniform(0, 0.6) + better
+    if output is ALIKE and topic == "c":
+        level = 0.5 + 0.01 * (sample % 9)
     if output is EXACT:
         return Score(output="exact", value=float(level > 0.45))
     if output is RATIO:
@@ -61,7 +66,7 @@ def observed(output, *, samples=200, clustered=False, repeats=1, only=None):
         values.add(topic_of(sample))
         for route in ROUTES:
             for repeat in range(repeats):
-                of_cell = score(output, draw, topic_of(sample), route)
+                of_cell = score(output, draw, sample, route)
                 # One answer failed, and one has no score.
                 answer = Answer(text=None if (sample, route) == (7, "new") else "text", target="t")
                 if (sample, route) == (8, "base"):
@@ -104,6 +109,7 @@ def numbers(one):
         (BOUNDED, {}),
         (BOUNDED, {"clustered": True}),
         (BOUNDED, {"repeats": 3}),
+        (ALIKE, {"repeats": 3}),
         (BOUNDED, {"always_valid": True}),
         (EXACT, {}),
         (EXACT, {"clustered": True}),

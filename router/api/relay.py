@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from litestar.types import Scope, Send
 
-from providers.errors import UpstreamError
+from providers.errors import EvalrouterError, RequestError, StoreError, UpstreamError
 from providers.http import sse
 from providers.masking import hide
 from router.api.connection import answer
@@ -52,8 +52,7 @@ class Relay:
         headers = context.answer_headers_of(response)
         context.status = response.status
         if context.turn is not None:
-            body = context.turn.rewrite(body)
-            await context.turn.end(body)
+            body = await context.turn.whole(body)
         context.tail.append(body)
         await answer(scope, send, response.status, headers, body)
         if context.cache_key is not None:
@@ -83,7 +82,7 @@ class Relay:
                 raise self._dispatcher.error_event(response, fault)
             if not context.dialect.is_whole(tail):
                 raise answer_checks.cut_off(response.target)
-        except UpstreamError as error:
+        except (UpstreamError, RequestError, StoreError) as error:
             # What goes wrong after the end makes the answer no worse.
             if not context.dialect.is_done(context.tail):
                 await _end_with_error(error, response, send, context)
@@ -178,7 +177,7 @@ class Relay:
 
 
 async def _end_with_error(
-    error: UpstreamError, response: UpstreamResponse, send: Send, context: RequestContext
+    error: EvalrouterError, response: UpstreamResponse, send: Send, context: RequestContext
 ) -> None:
     """End a stream that broke off with an event, as its status was sent long ago."""
     context.error_code = error.code or "error"

@@ -20,8 +20,9 @@ from typing import Any
 
 import msgspec
 
-from providers.errors import ConflictError, EvalrouterError, NotFoundError, RequestError, StoreError
+from providers.errors import ConflictError, NotFoundError, RequestError, StoreError
 from providers.http import sse
+from providers.off_loop import off_loop
 from router.openai.items import (
     Item,
     array_of,
@@ -34,7 +35,12 @@ from router.openai.items import (
 )
 from router.openai.response_ids import HostResponse, ResponseIds, is_stored_id, new_id
 from router.records import Target
-from router.store.responses import ResponseStatus, ResponseStore, StoredResponse
+from router.store.responses import (
+    ConversationItem,
+    ResponseStatus,
+    ResponseStore,
+    StoredResponse,
+)
 
 log = logging.getLogger("evalrouter")
 
@@ -44,7 +50,7 @@ MAX_HISTORY_ITEMS = 20_000
 # Bytes of a response and its input that the store takes.
 MAX_STORED_BYTES = 32 * 2**20
 
-_STATE = ("previous_response_id", "conversation")
+_STATE = frozenset({"previous_response_id", "conversation"})
 _TRUE = frozenset({b"true", b"null"})
 _NOTHING = frozenset({b"", b"null"})
 _encode = msgspec.json.Encoder().encode
@@ -181,13 +187,24 @@ class ResponseTurn:
         # Within a text, the quotes would have backslashes.
         self._replace("id", host_id, self._id)
 
+    async def whole(self, body: bytes) -> bytes:
+        """Return a whole answer with our ids, once the response is stored."""
+        rewritten = await off_loop(len(body), self.rewrite, body)
+        await self.end(rewritten)
+        return rewritten
+
     async def end(self, data: bytes) -> None:
         """Store the response, if that is wanted and its host does not.
 
-        What cannot be stored is logged; a follow-up then fails, and says why.
+        A response that cannot be stored is logged; what follows it is refused then. A conversation
+        would lack it silently, so that is an error.
 
         Args:
             data: the answer's last events or the whole answer, rewritten.
+
+        Raises:
+            RequestError: it does not fit into its conversation, or is none that can be read.
+            StoreError: it cannot be added to its conversation.
         """
         if not (self._conversation or (self.is_stored and not self._keeps)):
             return
@@ -196,14 +213,30 @@ class ResponseTurn:
             return
         try:
             await self._store(response)
-        except (EvalrouterError, msgspec.MsgspecError) as error:
+        except (RequestError, StoreError) as error:
+            if self._conversation:
+                raise
+            log.warning("the response %s cannot be continued: %s", self._id, error)
+        except msgspec.MsgspecError as error:
+            if self._conversation:
+                raise RequestError(f"The response cannot be read: {error}") from error
             log.warning("the response %s cannot be continued: %s", self._id, error)
 
-    async def _store(self, response: bytes) -> None:
+    def _added(self, response: bytes) -> tuple[ResponseStatus, list[ConversationItem]]:
+        """Return how a response ended, and what the conversation, if any, gets of it.
+
+        Raises:
+            RequestError: its output is no list of items.
+        """
         parsed = _decode_response(response)
-        failed = parsed.status == "failed"
-        outputs = [] if failed else with_ids(read_items(parsed.output, "output"))
-        added = stored_items([*self._items, *outputs]) if self._conversation and outputs else []
+        status = _status(parsed.status)
+        outputs = [] if status == "failed" else with_ids(read_items(parsed.output, "output"))
+        if not self._conversation or not outputs:
+            return status, []
+        return status, stored_items([*self._items, *outputs])
+
+    async def _store(self, response: bytes) -> None:
+        status, added = await off_loop(len(response), self._added, response)
         store, facts = self._turns.store, self._facts
         if not self.is_stored or self._keeps:
             await store.add_conversation_items(self._conversation, facts.key_id, added)
@@ -221,7 +254,7 @@ class ResponseTurn:
             user_id=facts.user,
             created_at=now,
             expires_at=now + self._turns.days * DAY_S,
-            status=_status(parsed.status),
+            status=status,
             previous=self._previous,
             conversation=self._conversation,
             input=sent,
@@ -308,35 +341,35 @@ class Turns:
         if not _is_flag(envelope, "store"):
             raise RequestError("`store` must be true or false.", param="store")
         stored = bytes(envelope.get("store", b"true")) in _TRUE
-        if stored:
-            await self.ids.ready()
         if previous and not is_stored_id(previous):
             return await self._at_host(envelope, facts, previous, is_stored=stored)
-        new = input_items(envelope.get("input"))
-        history: list[Item] = []
+        stored = stored and await self._can_store()
+        before: list[bytes] = []
         if previous:
-            history = await self._turns_before(previous, facts)
+            before = await self._turns_before(previous, facts)
         elif conversation:
-            history = await self._items_of(conversation, facts)
-        if len(history) + len(new) > MAX_HISTORY_ITEMS:
-            raise RequestError(
-                f"The history has {len(history)} items; with these, over {MAX_HISTORY_ITEMS}.",
-                param="input",
-            )
-        sent = envelope
-        new = with_ids(resolved(new, history))
-        if previous or conversation:
-            sent = {name: value for name, value in envelope.items() if name not in _STATE}
-            sent["input"] = to_send([*history, *new])
+            before = await self._items_of(conversation, facts)
+        size = len(envelope.get("input", b"")) + sum(map(len, before))
+        items, sent = await off_loop(size, _composed, envelope, before)
         return ResponseTurn(
             self,
             facts,
             sent,
-            items=new,
+            items=items,
             is_stored=stored and self.days > 0,
             previous=previous,
             conversation=conversation,
         )
+
+    async def _can_store(self) -> bool:
+        """Return whether the response can get an id of ours; the log says why not."""
+        try:
+            await self.ids.ready()
+        except StoreError as error:
+            # Models are answered without the database, too.
+            log.warning("responses cannot be followed at present: %s", error)
+            return False
+        return True
 
     async def _at_host(
         self,
@@ -354,7 +387,8 @@ class Turns:
             self, facts, sent, items=[], is_stored=is_stored, owner=owner, previous=previous
         )
 
-    async def _turns_before(self, previous: str, facts: RequestFacts) -> list[Item]:
+    async def _turns_before(self, previous: str, facts: RequestFacts) -> list[bytes]:
+        """Return arrays of items: what was sent and answered in each response, in turn."""
         try:
             turns = await self.store.response_turns(previous, facts.key_id, self.now())
         except NotFoundError:
@@ -364,9 +398,10 @@ class Turns:
                 raise ConflictError(
                     f"The response {turn.id!r} is not complete yet.", param="previous_response_id"
                 )
-        return items_of_turns(turns)
+        return [items for turn in turns for items in (turn.input, _output_of(turn))]
 
-    async def _items_of(self, conversation: str, facts: RequestFacts) -> list[Item]:
+    async def _items_of(self, conversation: str, facts: RequestFacts) -> list[bytes]:
+        """Return arrays of items: one for each of the conversation's."""
         try:
             items = await self.store.conversation_items(
                 conversation, facts.key_id, limit=MAX_HISTORY_ITEMS
@@ -375,7 +410,33 @@ class Turns:
             raise NotFoundError(
                 f"Conversation with id '{conversation}' not found.", param="conversation"
             ) from None
-        return [msgspec.json.decode(item.body, type=dict[str, msgspec.Raw]) for item in items]
+        return [b"[%b]" % item.body for item in items]
+
+
+def _composed(
+    envelope: Mapping[str, msgspec.Raw], before: Sequence[bytes]
+) -> tuple[list[Item], Mapping[str, msgspec.Raw]]:
+    """Return a request's own items, and what a target is sent: with what was said before.
+
+    Raises:
+        RequestError: `input` is no list of items, or there are too many.
+    """
+    new = input_items(envelope.get("input"))
+    history: list[Item] = []
+    for items in before:
+        history += read_items(msgspec.Raw(items), "input", limit=MAX_HISTORY_ITEMS)
+    if len(history) + len(new) > MAX_HISTORY_ITEMS:
+        raise RequestError(
+            f"The history has {len(history)} items; with these, over {MAX_HISTORY_ITEMS}.",
+            param="input",
+        )
+    own_items = with_ids(resolved(new, history))
+    if _STATE.isdisjoint(envelope):
+        return own_items, envelope
+    sent = {name: value for name, value in envelope.items() if name not in _STATE}
+    if before:
+        sent["input"] = to_send([*history, *own_items])
+    return own_items, sent
 
 
 def items_of_turns(turns: Sequence[StoredResponse]) -> list[Item]:
@@ -389,10 +450,12 @@ def items_of_turns(turns: Sequence[StoredResponse]) -> list[Item]:
 
 def outputs_of(turn: StoredResponse) -> list[Item]:
     """Return a response's output, each item with an id; nothing of one that failed."""
-    if turn.status == "failed":
-        return []
-    output = _decode_response(turn.response).output
+    output = msgspec.Raw(_output_of(turn))
     return with_ids(read_items(output, "output", limit=MAX_HISTORY_ITEMS))
+
+
+def _output_of(turn: StoredResponse) -> bytes:
+    return b"[]" if turn.status == "failed" else bytes(_decode_response(turn.response).output)
 
 
 def no_response(response_id: str) -> NotFoundError:

@@ -17,6 +17,8 @@ from router.store.traffic import TrafficFilter
 # A follow-up leads to the responses before it; a chain longer than this is refused.
 MAX_TURNS = 1000
 MAX_CONVERSATION_ITEMS = 10_000
+# Bytes of such a chain, and of a conversation: they are read whole for a follow-up.
+MAX_HISTORY_BYTES = 64 * 2**20
 
 ResponseStatus = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 
@@ -133,7 +135,7 @@ class ResponseStore(Protocol):
 
         Raises:
             NotFoundError: one of them does not exist, has expired, or belongs to another key.
-            RequestError: there are more than MAX_TURNS.
+            RequestError: there are more than MAX_TURNS, or over MAX_HISTORY_BYTES in them.
         """
         ...
 
@@ -188,7 +190,7 @@ class ResponseStore(Protocol):
 
         Raises:
             NotFoundError: the conversation does not exist, or belongs to another key.
-            RequestError: it would have more than MAX_CONVERSATION_ITEMS.
+            RequestError: it would have more than MAX_CONVERSATION_ITEMS or MAX_HISTORY_BYTES.
         """
         ...
 

@@ -11,6 +11,7 @@ from providers.errors import NotFoundError, RequestError
 from router.store.columns.values import json_text
 from router.store.responses import (
     MAX_CONVERSATION_ITEMS,
+    MAX_HISTORY_BYTES,
     MAX_TURNS,
     RESPONSE_FIELDS,
     ConversationItem,
@@ -153,15 +154,27 @@ def _find(db: Connection, response_id: str, key_id: str, now: float) -> StoredRe
 
 
 def _turns(db: Connection, response_id: str, key_id: str, now: float) -> list[StoredResponse]:
-    turns = [_find(db, response_id, key_id, now)]
-    while turns[-1].previous:
+    turns: list[StoredResponse] = []
+    size, next_id = 0, response_id
+    while next_id:
         if len(turns) == MAX_TURNS:
             raise RequestError(
                 f"The response {response_id!r} follows more than {MAX_TURNS} others.",
                 param="previous_response_id",
             )
-        turns.append(_find(db, turns[-1].previous, key_id, now))
+        turn = _find(db, next_id, key_id, now)
+        size += len(turn.input) + len(turn.response)
+        if size > MAX_HISTORY_BYTES:
+            raise _too_long(response_id, "previous_response_id")
+        turns.append(turn)
+        next_id = turn.previous
     return turns[::-1]
+
+
+def _too_long(name: str, param: str) -> RequestError:
+    return RequestError(
+        f"What was said with {name!r} has over {MAX_HISTORY_BYTES} bytes; begin anew.", param=param
+    )
 
 
 def _delete(db: Connection, response_id: str, key_id: str) -> bool:
@@ -246,11 +259,13 @@ def _add_items(
     )
     if not owned.rowcount:
         raise NotFoundError(f"there is no conversation {conversation_id!r}")
-    last, count = db.execute(
-        "SELECT coalesce(max(position), 0), count(*) FROM conversation_items"
-        " WHERE conversation = ?",
+    last, count, size = db.execute(
+        "SELECT coalesce(max(position), 0), count(*), coalesce(sum(length(body)), 0)"
+        " FROM conversation_items WHERE conversation = ?",
         (conversation_id,),
     ).fetchone()
+    if size + sum(len(item.body) for item in items) > MAX_HISTORY_BYTES:
+        raise _too_long(conversation_id, "conversation")
     if count + len(items) > MAX_CONVERSATION_ITEMS:
         raise RequestError(
             f"A conversation has at most {MAX_CONVERSATION_ITEMS} items.", param="items"

@@ -12,7 +12,12 @@ from providers.errors import NotFoundError, RequestError
 from router.openai.response_ids import ResponseIds, is_stored_id
 from router.openai.response_turns import DAY_S, RequestFacts, Turns
 from router.records import Target
-from router.store.responses import ConversationItem, StoredConversation
+from router.store.responses import (
+    MAX_CONVERSATION_ITEMS,
+    MAX_HISTORY_BYTES,
+    ConversationItem,
+    StoredConversation,
+)
 
 FACTS = RequestFacts(key_id="key_1", record_id="req_1", request_id="x", route="chat", user="ann")
 UP = Target("up", "m")
@@ -235,6 +240,26 @@ async def test_items_may_be_named_that_were_said_before(turns, store):
         envelope(input=[reference, unknown], previous_response_id=first["id"]), FACTS
     )
     assert shown(turn)["input"][2:] == [user("Hello?"), unknown]
+
+
+async def test_a_conversation_that_is_full_is_no_place_to_lose_an_answer(turns, store):
+    full = [ConversationItem(f"msg_{n}", b"{}") for n in range(MAX_CONVERSATION_ITEMS - 1)]
+    await store.add_conversation(
+        StoredConversation(id="conv_1", key_id="key_1", created_at=0.0), full
+    )
+    with pytest.raises(RequestError, match="at most"):
+        await answered(turns, input="a", conversation="conv_1")
+    with pytest.raises(RequestError, match="items"):
+        await answered(turns, body=answer(output="x"), input="a", conversation="conv_1")
+
+
+async def test_a_history_has_a_largest_size(turns):
+    text = "x" * (MAX_HISTORY_BYTES // 3)
+    first = await answered(turns, input=text)
+    second = await answered(turns, input=text, previous_response_id=first["id"])
+    third = await answered(turns, input=text, previous_response_id=second["id"])
+    with pytest.raises(RequestError, match="begin anew"):
+        await turns.begin(envelope(input="a", previous_response_id=third["id"]), FACTS)
 
 
 @pytest.mark.parametrize(

@@ -73,13 +73,17 @@ async def find_key(store: KeyStore, name: str) -> KeyRow:
     raise NotFoundError(f"There is no key {name!r}.{closest(name, in_use)}")
 
 
-def _check(row: KeyRow) -> None:
+def _check_name(name: str) -> None:
     # A name that looks like an id or like a key would be taken for one.
-    if not _NAME.fullmatch(row.name) or row.name.startswith(("key_", PREFIX)):
+    if not _NAME.fullmatch(name) or name.startswith(("key_", PREFIX)):
         raise InputError(
             f"a key's name has 1 to 64 letters, digits and . _ @ : - and does not begin with key_ "
             f"or {PREFIX}"
         )
+
+
+def _check(row: KeyRow) -> None:
+    _check_name(row.name)
     for route in row.routes or ():
         check_name(route, "routes", InputError)
     for name, limit in (("rpm", row.rpm), ("tpm", row.tpm), ("parallel", row.parallel)):
@@ -159,6 +163,9 @@ async def change(store: KeyStore, key: str, /, *, actor: str, now: float, **fiel
         NotFoundError: no key of that id or name is in use.
         ConflictError: it was changed meanwhile, or another key in use has its new name.
     """
+    if "name" in fields:
+        # Wrong for any key, so it is refused where there is none, too.
+        _check_name(fields["name"])
     before = await find_key(store, key)
     if before.revoked_at is not None:
         raise NotFoundError(f"The key {before.name!r} was revoked, so it cannot be changed.")

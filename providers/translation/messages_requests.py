@@ -149,11 +149,17 @@ class _Request:
         effort = self.efforts[0] or self.efforts[1]
         if effort:
             self.sent["reasoning_effort"] = effort
-        if "tools" not in self.sent and "tool_choice" in self.sent:
+        if "tool_choice" not in self.sent:
+            return
+        if "tools" not in self.sent:
             # OpenAI's API refuses it where there are no tools.
             del self.sent["tool_choice"]
             self.sent.pop("parallel_tool_calls", None)
             self.edits.convert("tool_choice", "left out: the request has no tools")
+            return
+        self.edits.convert("tool_choice", "to tool_choice of chat completions")
+        if "parallel_tool_calls" in self.sent:
+            self.edits.convert("tool_choice.disable_parallel_tool_use", "to parallel_tool_calls")
 
     def pass_on(self, name: str, raw: msgspec.Raw) -> None:
         """Send a field as it came."""
@@ -427,13 +433,11 @@ def _tool_choice(raw: msgspec.Raw, request: _Request) -> None:
             f"Input tag '{kind[:64]}' found using 'type' does not match any of the expected tags: "
             "'auto', 'any', 'tool', 'none'",
         )
-    request.edits.convert("tool_choice", "to tool_choice of chat completions")
     parallel = fields.get("disable_parallel_tool_use")
     if parallel not in (None, True, False):
         raise invalid("tool_choice.disable_parallel_tool_use", "Input should be a valid boolean")
     if parallel:
         request.sent["parallel_tool_calls"] = False
-        request.edits.convert("tool_choice.disable_parallel_tool_use", "to parallel_tool_calls")
 
 
 _CONVERTERS: Mapping[str, Callable[[msgspec.Raw, _Request], None]] = {

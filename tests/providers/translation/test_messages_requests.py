@@ -102,15 +102,15 @@ def test_a_whole_conversation():
     }
     assert done.passed == ("max_tokens", "temperature", "top_p", "top_k")
     assert done.renamed == {"stop_sequences": "stop", "metadata.user_id": "user"}
-    assert set(done.converted) == {
-        "system",
-        "messages",
-        "cache_control",
-        "tools",
-        "tools.cache_control",
-        "tool_choice",
-        "tool_choice.disable_parallel_tool_use",
-        "output_config.effort",
+    assert done.converted == {
+        "system": "to a system message",
+        "messages": "to chat messages",
+        "cache_control": "left out: it has no effect on the answer",
+        "tools": "to functions",
+        "tools.cache_control": "left out: it has no effect on the answer",
+        "tool_choice": "to tool_choice of chat completions",
+        "tool_choice.disable_parallel_tool_use": "to parallel_tool_calls",
+        "output_config.effort": "to reasoning_effort",
     }
     assert done.dropped == {}
 
@@ -118,6 +118,16 @@ def test_a_whole_conversation():
 def test_claude_codes_requests_go_through():
     sent, done = chat_of("drop", **CLAUDE_CODE)
     assert set(done.dropped) == {"context_management"}
+    assert done.converted == {
+        "system": "to a system message",
+        "messages": "to chat messages",
+        "cache_control": "left out: it has no effect on the answer",
+        "tools": "to functions",
+        "tools.defer_loading": "left out: every tool is sent at once",
+        "metadata.user_id": "to user, its SHA-256: it is too long",
+        "output_config.effort": "to reasoning_effort",
+        "thinking": "left out: the host decides how much its model thinks",
+    }
     assert sent["messages"] == [
         {
             "role": "system",
@@ -368,8 +378,9 @@ def test_choices_of_a_tool(choice, sent):
     chat, _ = chat_of(tools=[WEATHER], tool_choice=choice)
     assert chat.get("tool_choice") == sent
     assert "parallel_tool_calls" not in chat
-    chat, _ = chat_of(tool_choice={"type": "auto", "disable_parallel_tool_use": True})
+    chat, done = chat_of(tool_choice={"type": "auto", "disable_parallel_tool_use": True})
     assert not {"tool_choice", "parallel_tool_calls", "tools"} & chat.keys()
+    assert done.converted["tool_choice"] == "left out: the request has no tools"
 
 
 @pytest.mark.parametrize(
@@ -386,7 +397,9 @@ def test_tools_that_anthropics_clients_run_become_functions(kind, name, required
     [tool] = sent["tools"]
     assert tool["function"]["name"] == name
     assert tool["function"]["parameters"]["required"] == required
-    assert done.converted[f"tools.{kind}"].startswith("to a function")
+    assert tool["function"]["description"].endswith(".")
+    words = "to a function with the input of Anthropic's tool"
+    assert done.converted[f"tools.{kind}"] == words
 
 
 def test_what_concerns_a_tool_alone_at_anthropics():
@@ -606,7 +619,16 @@ def test_what_loses_nothing_is_left_out(fields):
     [name] = fields
     sent, done = chat_of(**fields)
     assert name not in sent
-    assert done.converted[name].startswith("left out: ")
+    betas, nothing = "it names features of Anthropic's API", "it has no effect on the answer"
+    why = {
+        "anthropic_beta": betas,
+        "anthropic_version": "it names a version of Anthropic's API",
+        "betas": betas,
+        "cache_control": nothing,
+        "diagnostics": nothing,
+        "service_tier": "it concerns Anthropic's own capacity",
+    }
+    assert done.converted[name] == f"left out: {why.get(name, 'the host does this anyway')}"
 
 
 @pytest.mark.parametrize(

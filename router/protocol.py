@@ -375,7 +375,12 @@ class Protocol(asyncio.Protocol):
             if not self._continuing:
                 self._continuing = True
                 self._loop.call_soon(self._feed_rest)
-        elif self._incoming is None or len(self._incoming.body) <= HIGH_WATER_BYTES:
+        elif (
+            self._incoming is None
+            # Nobody takes the body of a request that was refused without it.
+            or self._incoming.complete
+            or len(self._incoming.body) <= HIGH_WATER_BYTES
+        ):
             self._resume_reading()
 
     def _pause_reading(self) -> None:

@@ -285,6 +285,23 @@ def test_keys_in_other_headers(http, locked, header):
     assert http.get(f"{url}/routes", headers={header: keys["all"]}).status_code == 403
 
 
+@pytest.mark.parametrize("path", [CHAT, "/openai/deployments/r/chat/completions", "/eval"])
+def test_a_connection_goes_on_after_a_body_that_was_refused_unread(locked, path):
+    url, keys = locked
+    long = request("POST", path, "x-api-key: er-no", body=b" " * 70_000)
+    short = request("POST", CHAT, f"x-api-key: {keys['all']}", body=json.dumps(ASK).encode())
+    while True:
+        with RawClient(url) as client:
+            client.send(long)
+            refused = client.response()
+            assert refused.status == 401
+            # A body that is still on its way ends the connection.
+            if refused.headers.get("connection") != "close":
+                client.send(short)
+                assert client.response().status == 200
+                return
+
+
 @pytest.mark.parametrize("name", ["some", "all"])
 @pytest.mark.parametrize(
     ("method", "path", "status"),

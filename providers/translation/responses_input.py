@@ -167,7 +167,7 @@ class InputReader:
             count += 1
         if count < 2:
             return messages
-        self._edits.convert("input.role", "the first system messages joined into one")
+        self._edits.convert("input.system", "the first system messages joined into one")
         text = "\n\n".join(message["content"] for message in messages[:count])
         return [{"role": "system", "content": text}, *messages[count:]]
 

@@ -7,6 +7,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 import msgspec
 import pytest
 from chat_chunks import envelope, with_odd_values
+from openai.types import ReasoningEffort
 from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming
 from openai.types.responses import ResponseIncludable, ResponseInputItemParam, ToolParam
 from openai.types.responses.response_create_params import (
@@ -536,7 +537,12 @@ def test_custom_tools_are_functions_with_one_text():
     assert patch["description"] == (
         "Patches.\n\nThe input has to match this grammar (lark):\nstart: A"
     )
-    assert patch["parameters"]["required"] == ["input"]
+    assert patch["parameters"] == {
+        "type": "object",
+        "properties": {"input": {"type": "string", "description": "The tool's whole input."}},
+        "required": ["input"],
+        "additionalProperties": False,
+    }
     assert bare.keys() == {"name", "parameters"}
     assert list(request.translation.dropped) == ["tools.custom.format"]
     assert "tools.custom" in request.translation.converted
@@ -717,7 +723,8 @@ def test_fields_that_a_chat_does_not_have(fields, name):
     assert got.keys() == {"model", "messages"}
     assert list(request.translation.dropped) == [name]
     passed = translated("pass", **fields)[0]
-    assert (passed.keys() - got.keys() == {name}) is ("." not in name)
+    added = {name: value for name, value in passed.items() if name not in got}
+    assert added == ({} if "." in name else fields)
     with pytest.raises(RequestError) as caught:
         translated("error", **fields)
     assert (caught.value.param, caught.value.code) == (name, "unsupported_parameter")
@@ -999,12 +1006,65 @@ def test_what_does_not_have_the_form_of_openais_api(fields, param, code):
             "<= 20, but got 21 instead.",
         ),
         ({"n": 2}, "Unknown parameter: 'n'."),
+        (
+            {"tool_choice": 1},
+            "Invalid type for 'tool_choice': expected one of a string or an object, but got an "
+            "integer instead.",
+        ),
+        (
+            {"tools": [{"type": "custom", "name": "f", "format": {"type": "grammar"}}]},
+            "Missing required parameter: 'tools[0].format.syntax'.",
+        ),
+        (
+            {"tool_choice": {"type": "allowed_tools"}},
+            "Missing required parameter: 'tool_choice.mode'.",
+        ),
+        (
+            {
+                "tool_choice": {
+                    "type": "allowed_tools",
+                    "mode": "auto",
+                    "tools": [{"type": "custom"}],
+                }
+            },
+            "Missing required parameter: 'tool_choice.tools[0].name'.",
+        ),
+        (
+            {"metadata": {"a": 1}, "n": None},
+            "Invalid type for 'metadata.a': expected a string, but got an integer instead.",
+        ),
     ],
 )
 def test_errors_are_worded_as_openais(fields, message):
     with pytest.raises(RequestError) as caught:
         translated(**fields)
     assert caught.value.message == message
+
+
+@pytest.mark.parametrize(
+    ("fields", "supported"),
+    [
+        ({"input": [{"type": "x"}]}, type_names(get_args(ResponseInputItemParam))),
+        ({"tools": [{"type": "x"}]}, type_names(get_args(ToolParam))),
+        ({"tool_choice": {"type": "x"}}, type_names(get_args(ToolChoice)[1:])),
+        ({"include": ["x"]}, get_args(ResponseIncludable)),
+        ({"reasoning": {"effort": "x"}}, get_args(get_args(ReasoningEffort)[0])),
+        ({"reasoning": {"summary": "x"}}, ["auto", "concise", "detailed"]),
+        ({"text": {"verbosity": "x"}}, ["low", "medium", "high"]),
+        ({"text": {"format": {"type": "x"}}}, ["text", "json_schema", "json_object"]),
+        ({"truncation": "x"}, ["auto", "disabled"]),
+    ],
+)
+def test_errors_name_what_openais_package_has(fields, supported):
+    with pytest.raises(RequestError) as caught:
+        translated(**fields)
+    assert caught.value.message.startswith("Invalid value: 'x'. Supported values are: ")
+    assert [name for name in supported if f"'{name}'" not in caught.value.message] == []
+
+
+@pytest.mark.parametrize("effort", get_args(get_args(ReasoningEffort)[0]))
+def test_every_effort_is_sent(effort):
+    assert translated(reasoning={"effort": effort})[0]["reasoning_effort"] == effort
 
 
 def test_an_input_is_required():
@@ -1092,6 +1152,50 @@ FULL = {
     "user": "u",
     "model": "tiny",
 }
+
+
+def test_the_record_of_a_request_with_everything_in_it():
+    request = to_chat(envelope(**FULL), policy="drop", host="lab", takes_reasoning=True)
+    done = request.translation
+    assert done.passed == ("top_logprobs", "temperature", "stream", "user", "parallel_tool_calls")
+    assert done.renamed == {
+        "text.verbosity": "verbosity",
+        "reasoning.effort": "reasoning_effort",
+        "max_output_tokens": "max_tokens",
+    }
+    assert done.converted == {
+        "instructions": "to a system message",
+        "input.role": "developer to system, its older name",
+        "input.reasoning": "to the assistant's thoughts",
+        "input.custom_tool_call": "to a call of a function",
+        "input.system": "the first system messages joined into one",
+        "input": "to messages",
+        "text.format": "to response_format",
+        "reasoning.summary": "the thoughts themselves, unabridged",
+        "include.message.output_text.logprobs": "to logprobs",
+        "max_tool_calls": "left out: it bounds calls of tools that OpenAI runs",
+        "metadata": "left out: the answer has it",
+        "store": "left out: responses are stored here, not at the host",
+        "tools.custom": "to a function with one text, `input`",
+        "tool_choice": "the tools that it does not allow are left out",
+        "tools": "to functions of a chat",
+    }
+    assert done.dropped == {
+        "truncation": "the host shortens no conversation",
+        "tools.custom.format": "no host holds functions to a grammar",
+        "tools.mcp": "chat completions have functions only",
+    }
+    quiet = {"tools": [], "tool_choice": "auto", "parallel_tool_calls": True, "top_logprobs": 0}
+    quiet |= {"truncation": "disabled", "text": {"verbosity": "medium"}}
+    anyway = "left out: the host does this anyway"
+    assert translated("error", **quiet)[1].translation.converted == {
+        "input": "to messages",
+        "top_logprobs": anyway,
+        "truncation": anyway,
+        "text.verbosity": anyway,
+        "tool_choice": "left out: the request has no tools",
+        "parallel_tool_calls": "left out: the request has no tools",
+    }
 
 
 @pytest.mark.parametrize("policy", ["drop", "pass", "error"])

@@ -56,8 +56,8 @@ async def put_note(
     With `before`, the `at` of the note that is replaced (0 for none), it is refused with 409 if
     the key has written another one since.
     """
-    run = await services.runs.find(run_id)
     written = await body_as(request, NoteRequest)
+    run = await services.runs.find(run_id)
     author = "" if caller.key is None else caller.key.name
     return await write_note(
         services.store,

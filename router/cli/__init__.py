@@ -64,7 +64,7 @@ COMMANDS = {
     "key": ("router.cli.keys:key", "Create, change, list and revoke clients' keys."),
     "mcp": (
         "router.cli.mcp:mcp",
-        "Serve tools for coding agents over standard input and output (MCP).",
+        "Serve tools for coding agents over standard input and output (Model Context Protocol).",
     ),
     "metrics": ("router.cli.plugins:metrics", "The metrics that run documents may name."),
     "models": (

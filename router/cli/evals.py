@@ -68,11 +68,11 @@ POLL_S = 0.5
         ),
         "note": (
             "router.cli.sample_notes:eval_note",
-            "Write about a sample of a run, in place of what you wrote before.",
+            "Write TEXT about the sample of RUN at POSITION, in place of what you wrote before.",
         ),
         "notes": (
             "router.cli.sample_notes:eval_notes",
-            "List people's labels and notes on a sample of a run.",
+            "List people's labels and notes on the sample of RUN at POSITION, from 1.",
         ),
         "submit": (
             "router.cli.submit:eval_submit",

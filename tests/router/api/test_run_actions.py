@@ -204,7 +204,7 @@ def test_the_list_follows_runs_under_way(world):
     assert run_id not in first_event(http, "/pages/live/runs?experiment=other")
     assert http.get("/runs?dataset=nothing").status_code == 404
     assert clients["client"].get("/runs?dataset=nothing").status_code == 200
-    assert http.get("/pages/live/runs?sort=name").status_code == 400
+    assert http.get("/pages/live/runs?sort=nothing").status_code == 400
     send(http, run_id, "cancel")
     assert "0 of 6" not in http.get("/runs?experiment=followed").text
     assert "progress" not in http.get("/runs?export=csv").text

@@ -345,4 +345,4 @@ def test_a_body_of_the_wrong_form_is_refused_with_its_place(http, url, path):
     assert reply.json()["error"]["type"] == "invalid_request_error"
     for name in ("previous_response_id", "conversation"):
         reply = post(http, url, "responses", "up/n", **{name: "x_1"})
-        assert (reply.status_code, reply.json()["error"]["param"]) == (400, name)
+        assert (reply.status_code, reply.json()["error"]["param"]) == (404, name)

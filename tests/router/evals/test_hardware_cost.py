@@ -124,5 +124,6 @@ async def test_a_reloaded_config_brings_its_prices_per_hour(tmp_path, monkeypatc
     async with Services(load(path, {}), path) as services:
         path.write_text("routes: {r: {targets: [{model: baseline/lead-1, price_per_hour: 7.2}]}}")
         await services.routes.reload()
-        prices = [services.prices.per_hour(Target("baseline", model)) for model in "ab"]
+        models = ("echo", "lead-1")
+        prices = [services.prices.per_hour(Target("baseline", model)) for model in models]
     assert prices == [None, 7.2]

@@ -31,6 +31,7 @@ from router.store.lineage import RowSource
 from router.store.people_labels import PeopleLabel
 from router.store.postgres import PostgresStore
 from router.store.postgres import traffic_index as postgres_index
+from router.store.responses import ConversationItem, StoredConversation, StoredResponse
 from router.store.review import NewReviewRow, ReviewContent, ReviewRow, ReviewSource
 from router.store.rollouts import JudgedRequests, Rollout, RolloutDecision, RolloutScore
 from router.store.routes import RouteChange
@@ -180,6 +181,16 @@ async def fill_rollouts(store):
                        changed_rows=1, size=2, sha256="a", manifest="b", signed_by="",
                        location=ODD, stored=True, key_id="", created_at=1.5, created_by=ODD)
     )  # fmt: skip
+    await store.set_response(
+        StoredResponse(id="resp_1", key_id="key_1", record_id="req_1", request_id=ODD, route=ODD,
+                       target="p/m", user_id=ODD, created_at=1.0, expires_at=2.0,
+                       status="completed", previous="", conversation="conv_1", input=b"[]",
+                       response=ODD.encode())
+    )  # fmt: skip
+    conversation = StoredConversation(id="conv_1", key_id="key_1", created_at=1.0,
+                                      metadata={ODD: ODD})  # fmt: skip
+    await store.add_conversation(conversation, [ConversationItem("msg_1", ODD.encode())])
+    await store.sealing_keys(b"key", 1.0, rotate_s=9.0)
     session = BrowserSession(id="ses_1", key_id="key_1", csrf_token=ODD, issued_at=1.0,
                              expires_at=2.0, ends_at=2.0)  # fmt: skip
     await store.add_session(session, b"digest", limit=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import httpx
 import pytest
@@ -97,6 +98,9 @@ def test_what_is_wrong_with_a_dataset_of_requests_is_said_and_what_was_typed_sta
     body = {"model": "r", "messages": [{"role": "user", "content": "To be counted."}]}
     headers = {"authorization": f"Bearer {world[1]['admin']}"}
     assert httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers).status_code == 200
+    # Its record is stored a moment later.
+    while not httpx.get(f"{url}/traffic?route=r", headers=headers).json()["data"]:
+        time.sleep(0.05)
     tab.get_by_label("Name of the dataset").fill("")
     tab.get_by_label("Since").fill("")
     tab.get_by_role("button", name="Count the requests").click()

@@ -11,7 +11,7 @@ end.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -133,7 +133,7 @@ def whole(body: bytes, path: Path, target: Target) -> bytes:
             error = completion.error
     except UNREADABLE:
         return _from_events(body, path, target)
-    if _is_error(error):
+    if is_error(error):
         raise error_in_200(body, target)
     if first is None:
         if _MAYBE_ERROR.search(body[:200]) is not None:
@@ -141,7 +141,7 @@ def whole(body: bytes, path: Path, target: Target) -> bytes:
         what = "data" if path == "embeddings" else "choices"
         raise UpstreamProtocolError(f"{target}: the answer has no {what}")
     if isinstance(first, _Choice):
-        if _is_error(first.error):
+        if is_error(first.error):
             raise error_in_200(_encode({"error": first.error}), target)
         # A host's filter may leave nothing of a choice but the reason.
         answer = first.text if path == "completions" else first.message
@@ -163,7 +163,8 @@ def _read_large(body: bytes, path: Path) -> tuple[_Choice | _Vector | None, msgs
     return None if choice is UNSET else choice, completion.error
 
 
-def _is_error(field: msgspec.Raw) -> bool:
+def is_error(field: msgspec.Raw) -> bool:
+    """Return whether the field `error` of an answer says that it is one; absent, it does not."""
     return field is not _ABSENT and bytes(field) not in _NO_ERROR
 
 
@@ -203,21 +204,38 @@ def _from_events(body: bytes, path: Path, target: Target) -> bytes:
 
 def events_of(body: bytes, path: Path, target: Target) -> bytes:
     """Return the events that a whole answer becomes, for a host that does not stream."""
+    return joined_events(_events(body, path, target), target)
+
+
+def _events(body: bytes, path: Path, target: Target) -> Iterator[bytes]:
     kind = {"object": "text_completion" if path == "completions" else "chat.completion"}
+    answer = decode_object(body) | kind
+    if len(answer.get("choices") or ()) > MAX_CHOICES:
+        raise UpstreamProtocolError(f"{target}: the answer has over {MAX_CHOICES} choices")
+    yield from unfold(answer, include_usage=True)
+
+
+def joined_events(events: Iterator[bytes], target: Target) -> bytes:
+    """Return the events that a whole answer becomes, in one.
+
+    Args:
+        events: reads the answer and makes them, one after the other.
+        target: the target that answered.
+
+    Raises:
+        UpstreamProtocolError: the answer cannot be read, or is too long.
+    """
+    parts, size = [], 0
     try:
-        answer = decode_object(body) | kind
-        if len(answer.get("choices") or ()) > MAX_CHOICES:
-            raise UpstreamProtocolError(f"{target}: the answer has over {MAX_CHOICES} choices")
-        events, size = [], 0
-        for event in unfold(answer, include_usage=True):
-            events.append(event)
+        for event in events:
+            parts.append(event)
             size += len(event)
-            # Every event repeats the fields that stand beside the choices.
+            # Every event repeats fields of the answer.
             if size > MAX_EVENTS_BYTES:
                 raise UpstreamProtocolError(f"{target}: the answer is too long to be streamed")
-        return b"".join(events)
     except (*UNREADABLE, AttributeError, TypeError, ValueError, KeyError) as error:
         raise UpstreamProtocolError(f"{target}: the answer cannot be read") from error
+    return b"".join(parts)
 
 
 def looks_like_events(body: bytes) -> bool:
@@ -238,12 +256,20 @@ def begins_plainly(first: bytes) -> bool:
     )
 
 
-class ChatBeginning:
-    """Reads a stream up to its first event that is neither a comment nor without a choice."""
+class StreamBeginning:
+    """What the readers of a stream's beginning have in common, whatever it is a stream of."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
         self._parser = sse.Parser(limit=MAX_BEGINNING_BYTES)
+
+    def empty(self) -> UpstreamProtocolError:
+        """Return the error of a stream that ended before it began to answer."""
+        return UpstreamProtocolError(f"{self._target}: the stream ended before it said anything")
+
+
+class ChatBeginning(StreamBeginning):
+    """Reads a stream up to its first event that is neither a comment nor without a choice."""
 
     def feed(self, chunk: bytes) -> bool:
         """Return whether the stream has begun to answer.
@@ -267,15 +293,11 @@ class ChatBeginning:
                         f"{self._target}: the stream's first event is not a chunk of a completion"
                     ) from None
                 continue
-            if _is_error(chunk_of_answer.error):
+            if is_error(chunk_of_answer.error):
                 raise error_in_200(event.data, self._target)
             if chunk_of_answer.choices:
                 return True
         return False
-
-    def empty(self) -> UpstreamProtocolError:
-        """Return the error of a stream that ended before its first choice."""
-        return UpstreamProtocolError(f"{self._target}: the stream ended before it said anything")
 
 
 def is_whole(tail: Sequence[bytes]) -> bool:
@@ -324,6 +346,33 @@ def last_event(held: bytes) -> tuple[bytes, bytes | None]:
         except UNREADABLE:
             return b"", None
     return rest, None
+
+
+def split_at(
+    data: bytes, judge: Callable[[sse.Event], bytes | bool]
+) -> tuple[bytes, bytes | None, bool]:
+    """Return the events up to the end or an error, the error's data, and whether it ended.
+
+    Args:
+        data: complete events.
+        judge: returns the data of the error that an event is, or else whether it is the end.
+    """
+    end = 0
+    for raw in sse.split(data):
+        for event in sse.Parser(limit=len(raw) + 2).feed(raw + b"\n\n"):
+            verdict = judge(event)
+            if verdict is True:
+                return data[: end + len(raw)], None, True
+            if verdict is not False:
+                return data[:end], verdict, False
+        end += len(raw)
+    return data, None, False
+
+
+def ends_with(tail: Sequence[bytes], last: re.Pattern[bytes]) -> bool:
+    """Return whether a stream that ended with these chunks has a whole event of its end."""
+    chunks = last_chunks(tail)
+    return chunks.endswith((b"\n", b"\r")) and last.search(chunks) is not None
 
 
 def last_chunks(tail: Sequence[bytes]) -> bytes:

@@ -21,11 +21,13 @@ from providers.translation.messages_terms import FINISH_REASONS
 from providers.usage import ABSENT, tokens_of
 from providers.wire import UNREADABLE
 from router.gateway.answer_checks import (
-    MAX_BEGINNING_BYTES,
-    MAX_EVENTS_BYTES,
+    StreamBeginning,
     cut_off,
-    last_chunks,
+    ends_with,
+    is_error,
+    joined_events,
     looks_like_events,
+    split_at,
 )
 from router.gateway.answer_content import AnswerContent
 from router.records import Target
@@ -124,7 +126,7 @@ def whole(body: bytes, path: Path, target: Target) -> bytes:
         message = _decode_whole(body)
     except UNREADABLE:
         return _from_events(body, path, target)
-    if message.type == "error" or _is_error(message.error):
+    if message.type == "error" or is_error(message.error):
         raise error_in_answer(body, target)
     if not bytes(message.content).startswith(b"["):
         raise UpstreamProtocolError(f"{target}: the answer is no message: it has no content")
@@ -143,15 +145,11 @@ def whole_count(body: bytes, path: Path, target: Target) -> bytes:
         count = _decode_count(body)
     except UNREADABLE:
         raise UpstreamProtocolError(f"{target}: the answer is not a count of tokens") from None
-    if _is_error(count.error):
+    if is_error(count.error):
         raise error_in_answer(body, target)
     if type(count.input_tokens) is not int:
         raise UpstreamProtocolError(f"{target}: the answer has no input_tokens")
     return body
-
-
-def _is_error(field: msgspec.Raw) -> bool:
-    return bytes(field) not in (b"null", b"false", b"0", b'""', b"{}", b"[]")
 
 
 def _from_events(body: bytes, path: Path, target: Target) -> bytes:
@@ -210,17 +208,12 @@ def _folded(events: bytes) -> dict[str, Any]:
 def as_events(body: bytes, path: Path, target: Target) -> bytes:
     """Return the events that a whole message becomes, for a host that does not stream."""
     del path
-    try:
-        events, size = [], 0
-        for event in _events(decode_object(body)):
-            data = sse.encode(_encode(event), event["type"])
-            events.append(data)
-            size += len(data)
-            if size > MAX_EVENTS_BYTES:
-                raise UpstreamProtocolError(f"{target}: the answer is too long to be streamed")
-        return b"".join(events)
-    except (*UNREADABLE, AttributeError, TypeError, ValueError, KeyError) as error:
-        raise UpstreamProtocolError(f"{target}: the answer cannot be read") from error
+    return joined_events(_encoded(body), target)
+
+
+def _encoded(body: bytes) -> Iterator[bytes]:
+    for event in _events(decode_object(body)):
+        yield sse.encode(_encode(event), event["type"])
 
 
 def _events(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -263,12 +256,8 @@ def begins_plainly(first: bytes) -> bool:
     )
 
 
-class MessageBeginning:
+class MessageBeginning(StreamBeginning):
     """Reads a stream up to its `message_start`."""
-
-    def __init__(self, target: Target) -> None:
-        self._target = target
-        self._parser = sse.Parser(limit=MAX_BEGINNING_BYTES)
 
     def feed(self, chunk: bytes) -> bool:
         """Return whether the message has begun.
@@ -291,10 +280,6 @@ class MessageBeginning:
                 )
         return False
 
-    def empty(self) -> UpstreamProtocolError:
-        """Return the error of a stream that ended before its first event."""
-        return UpstreamProtocolError(f"{self._target}: the stream ended before it said anything")
-
 
 def _kind_of(event: sse.Event) -> str:
     """Return the type of an event; "" where it has none."""
@@ -306,7 +291,7 @@ def _kind_of(event: sse.Event) -> str:
         return "error"
     if isinstance(content.type, str):
         return content.type
-    return "error" if _is_error(content.error) else ""
+    return "error" if is_error(content.error) else ""
 
 
 def split_end(data: bytes) -> tuple[bytes, bytes | None, bool]:
@@ -317,16 +302,12 @@ def split_end(data: bytes) -> tuple[bytes, bytes | None, bool]:
     """
     if _END_OR_ERROR.search(data) is None:
         return data, None, False
-    end = 0
-    for raw in sse.split(data):
-        for event in sse.Parser(limit=len(raw) + 2).feed(raw + b"\n\n"):
-            kind = _kind_of(event)
-            if kind == "error":
-                return data[:end], event.data, False
-            if kind == "message_stop":
-                return data[: end + len(raw)], None, True
-        end += len(raw)
-    return data, None, False
+    return split_at(data, _judge)
+
+
+def _judge(event: sse.Event) -> bytes | bool:
+    kind = _kind_of(event)
+    return event.data if kind == "error" else kind == "message_stop"
 
 
 def last_event(held: bytes) -> tuple[bytes, bytes | None]:
@@ -347,8 +328,7 @@ def last_event(held: bytes) -> tuple[bytes, bytes | None]:
 
 def is_whole(tail: Sequence[bytes]) -> bool:
     """Return whether a stream that ended with these chunks came to the message's end."""
-    last = last_chunks(tail)
-    return last.endswith((b"\n", b"\r")) and _END.search(last) is not None
+    return ends_with(tail, _END)
 
 
 def error_event(error: EvalrouterError, _tail: Sequence[bytes]) -> bytes:

@@ -20,12 +20,15 @@ from providers.http import sse
 from providers.usage import ABSENT, usage_of_answer
 from providers.wire import UNREADABLE
 from router.gateway.answer_checks import (
-    MAX_BEGINNING_BYTES,
-    MAX_EVENTS_BYTES,
+    StreamBeginning,
     cut_off,
+    ends_with,
     error_in_200,
+    is_error,
+    joined_events,
     last_chunks,
     looks_like_events,
+    split_at,
 )
 from router.gateway.answer_content import AnswerContent
 from router.records import Target
@@ -44,7 +47,6 @@ _END_OR_ERROR = re.compile(
 _CALLS = re.compile(rb'"type"\s*:\s*"(?:function_call|custom_tool_call)"')
 _NUMBER = re.compile(rb'"sequence_number"\s*:\s*([0-9]{1,15})')
 _BEGINNINGS = (b"event: response.created\n", b'data: {"type":"response.created"')
-_NO_ERROR = frozenset({b"null", b"false", b"0", b'""', b"{}", b"[]"})
 
 _encode = msgspec.json.Encoder().encode
 
@@ -95,7 +97,7 @@ def whole(body: bytes, path: Path, target: Target) -> bytes:
         response = _decode_whole(body)
     except UNREADABLE:
         return _from_events(body, path, target)
-    if bytes(response.error) not in _NO_ERROR:
+    if is_error(response.error):
         raise error_in_200(_encode({"error": response.error}), target)
     if response.status == "failed":
         raise error_in_200(_encode({"error": "the response failed"}), target)
@@ -121,18 +123,12 @@ def _from_events(body: bytes, path: Path, target: Target) -> bytes:
 def as_events(body: bytes, path: Path, target: Target) -> bytes:
     """Return the events that a whole response becomes, for a host that does not stream."""
     del path
-    try:
-        response = decode_object(body)
-        events, size = [], 0
-        for number, event in enumerate(_events(response)):
-            data = sse.encode(_encode({**event, "sequence_number": number}), event["type"])
-            events.append(data)
-            size += len(data)
-            if size > MAX_EVENTS_BYTES:
-                raise UpstreamProtocolError(f"{target}: the answer is too long to be streamed")
-        return b"".join(events)
-    except (*UNREADABLE, AttributeError, TypeError, ValueError, KeyError) as error:
-        raise UpstreamProtocolError(f"{target}: the answer cannot be read") from error
+    return joined_events(_numbered(body), target)
+
+
+def _numbered(body: bytes) -> Iterator[bytes]:
+    for number, event in enumerate(_events(decode_object(body))):
+        yield sse.encode(_encode({**event, "sequence_number": number}), event["type"])
 
 
 def _events(response: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -185,12 +181,8 @@ def begins_plainly(first: bytes) -> bool:
     )
 
 
-class ResponseBeginning:
+class ResponseBeginning(StreamBeginning):
     """Reads a stream up to its first event of a response that has not failed."""
-
-    def __init__(self, target: Target) -> None:
-        self._target = target
-        self._parser = sse.Parser(limit=MAX_BEGINNING_BYTES)
 
     def feed(self, chunk: bytes) -> bool:
         """Return whether the response has begun.
@@ -218,10 +210,6 @@ class ResponseBeginning:
                 )
         return has_begun
 
-    def empty(self) -> UpstreamProtocolError:
-        """Return the error of a stream that ended before its first event."""
-        return UpstreamProtocolError(f"{self._target}: the stream ended before it said anything")
-
 
 def _read(event: sse.Event) -> tuple[str, _Event]:
     """Return the type of an event, "" where it has none, and its fields."""
@@ -233,12 +221,12 @@ def _read(event: sse.Event) -> tuple[str, _Event]:
         return "error", content
     if isinstance(content.type, str):
         return content.type, content
-    return ("error" if bytes(content.error) not in _NO_ERROR else ""), content
+    return ("error" if is_error(content.error) else ""), content
 
 
 def _error_of(event: sse.Event, content: _Event) -> bytes:
     """Return the error in an event as OpenAI's object."""
-    if bytes(content.error) not in _NO_ERROR:
+    if is_error(content.error):
         return _encode({"error": content.error})
     try:
         fields = decode_object(event.data)
@@ -266,16 +254,12 @@ def split_end(data: bytes) -> tuple[bytes, bytes | None, bool]:
     """
     if _END_OR_ERROR.search(data) is None:
         return data, None, False
-    end = 0
-    for raw in sse.split(data):
-        for event in sse.Parser(limit=len(raw) + 2).feed(raw + b"\n\n"):
-            kind, content = _read(event)
-            if kind == "error":
-                return data[:end], _error_of(event, content), False
-            if kind in _ENDS:
-                return data[: end + len(raw)], None, True
-        end += len(raw)
-    return data, None, False
+    return split_at(data, _judge)
+
+
+def _judge(event: sse.Event) -> bytes | bool:
+    kind, content = _read(event)
+    return _error_of(event, content) if kind == "error" else kind in _ENDS
 
 
 def last_event(held: bytes) -> tuple[bytes, bytes | None]:
@@ -298,8 +282,7 @@ def last_event(held: bytes) -> tuple[bytes, bytes | None]:
 
 def is_whole(tail: Sequence[bytes]) -> bool:
     """Return whether a stream that ended with these chunks came to the response's end."""
-    last = last_chunks(tail)
-    return last.endswith((b"\n", b"\r")) and _END.search(last) is not None
+    return ends_with(tail, _END)
 
 
 def error_event(error: EvalrouterError, tail: Sequence[bytes]) -> bytes:

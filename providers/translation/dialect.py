@@ -27,7 +27,7 @@ NewId = Callable[[str], str]
 
 
 def new_id(prefix: str) -> str:
-    """Return an id that nothing else has."""
+    """Return an id that nothing else has, and that cannot be guessed."""
     return f"{prefix}_{secrets.token_hex(24)}"
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from providers.errors import NotFoundError, RequestError
+from providers.translation.dialect import new_id
 from router.openai.items import Item, read_items, stored_items, with_ids
 from router.openai.resources import Order, list_of
-from router.openai.response_ids import new_id
 from router.store.responses import ResponseStore, StoredConversation
 
 # As OpenAI bounds them.

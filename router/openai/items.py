@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from providers.errors import RequestError
-from router.openai.response_ids import new_id
+from providers.translation.dialect import new_id
 from router.store.responses import ConversationItem
 
 Item = dict[str, msgspec.Raw]

@@ -33,7 +33,7 @@ MAX_ID_CHARS = 2048
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
 _NUMBER_BYTES = 4
-# As `new_id` makes those of responses that the store has.
+# As `new_id` of the translators makes those of responses that the store has.
 _STORED_ID = re.compile(r"resp_[0-9a-f]{48}")
 _SEALED = re.compile(r"resp_[A-Za-z0-9_-]+")
 _encode = msgspec.msgpack.Encoder().encode
@@ -55,11 +55,6 @@ class HostResponse(msgspec.Struct, frozen=True, array_like=True):
 
 
 _decode = msgspec.msgpack.Decoder(HostResponse).decode
-
-
-def new_id(prefix: str) -> str:
-    """Return a new id that nobody can guess."""
-    return f"{prefix}_{secrets.token_hex(24)}"
 
 
 def is_stored_id(response_id: str) -> bool:

@@ -23,6 +23,7 @@ import msgspec
 from providers.errors import ConflictError, NotFoundError, RequestError, StoreError
 from providers.http import sse
 from providers.off_loop import off_loop
+from providers.translation.dialect import new_id
 from router.openai.items import (
     Item,
     array_of,
@@ -33,7 +34,7 @@ from router.openai.items import (
     to_send,
     with_ids,
 )
-from router.openai.response_ids import HostResponse, ResponseIds, is_stored_id, new_id
+from router.openai.response_ids import HostResponse, ResponseIds, is_stored_id
 from router.records import Target
 from router.store.responses import (
     ConversationItem,

@@ -7,6 +7,7 @@ import base64
 import pytest
 from stores import sqlite_store
 
+from providers.translation.dialect import new_id
 from router.openai.response_ids import (
     MAX_ID_CHARS,
     READ_EVERY_S,
@@ -14,7 +15,6 @@ from router.openai.response_ids import (
     HostResponse,
     ResponseIds,
     is_stored_id,
-    new_id,
 )
 
 ONE = HostResponse("openai", "gpt-5", "key_1", "resp_abc")

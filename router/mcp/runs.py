@@ -258,20 +258,7 @@ async def show_run(call: ToolCall, arguments: ShowRun) -> RunReply:
     results = [_result(call.fence, route, arguments.output) for route in selected]
     routes = list(fitting(results[:_MAX_ROUTES], MAX_ANSWER // 2))
     comparisons = [
-        DifferenceLine(
-            output=row["output"],
-            a=row["route"],
-            b=report["baseline"] or "",
-            n=row["n"],
-            difference=row["difference"],
-            low=row["low"],
-            high=row["high"],
-            p_holm=row["p_holm"],
-            verdict=row["verdict"],
-            wins=row["wins"],
-            ties=row["ties"],
-            losses=row["losses"],
-        )
+        _difference(row, row["route"], report["baseline"] or "")
         for row in report["comparisons"]
         if arguments.route in {None, row["route"]} and arguments.output in {None, row["output"]}
     ]
@@ -290,6 +277,24 @@ async def show_run(call: ToolCall, arguments: ShowRun) -> RunReply:
         gates=gates,
         warnings=_notes(call.fence, report["warnings"]),
         left_out=left_out,
+    )
+
+
+def _difference(row: Mapping[str, Any], a: str, b: str) -> DifferenceLine:
+    """Return the line of a comparison, of which `a` and `b` name the sides."""
+    return DifferenceLine(
+        output=row["output"],
+        a=a,
+        b=b,
+        n=row["n"],
+        difference=row["difference"],
+        low=row["low"],
+        high=row["high"],
+        p_holm=row["p_holm"],
+        verdict=row["verdict"],
+        wins=row["wins"],
+        ties=row["ties"],
+        losses=row["losses"],
     )
 
 
@@ -386,19 +391,8 @@ async def compare_runs(call: ToolCall, arguments: CompareRuns) -> ComparisonRepl
         movers=0,
     )
     rows = [
-        DifferenceLine(
-            output=row["output"],
-            a=f"{row['a']['run']} {row['a']['route']}",
-            b=f"{row['b']['run']} {row['b']['route']}",
-            n=row["n"],
-            difference=row["difference"],
-            low=row["low"],
-            high=row["high"],
-            p_holm=row["p_holm"],
-            verdict=row["verdict"],
-            wins=row["wins"],
-            ties=row["ties"],
-            losses=row["losses"],
+        _difference(
+            row, f"{row['a']['run']} {row['a']['route']}", f"{row['b']['run']} {row['b']['route']}"
         )
         for row in comparisons["contrasts"]
         if arguments.output in {None, row["output"]}

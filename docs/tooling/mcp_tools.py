@@ -26,7 +26,7 @@ def overview() -> str:
 
 
 def arguments() -> str:
-    """Return a section for each tool: what agents are told, and a table of its arguments."""
+    """Return a section for each tool: its description for agents, and a table of its arguments."""
     return "\n".join(_section(tool) for tool in TOOLS.values())
 
 

@@ -101,7 +101,7 @@ class ColumnValues:
             self._codes.append(_NO_VALUE)
             self._numbers.append(math.nan)
             return
-        # The texts of most columns are few, and told apart more quickly by themselves.
+        # Most columns have few different texts, and a dictionary of texts alone is quicker.
         known = self._known.get(value) if type(value) is str else None
         if known is not None:
             self._codes.append(known[0])

@@ -266,7 +266,7 @@ class _Parts:
         )
 
     def _withheld(self, route: str, within: slice | NDArray[np.bool_]) -> str:
-        """Return why a corrected mean is none: hardly any answers of the slice have labels."""
+        """Return why there is no corrected mean: hardly any answers of the slice have labels."""
         column = self._columns[route]
         if not self._measured.output.corrects or not len(column.samples):
             return column.withheld

@@ -45,7 +45,7 @@ def wrong_type(path: str, expected: str, value: Any) -> RequestError:
 
 
 def wrong_value(path: str, value: str, supported: Collection[str]) -> RequestError:
-    """Return the error of a text that is none of those supported."""
+    """Return the error of a text that is not one of those supported."""
     *others, last = [f"'{name}'" for name in supported]
     names = f"{', '.join(others)}, and {last}" if others else last
     return RequestError(

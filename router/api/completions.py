@@ -321,7 +321,7 @@ class Completions:
         """Return the plan with the one target whose host keeps what the request follows.
 
         Raises:
-            ConflictError: it is none of the route's targets, or its host keeps none any more.
+            ConflictError: the route does not have that target, or its host keeps no responses.
         """
         target = Target(owner.provider, owner.model)
         keeper = keeper_of_responses(self._providers.get(owner.provider))

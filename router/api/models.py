@@ -24,7 +24,7 @@ from router.services import Services
 
 # The header that tells clients of Anthropic's API from others.
 ANTHROPIC_VERSION = "anthropic-version"
-# Longer limits are none.
+# A limit with more digits counts as absent.
 MAX_DIGITS = 9
 
 

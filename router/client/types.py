@@ -458,7 +458,7 @@ class ListedKey(TypedDict):
 
 
 class KeyVersion(TypedDict):
-    """What somebody changed of a key: each field's value before and after."""
+    """A change of a key: the value of each changed field before and after."""
 
     number: int
     at: float

@@ -55,7 +55,7 @@ class Dialect(NamedTuple):
         is_usual: whether every host has the path, or its provider makes up for it.
         has_turns: whether a request may continue an earlier one of which the server knows.
         uncached: fields of requests whose answers are never cached: they change something.
-        whole: returns a whole answer as its body should be. Raises UpstreamError: it is none.
+        whole: returns a whole answer as its body should be. Raises UpstreamError: it is no answer.
         as_events: returns the events that a whole answer becomes where a stream was requested.
         begins_plainly: whether the first bytes of a stream show that it has begun.
         beginning: makes what reads the other streams.

@@ -40,7 +40,7 @@ _END_OR_ERROR = re.compile(
     rb'"type"\s*:\s*"(?:message_stop|error)"|(?:^|[\r\n])(?:error:|event: ?error)|"error"\s*:\s*\{'
 )
 _BEGINNINGS = (b"event: message_start\n", b'data: {"type":"message_start"')
-# The statuses of errors that come in a stream, where there is none any more.
+# The statuses of errors in a stream, whose own status was sent before.
 _STATUSES: Mapping[str, int] = {
     "authentication_error": 401,
     "billing_error": 402,

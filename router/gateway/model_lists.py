@@ -85,7 +85,7 @@ def retirement_of(kind: str, model: str, listing: Listing | None) -> Retirement 
 
 
 # Kinds whose lists have every model that a key may use. Others have names that no list has, as
-# Azure's deployments, Anthropic's aliases, OpenRouter's variants; or nobody knows.
+# Azure's deployments, Anthropic's aliases, OpenRouter's variants, or are not known to be complete.
 _LISTS_ALL = frozenset(
     {"gemini", "llama_cpp", "mistral", "ollama", "openai", "ray_serve", "recorded", "vllm"}
 )

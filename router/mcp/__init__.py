@@ -6,5 +6,5 @@
 `tools.py` has the tools. Each calls the SDK (`router/client`) with the key of whoever calls it, so
 that a tool can do what the key may do over HTTP, and nothing else; the list of tools is made from
 what `GET /key` says. `protocol.py` makes a server of the package `mcp` of them, which is imported
-nowhere else but in `http.py`, and only where somebody uses it.
+nowhere else but in `http.py`, and only when a client calls.
 """

@@ -182,8 +182,8 @@ async def follow_run(call: ToolCall, arguments: FollowRun) -> ProgressReply:
     then = {
         "completed": "show_run shows its scores",
         "failed": "`error` says why; show_run shows what it has",
-        "cancelled": "somebody cancelled it; show_run shows what it has",
-        "paused": "somebody paused it, and it can be resumed; show_run shows what it has",
+        "cancelled": "it was cancelled; show_run shows what it has",
+        "paused": "it was paused and can be resumed; show_run shows what it has",
     }.get(run["state"], "call again to go on waiting")
     return ProgressReply(
         summary=f"{run['id']} is {run['state']}, {done} of {run['cells']} requests are done; "

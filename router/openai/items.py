@@ -51,7 +51,7 @@ def read_items(value: msgspec.Raw, param: str, *, limit: int = MAX_ITEMS) -> lis
     """Return the items of a field that is an array of objects.
 
     Raises:
-        RequestError: it is none, or has more than `limit`.
+        RequestError: it is no such array, or has more than `limit`.
     """
     try:
         items = _decode_items(value)

@@ -204,7 +204,7 @@ class ResponseTurn:
             data: the answer's last events or the whole answer, rewritten.
 
         Raises:
-            RequestError: it does not fit into its conversation, or is none that can be read.
+            RequestError: it does not fit into its conversation, or cannot be read.
             StoreError: it cannot be added to its conversation.
         """
         if not (self._conversation or (self.is_stored and not self._keeps)):

@@ -62,7 +62,7 @@ class KeyChange(NamedTuple):
 
 
 class KeyVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """What somebody changed of a key.
+    """A change of a key.
 
     Attributes:
         number: of the key's changes, from 1.

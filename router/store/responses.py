@@ -146,8 +146,7 @@ class ResponseStore(Protocol):
     async def delete_responses(self, matching: TrafficFilter, limit: int) -> int:
         """Delete up to so many responses of the requests that match; return how many.
 
-        Raises:
-            KeyError: a field of the filter is none that responses are stored with.
+        A filter with a field that is not one of RESPONSE_FIELDS selects none.
         """
         ...
 

@@ -304,7 +304,7 @@ class Completions:
             user=context.user,
         )
         turn = context.turn = await self._response_turns.begin(context.envelope, facts)
-        context.envelope = dict(turn.envelope)
+        context.envelope = turn.envelope
 
     async def _open_turn(
         self, turn: ResponseTurn, plan: Plan, request: UpstreamRequest, context: RequestContext

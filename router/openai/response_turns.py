@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
+from providers import wire
 from providers.errors import ConflictError, NotFoundError, RequestError, StoreError
 from providers.http import sse
 from providers.off_loop import off_loop
@@ -52,7 +53,6 @@ MAX_HISTORY_ITEMS = 20_000
 MAX_STORED_BYTES = 32 * 2**20
 
 _STATE = frozenset({"previous_response_id", "conversation"})
-_TRUE = frozenset({b"true", b"null"})
 _NOTHING = frozenset({b"", b"null"})
 _encode = msgspec.json.Encoder().encode
 
@@ -107,7 +107,7 @@ class ResponseTurn:
         self,
         turns: Turns,
         facts: RequestFacts,
-        envelope: Mapping[str, msgspec.Raw],
+        envelope: dict[str, msgspec.Raw],
         *,
         items: Sequence[Item],
         is_stored: bool,
@@ -323,7 +323,7 @@ class Turns:
         self.days = days
         self.now = clock
 
-    async def begin(self, envelope: Mapping[str, msgspec.Raw], facts: RequestFacts) -> ResponseTurn:
+    async def begin(self, envelope: dict[str, msgspec.Raw], facts: RequestFacts) -> ResponseTurn:
         """Return the turn of a request, with what it continues.
 
         Raises:
@@ -341,7 +341,7 @@ class Turns:
             )
         if not _is_flag(envelope, "store"):
             raise RequestError("`store` must be true or false.", param="store")
-        stored = bytes(envelope.get("store", b"true")) in _TRUE
+        stored = wire.is_stored(envelope)
         if previous and not is_stored_id(previous):
             return await self._at_host(envelope, facts, previous, is_stored=stored)
         stored = stored and await self._can_store()
@@ -374,7 +374,7 @@ class Turns:
 
     async def _at_host(
         self,
-        envelope: Mapping[str, msgspec.Raw],
+        envelope: dict[str, msgspec.Raw],
         facts: RequestFacts,
         previous: str,
         *,
@@ -415,8 +415,8 @@ class Turns:
 
 
 def _composed(
-    envelope: Mapping[str, msgspec.Raw], before: Sequence[bytes]
-) -> tuple[list[Item], Mapping[str, msgspec.Raw]]:
+    envelope: dict[str, msgspec.Raw], before: Sequence[bytes]
+) -> tuple[list[Item], dict[str, msgspec.Raw]]:
     """Return a request's own items, and what a target is sent: with what was said before.
 
     Raises:
@@ -479,7 +479,7 @@ def owner_gone(owner: HostResponse, route: str) -> ConflictError:
     )
 
 
-def _reference(envelope: Mapping[str, msgspec.Raw], field: str) -> str:
+def _reference(envelope: dict[str, msgspec.Raw], field: str) -> str:
     """Return the id that a field has, as a text or an object with an `id`; "" for none."""
     value = bytes(envelope.get(field, b""))
     if value in _NOTHING:
@@ -494,5 +494,5 @@ def _reference(envelope: Mapping[str, msgspec.Raw], field: str) -> str:
     return name
 
 
-def _is_flag(envelope: Mapping[str, msgspec.Raw], field: str) -> bool:
+def _is_flag(envelope: dict[str, msgspec.Raw], field: str) -> bool:
     return bytes(envelope.get(field, b"null")) in (b"true", b"false", b"null")

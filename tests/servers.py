@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import socket
@@ -96,6 +97,31 @@ def clients_of(
         yield {
             name: clients.enter_context(client_of(url, key, headers)) for name, key in keys.items()
         }
+
+
+def record_of(
+    http: httpx.Client, url: str, reply: httpx.Response | str, headers: Mapping[str, str] = {}
+) -> dict[str, Any]:
+    """The record of an answer, or of an id; it comes a moment after the answer."""
+    name = reply if isinstance(reply, str) else reply.headers["x-evalrouter-record"]
+    while True:
+        answer = http.get(f"{url}/traffic/{name}", headers=headers)
+        if answer.status_code == 200:
+            record: dict[str, Any] = answer.json()
+            return record
+        assert answer.status_code == 404, answer.text
+        time.sleep(0.01)
+
+
+def last_request(upstream: ScriptedServer, model: str) -> Any:
+    """The last request that a scripted server had for a model."""
+    return next(one for one in reversed(upstream.log.requests) if one.model == model)
+
+
+def data_of(events: str) -> list[Any]:
+    """The data of server-sent events, each of which has JSON in its last line."""
+    blocks = [block.split("\n") for block in events.split("\n\n") if block]
+    return [json.loads(lines[-1].removeprefix("data: ")) for lines in blocks]
 
 
 def begun(http: httpx.Client, document: Mapping[str, Any]) -> str:

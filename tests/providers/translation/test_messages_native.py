@@ -1,14 +1,12 @@
 """Our translation beside a host that speaks both APIs: llama.cpp's own server, with one model."""
 
 import json
-from urllib.request import Request, urlopen
 
 import pytest
 import tiny_gguf
 from chat_chunks import envelope
-from tiny_llama_server import llama_server
+from tiny_llama_server import both_answers, data_of_events, llama_server, post
 
-from providers.http import sse
 from providers.translation.messages_requests import to_chat
 
 pytest.importorskip("xllamacpp")
@@ -53,31 +51,6 @@ def server(tmp_path_factory):
         yield url
 
 
-def post(url, body):
-    request = Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
-    with urlopen(request) as response:
-        return response.read()
-
-
-def both(server, fields):
-    """The host's own answer to a request, and ours, made of what it answers to the chat request."""
-    fields = {"model": "tiny", **fields}
-    native = post(f"{server}/v1/messages", fields)
-    request = to_chat(envelope(**fields), policy="error", host="lab")
-    body = {name: json.loads(bytes(raw)) for name, raw in request.fields.items()}
-    if fields.get("stream"):
-        body["stream_options"] = {"include_usage": True}
-    chat = post(f"{server}/v1/chat/completions", body)
-    answers = request.answers()
-    if fields.get("stream"):
-        return native, answers.feed(chat) + answers.finish()
-    return native, answers.whole(chat)
-
-
-def events(data):
-    return [json.loads(event.data) for event in sse.Parser().feed(data)]
-
-
 def shape(block):
     """What a block says, without its id."""
     return {name: value for name, value in block.items() if name not in ("id", "citations")}
@@ -91,7 +64,7 @@ def prompt_tokens(message):
 
 @pytest.mark.parametrize("fields", [TEXT, CALLS, TURNS])
 def test_a_whole_answer_is_that_of_a_native_host(server, fields):
-    native, ours = map(json.loads, both(server, fields))
+    native, ours = map(json.loads, both_answers(server, "messages", to_chat, fields))
     assert list(map(shape, ours["content"])) == list(map(shape, native["content"])) != []
     for name in ("type", "role", "model", "stop_reason", "stop_sequence"):
         assert ours[name] == native[name]
@@ -101,7 +74,9 @@ def test_a_whole_answer_is_that_of_a_native_host(server, fields):
 
 @pytest.mark.parametrize("fields", [TEXT, CALLS, TURNS])
 def test_events_have_the_order_of_a_native_host(server, fields):
-    native, ours = map(events, both(server, {**fields, "stream": True}))
+    native, ours = map(
+        data_of_events, both_answers(server, "messages", to_chat, {**fields, "stream": True})
+    )
     assert [event["type"] for event in ours] == [event["type"] for event in native]
     begun, our_begun = (
         [shape(event["content_block"]) for event in side if "content_block" in event]

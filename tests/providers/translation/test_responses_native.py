@@ -1,14 +1,11 @@
 """Our translation beside a host that speaks both APIs: llama.cpp's own server, with one model."""
 
 import json
-from urllib.request import Request, urlopen
 
 import pytest
 import tiny_gguf
-from chat_chunks import envelope
-from tiny_llama_server import llama_server
+from tiny_llama_server import both_answers, data_of_events, llama_server
 
-from providers.http import sse
 from providers.translation.responses_requests import to_chat
 
 pytest.importorskip("xllamacpp")
@@ -25,31 +22,6 @@ def server(tmp_path_factory):
         yield url
 
 
-def post(url, body):
-    request = Request(url, json.dumps(body).encode(), {"content-type": "application/json"})
-    with urlopen(request) as response:
-        return response.read()
-
-
-def both(server, fields):
-    """The host's own answer to a request, and ours, made of what it answers to the chat request."""
-    fields = {"model": "tiny", **fields}
-    native = post(f"{server}/v1/responses", fields)
-    request = to_chat(envelope(**fields), policy="error", host="lab")
-    body = {name: json.loads(bytes(raw)) for name, raw in request.fields.items()}
-    if fields.get("stream"):
-        body["stream_options"] = {"include_usage": True}
-    chat = post(f"{server}/v1/chat/completions", body)
-    answers = request.answers()
-    if fields.get("stream"):
-        return native, answers.feed(chat) + answers.finish()
-    return native, answers.whole(chat)
-
-
-def events(data):
-    return [json.loads(event.data) for event in sse.Parser().feed(data)]
-
-
 def shape(item):
     """What an item says, without ids."""
     texts = [part["text"] for part in item.get("content") or ()]
@@ -58,7 +30,9 @@ def shape(item):
 
 @pytest.mark.parametrize("fields", [TEXT, CALLS])
 def test_events_have_the_order_of_a_native_host(server, fields):
-    native, ours = map(events, both(server, {**fields, "stream": True}))
+    native, ours = map(
+        data_of_events, both_answers(server, "responses", to_chat, {**fields, "stream": True})
+    )
     # An answer that was cut off at its bound is complete to llama.cpp, and incomplete to OpenAI.
     assert [event["type"] for event in ours[:-1]] == [event["type"] for event in native[:-1]]
     pieces = [[e["delta"] for e in side if "delta" in e] for side in (native, ours)]
@@ -71,7 +45,7 @@ def test_events_have_the_order_of_a_native_host(server, fields):
 
 @pytest.mark.parametrize("fields", [TEXT, CALLS])
 def test_a_whole_answer_is_that_of_a_native_host(server, fields):
-    native, ours = map(json.loads, both(server, fields))
+    native, ours = map(json.loads, both_answers(server, "responses", to_chat, fields))
     assert list(map(shape, ours["output"])) == list(map(shape, native["output"]))
     assert ours["usage"]["total_tokens"] == native["usage"]["total_tokens"]
     assert ours["model"] == native["model"]

@@ -76,26 +76,32 @@ def test_an_address_means_a_path(path, meant):
 
 @pytest.mark.parametrize("deployment", [None, "r"])
 def test_azures_client_works(url, deployment):
-    client = AzureOpenAI(
+    with AzureOpenAI(
         azure_endpoint=url,
         azure_deployment=deployment,
         api_version="2024-10-21",
         api_key="none",
         max_retries=0,
-    )
-    answer = client.chat.completions.create(model="r", messages=MESSAGES)
-    assert answer.choices[0].message.content == "Hello"
-    chunks = client.chat.completions.create(model="r", messages=MESSAGES, stream=True)
-    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
-    assert text == "Hello"
-    assert client.completions.create(model="r", prompt="Hi.").choices[0].text == "Hello"
-    assert len(client.embeddings.create(model="r", input="Hi.").data) == 1
-    assert {"r", "s"} <= {model.id for model in client.models.list()}
-    assert client.models.retrieve("r").id == "r"
-    with pytest.raises(NotFoundError, match="nobody"):
+    ) as client:
+        answer = client.chat.completions.create(model="r", messages=MESSAGES)
+        assert answer.choices[0].message.content == "Hello"
+        chunks = client.chat.completions.create(model="r", messages=MESSAGES, stream=True)
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+        assert text == "Hello"
+        assert client.completions.create(model="r", prompt="Hi.").choices[0].text == "Hello"
+        assert len(client.embeddings.create(model="r", input="Hi.").data) == 1
+        assert {"r", "s"} <= {model.id for model in client.models.list()}
+        assert client.models.retrieve("r").id == "r"
+
+
+def test_a_deployment_that_does_not_exist_is_named_to_azures_client(url):
+    with (
         AzureOpenAI(
             azure_endpoint=url, azure_deployment="up/nobody", api_version="1", api_key="none"
-        ).chat.completions.create(model="r", messages=MESSAGES)
+        ) as client,
+        pytest.raises(NotFoundError, match="nobody"),
+    ):
+        client.chat.completions.create(model="r", messages=MESSAGES)
 
 
 async def test_azures_client_of_a_provider_and_its_model(url):
@@ -106,10 +112,10 @@ async def test_azures_client_of_a_provider_and_its_model(url):
 
 
 def test_azures_newest_address_works(url):
-    client = OpenAI(base_url=f"{url}/openai/v1/", api_key="none", max_retries=0)
-    answer = client.chat.completions.create(model="r", messages=MESSAGES)
-    assert answer.choices[0].message.content == "Hello"
-    assert "r" in [model.id for model in client.models.list()]
+    with OpenAI(base_url=f"{url}/openai/v1/", api_key="none", max_retries=0) as client:
+        answer = client.chat.completions.create(model="r", messages=MESSAGES)
+        assert answer.choices[0].message.content == "Hello"
+        assert "r" in [model.id for model in client.models.list()]
 
 
 async def key_in(path):

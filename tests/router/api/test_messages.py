@@ -1,12 +1,11 @@
 """`/v1/messages` over real HTTP, at hosts that have it: bytes, events, errors and records."""
 
 import json
-import time
 
 import anthropic
 import pytest
 from anthropic import Anthropic
-from servers import gateway, reserved_port, scripted
+from servers import data_of, gateway, last_request, record_of, reserved_port, scripted
 
 from router.gateway.messages_answers import read_end
 
@@ -161,26 +160,10 @@ def post(http, url, model, headers=None, path="messages", **fields):
     return http.post(f"{url}/v1/{path}", json=body, headers=headers)
 
 
-def last(upstream, model):
-    return next(one for one in reversed(upstream.log.requests) if one.model == model)
-
-
-def record_of(http, url, reply):
-    name = reply.headers["x-evalrouter-record"]
-    while True:
-        answer = http.get(f"{url}/traffic/{name}")
-        if answer.status_code == 200:
-            return answer.json()
-        time.sleep(0.02)
-
-
-def events_of(text):
-    events = [block.split("\n") for block in text.split("\n\n") if block]
-    return [json.loads(lines[-1].removeprefix("data: ")) for lines in events]
-
-
-def client_of(url):
-    return Anthropic(base_url=url, api_key="none", max_retries=0)
+@pytest.fixture
+def anthropic_client(url):
+    with Anthropic(base_url=url, api_key="none", max_retries=0) as client:
+        yield client
 
 
 def test_a_whole_message_comes_back_byte_for_byte(http, url, upstream):
@@ -209,7 +192,7 @@ def test_a_request_passes_untouched_with_its_version_and_betas(http, url, upstre
     path = f"{url}/v1/messages?beta=true"
     reply = http.post(path, content=f'{{{fields}, "model": "up/n"}}', headers=headers)
     assert reply.status_code == 200, reply.text
-    received = last(upstream, "n")
+    received = last_request(upstream, "n")
     body = bytes(received.body).decode()
     for field in ('"\\u00fc"', '"cache_control": {"type": "ephemeral"}', "1.50"):
         assert field in body
@@ -221,11 +204,11 @@ def test_a_request_passes_untouched_with_its_version_and_betas(http, url, upstre
 
 def test_without_a_version_of_the_client_the_configs_or_the_usual_one_is_sent(http, url, upstream):
     post(http, url, "up/n")
-    assert last(upstream, "n").headers["anthropic-version"] == "2023-06-01"
+    assert last_request(upstream, "n").headers["anthropic-version"] == "2023-06-01"
     post(http, url, "set/n", headers={"anthropic-version": "2023-01-01"})
-    assert last(upstream, "n").headers["anthropic-version"] == "2099-01-01"
+    assert last_request(upstream, "n").headers["anthropic-version"] == "2099-01-01"
     post(http, url, "lab/n", headers={"anthropic-version": "2023-01-01"})
-    assert last(upstream, "n").headers["anthropic-version"] == "2023-01-01"
+    assert last_request(upstream, "n").headers["anthropic-version"] == "2023-01-01"
 
 
 def test_the_record_has_tokens_price_and_why_it_ended(http, url):
@@ -257,22 +240,21 @@ def test_of_a_long_stream_the_first_event_is_read_beside_the_last_ones():
     assert end.done
 
 
-def test_anthropics_client_reads_both(url):
-    client = client_of(url)
+def test_anthropics_client_reads_both(anthropic_client):
     request = {"model": "up/hello", "max_tokens": 9, "messages": TURNS}
-    whole = client.messages.create(**request)
+    whole = anthropic_client.messages.create(**request)
     assert whole.content[0].text == "Hello, wörld! It works."
     assert whole.stop_reason == "end_turn"
     assert whole._request_id.startswith("req_")
-    with client.messages.stream(**request) as events:
+    with anthropic_client.messages.stream(**request) as events:
         texts = list(events.text_stream)
         final = events.get_final_message()
     assert (len(texts), "".join(texts)) == (3, "Hello, wörld! It works.")
     assert final.usage.output_tokens == 7
 
 
-def test_the_clients_beta_methods_are_answered(url):
-    message = client_of(url).beta.messages.create(
+def test_the_clients_beta_methods_are_answered(anthropic_client):
+    message = anthropic_client.beta.messages.create(
         model="up/hello", max_tokens=9, messages=TURNS, betas=["one-2025"]
     )
     assert message.content[0].text == "Hello, wörld! It works."
@@ -283,7 +265,7 @@ def test_a_stream_that_does_not_begin_is_tried_elsewhere(http, url, kind):
     reply = post(http, url, f"fails-{kind}", stream=True)
     assert reply.status_code == 200, reply.text
     assert reply.headers["x-evalrouter-target"] == "up/n"
-    assert events_of(reply.text)[-1]["type"] == "message_stop"
+    assert data_of(reply.text)[-1]["type"] == "message_stop"
 
 
 @pytest.mark.parametrize("kind", ["error", "ping-error"])
@@ -307,30 +289,30 @@ def test_what_is_no_message_is_no_answer(http, url, kind):
 def test_a_stream_that_breaks_off_ends_with_an_error_event(http, url, n, how):
     reply = post(http, url, f"up/{how}-{n}", stream=True)
     assert reply.status_code == 200
-    *before, error = events_of(reply.text)
-    assert before == events_of("".join(EVENTS[:n]))
+    *before, error = data_of(reply.text)
+    assert before == data_of("".join(EVENTS[:n]))
     assert (error["type"], error["error"]["type"]) == ("error", "api_error")
     assert "cut off" in error["error"]["message"]
     assert reply.text.count("event: error\n") == 1
     assert record_of(http, url, reply)["error_code"] == "upstream_invalid_response"
 
 
-def test_an_error_in_mid_stream_is_anthropics_event(http, url):
+def test_an_error_in_mid_stream_is_anthropics_event(http, url, anthropic_client):
     reply = post(http, url, "up/breaks", stream=True)
-    error = events_of(reply.text)[-1]
+    error = data_of(reply.text)[-1]
     assert error == {
         "type": "error",
         "error": {"type": "api_error", "message": "scripted error 500"},
     }
     with pytest.raises(anthropic.APIStatusError, match="scripted error 500"):
         list(
-            client_of(url).messages.create(
+            anthropic_client.messages.create(
                 model="up/breaks", max_tokens=9, messages=TURNS, stream=True
             )
         )
 
 
-def test_errors_have_anthropics_shape_and_statuses(http, url):
+def test_errors_have_anthropics_shape_and_statuses(http, url, anthropic_client):
     refused = post(http, url, "up/refusing")
     assert (refused.status_code, refused.json()) == (400, TOO_LONG)
     assert refused.headers["request-id"] == refused.headers["x-request-id"]
@@ -351,18 +333,18 @@ def test_errors_have_anthropics_shape_and_statuses(http, url):
         assert reply.status_code == 400
         assert reply.json()["error"]["type"] == "invalid_request_error"
     with pytest.raises(anthropic.NotFoundError):
-        client_of(url).messages.create(model="nobody", max_tokens=9, messages=TURNS)
+        anthropic_client.messages.create(model="nobody", max_tokens=9, messages=TURNS)
 
 
-def test_a_stream_that_was_not_requested_and_one_that_was(http, url):
+def test_a_stream_that_was_not_requested_and_one_that_was(http, url, anthropic_client):
     assert post(http, url, "up/unasked").json() == MESSAGE | {
         "content": [THINKING, TEXT | {"text": "Grüße, the error of message_stop 👋"}, TOOL]
     }
     reply = post(http, url, "up/not-streamed", stream=True)
-    kinds = [one["type"] for one in events_of(reply.text)]
+    kinds = [one["type"] for one in data_of(reply.text)]
     assert (kinds[0], kinds[-2:]) == ("message_start", ["message_delta", "message_stop"])
     request = {"model": "up/not-streamed", "max_tokens": 9, "messages": TURNS}
-    with client_of(url).messages.stream(**request) as events:
+    with anthropic_client.messages.stream(**request) as events:
         final = events.get_final_message()
     assert [block.type for block in final.content] == ["thinking", "text", "tool_use"]
     assert final.content[0].signature == "c2lnbmVk"
@@ -373,28 +355,30 @@ def test_a_stream_that_was_not_requested_and_one_that_was(http, url):
 def test_secrets_of_the_config_are_hidden_in_a_stream(http, url):
     reply = post(http, url, "up/secret", stream=True)
     assert "sk-provider-secret" not in reply.text
-    assert events_of(reply.text)[-1]["type"] == "message_stop"
+    assert data_of(reply.text)[-1]["type"] == "message_stop"
 
 
 def test_tokens_are_counted_by_the_host_for_nothing(http, url, upstream):
     reply = post(http, url, "up/counted", path="messages/count_tokens")
     assert reply.json() == {"input_tokens": 14, "unheard_of": 1}
     assert "x-evalrouter-estimated" not in reply.headers
-    assert last(upstream, "counted").path == "messages/count_tokens"
+    assert last_request(upstream, "counted").path == "messages/count_tokens"
     record = record_of(http, url, reply)
     assert (record["cost_usd"], record["total_tokens"], record["estimated"]) == (0, None, False)
     wrong = post(http, url, "up/miscounted", path="messages/count_tokens")
     assert (wrong.status_code, wrong.json()["error"]["type"]) == (502, "api_error")
 
 
-def test_a_host_that_does_not_count_tokens_has_them_estimated(http, url, upstream):
+def test_a_host_that_does_not_count_tokens_has_them_estimated(
+    http, url, upstream, anthropic_client
+):
     before = upstream.log.total
     turns = [{"role": "user", "content": "one two three four five six"}]
     reply = post(http, url, "lab/n", path="messages/count_tokens", messages=turns)
     assert reply.headers["x-evalrouter-estimated"] == "input_tokens"
     assert 6 <= reply.json()["input_tokens"] <= 12
     assert upstream.log.total == before
-    count = client_of(url).messages.count_tokens(model="lab/n", messages=TURNS)
+    count = anthropic_client.messages.count_tokens(model="lab/n", messages=TURNS)
     assert count.input_tokens > 0
     wrong = post(http, url, "lab/n", path="messages/count_tokens", messages=[{"role": "king"}])
     assert (wrong.status_code, wrong.json()["error"]["type"]) == (400, "invalid_request_error")
@@ -409,15 +393,15 @@ def test_the_cache_has_a_key_of_its_own_for_the_path(http, url):
     assert (again.headers["x-evalrouter-cache"], again.text) == ("hit", streamed.text)
 
 
-def test_a_list_of_models_has_anthropics_shape_for_its_clients(http, url):
+def test_a_list_of_models_has_anthropics_shape_for_its_clients(http, url, anthropic_client):
     headers = {"anthropic-version": "2023-06-01"}
     page = http.get(f"{url}/v1/models?limit=2", headers=headers).json()
     assert set(page) == {"data", "has_more", "first_id", "last_id"}
     assert page["has_more"]
     assert set(page["data"][0]) >= {"type", "id", "display_name", "created_at"}
-    names = [model.id for model in client_of(url).models.list(limit=3)]
+    names = [model.id for model in anthropic_client.models.list(limit=3)]
     assert "cached" in names
-    assert client_of(url).models.retrieve("cached").display_name == "cached"
+    assert anthropic_client.models.retrieve("cached").display_name == "cached"
     assert http.get(f"{url}/v1/models").json()["object"] == "list"
     wrong = http.get(f"{url}/v1/models?limit=0", headers=headers)
     assert wrong.status_code == 400

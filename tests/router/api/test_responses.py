@@ -1,11 +1,10 @@
 """`/v1/responses` over real HTTP, at hosts that have it: bytes, events, errors and records."""
 
 import json
-import time
 
 import pytest
 from openai import OpenAI
-from servers import gateway, reserved_port, scripted
+from servers import data_of, gateway, last_request, record_of, reserved_port, scripted
 
 MESSAGE = {
     "id": "msg_1",
@@ -169,22 +168,10 @@ def post(http, url, model, **fields):
     return http.post(f"{url}/v1/responses", json=body)
 
 
-def last(upstream, model):
-    return next(one for one in reversed(upstream.log.requests) if one.model == model)
-
-
-def record_of(http, url, reply):
-    name = reply.headers["x-evalrouter-record"]
-    while True:
-        answer = http.get(f"{url}/traffic/{name}")
-        if answer.status_code == 200:
-            return answer.json()
-        time.sleep(0.02)
-
-
-def events_of(text):
-    events = [block.split("\n") for block in text.split("\n\n") if block]
-    return [json.loads(lines[-1].removeprefix("data: ")) for lines in events]
+@pytest.fixture
+def openai_client(url):
+    with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        yield client
 
 
 def test_a_whole_response_comes_back_byte_for_byte(http, url, upstream):
@@ -206,7 +193,7 @@ def test_a_request_passes_untouched_but_for_its_model(http, url, upstream):
         '"max_output_tokens": 5, "store": false'
     )
     http.post(f"{url}/v1/responses", content=f'{{{fields}, "model": "up/n"}}')
-    received = bytes(last(upstream, "n").body).decode()
+    received = bytes(last_request(upstream, "n").body).decode()
     for field in ("12345678901234567890", '"\\u00fc"', "0.10", '{"type": "web_search"}'):
         assert field in received
     assert json.loads(received) == json.loads(f"{{{fields}}}") | {"model": "n"}
@@ -243,12 +230,11 @@ def test_a_response_without_all_of_its_answer_says_so_in_its_record(http, url):
         assert record["completion_tokens"] == 2
 
 
-def test_openais_client_reads_both(url):
-    client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
-    whole = client.responses.create(model="up/hello", input="hi")
+def test_openais_client_reads_both(openai_client):
+    whole = openai_client.responses.create(model="up/hello", input="hi")
     assert whole.output_text == "Hello, wörld! It works."
     assert whole.usage.output_tokens == 7
-    with client.responses.stream(model="up/hello", input="hi") as events:
+    with openai_client.responses.stream(model="up/hello", input="hi") as events:
         texts = [one.delta for one in events if one.type == "response.output_text.delta"]
         final = events.get_final_response()
     assert (len(texts), "".join(texts)) == (3, "Hello, wörld! It works.")
@@ -267,7 +253,7 @@ def test_a_stream_that_does_not_begin_is_tried_elsewhere(http, url, kind):
     reply = post(http, url, f"fails-{kind}", stream=True)
     assert reply.status_code == 200, reply.text
     assert reply.headers["x-evalrouter-target"] == "up/n"
-    assert events_of(reply.text)[-1]["type"] == "response.completed"
+    assert data_of(reply.text)[-1]["type"] == "response.completed"
 
 
 @pytest.mark.parametrize("kind", ["event", "chats", "failed"])
@@ -292,7 +278,7 @@ def test_what_is_no_response_is_no_answer(http, url, kind):
 def test_a_stream_that_breaks_off_ends_with_an_error_event(http, url, n, how):
     reply = post(http, url, f"up/{how}-{n}", stream=True)
     assert reply.status_code == 200
-    *before, error = events_of(reply.text)
+    *before, error = data_of(reply.text)
     assert [one["sequence_number"] for one in before] == [*range(n)]
     assert error["type"] == "error"
     assert error["sequence_number"] == n
@@ -302,14 +288,13 @@ def test_a_stream_that_breaks_off_ends_with_an_error_event(http, url, n, how):
     assert record_of(http, url, reply)["error_code"] == "upstream_invalid_response"
 
 
-def test_an_error_in_mid_stream_is_openais_event(http, url):
+def test_an_error_in_mid_stream_is_openais_event(http, url, openai_client):
     reply = post(http, url, "up/breaks", stream=True)
-    *_, before, error = events_of(reply.text)
+    *_, before, error = data_of(reply.text)
     assert error["type"] == "error"
     assert error["message"] == "scripted error 500"
     assert error["sequence_number"] == before["sequence_number"] + 1
-    client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
-    seen = list(client.responses.create(model="up/breaks", input="hi", stream=True))
+    seen = list(openai_client.responses.create(model="up/breaks", input="hi", stream=True))
     assert (seen[-1].type, seen[-1].code) == ("error", "scripted")
 
 
@@ -326,7 +311,7 @@ def test_retries_and_refusals_are_those_of_the_other_paths(http, url):
 def test_a_stream_that_was_not_requested_and_one_that_was(http, url):
     assert post(http, url, "up/unasked").json() == RESPONSE
     reply = post(http, url, "up/not-streamed", stream=True)
-    events = events_of(reply.text)
+    events = data_of(reply.text)
     assert [one["sequence_number"] for one in events] == [*range(len(events))]
     assert [events[0]["type"], events[-1]["type"]] == ["response.created", "response.completed"]
     assert events[-1]["response"] == RESPONSE | {"output": [MESSAGE, CALL]}
@@ -334,9 +319,8 @@ def test_a_stream_that_was_not_requested_and_one_that_was(http, url):
     assert "".join(texts) == "Grüße 👋"
 
 
-def test_the_clients_accumulator_takes_events_made_of_a_whole_response(url):
-    client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
-    with client.responses.stream(model="up/not-streamed", input="hi") as events:
+def test_the_clients_accumulator_takes_events_made_of_a_whole_response(openai_client):
+    with openai_client.responses.stream(model="up/not-streamed", input="hi") as events:
         seen = [one.type for one in events]
         final = events.get_final_response()
     assert final.output_text == "Grüße 👋"
@@ -346,7 +330,7 @@ def test_the_clients_accumulator_takes_events_made_of_a_whole_response(url):
 def test_secrets_of_the_config_are_hidden_in_a_stream(http, url):
     reply = post(http, url, "up/secret", stream=True)
     assert "sk-provider-secret" not in reply.text
-    assert events_of(reply.text)[-1]["type"] == "response.completed"
+    assert data_of(reply.text)[-1]["type"] == "response.completed"
 
 
 @pytest.mark.parametrize(
@@ -356,7 +340,7 @@ def test_secrets_of_the_config_are_hidden_in_a_stream(http, url):
 def test_each_target_is_sent_what_its_host_has(http, url, upstream, model, path):
     reply = post(http, url, model)
     assert reply.json()["object"] == "response"
-    assert last(upstream, "n").path == path
+    assert last_request(upstream, "n").path == path
 
 
 def test_the_cache_has_a_key_of_its_own_for_the_path(http, url):
@@ -398,9 +382,7 @@ def test_a_body_that_cannot_be_read_is_refused_in_openais_shape(http, url, body,
 
 def test_the_order_of_scripted_events_is_openais(http, upstream):
     body = {"model": "hello", "input": [{"role": "user", "content": "hi"}], "stream": True}
-    kinds = [
-        one["type"] for one in events_of(http.post(f"{upstream.url}/responses", json=body).text)
-    ]
+    kinds = [one["type"] for one in data_of(http.post(f"{upstream.url}/responses", json=body).text)]
     texts = kinds.count("response.output_text.delta")
     assert kinds == [
         "response.created",

@@ -1,13 +1,12 @@
 """`/v1/responses` and `/v1/messages` at hosts that have chat completions only, over real HTTP."""
 
 import json
-import time
 
 import anthropic
 import pytest
 from anthropic import Anthropic
 from openai import OpenAI
-from servers import gateway, scripted
+from servers import data_of, gateway, last_request, record_of, scripted
 
 CALLS = [
     {
@@ -137,61 +136,45 @@ def post(http, url, path, model, **fields):
     return http.post(f"{url}/v1/{path}", json={"model": model, **asked, **fields})
 
 
-def last(upstream, model):
-    return next(one for one in reversed(upstream.log.requests) if one.model == model)
-
-
 def sent_to(upstream, model):
-    return json.loads(bytes(last(upstream, model).body))
+    return json.loads(bytes(last_request(upstream, model).body))
 
 
-def record_of(http, url, reply):
-    name = reply.headers["x-evalrouter-record"]
-    while True:
-        answer = http.get(f"{url}/traffic/{name}")
-        if answer.status_code == 200:
-            return answer.json()
-        time.sleep(0.02)
-
-
-def events_of(text):
-    events = [block.split("\n") for block in text.split("\n\n") if block]
-    return [json.loads(lines[-1].removeprefix("data: ")) for lines in events]
-
-
+@pytest.fixture
 def openai_client(url):
-    return OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+    with OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        yield client
 
 
+@pytest.fixture
 def anthropic_client(url):
-    return Anthropic(base_url=url, api_key="none", max_retries=0)
+    with Anthropic(base_url=url, api_key="none", max_retries=0) as client:
+        yield client
 
 
-def test_openais_client_reads_a_translated_response(url, upstream):
-    client = openai_client(url)
+def test_openais_client_reads_a_translated_response(upstream, openai_client):
     given = {"model": "up/hello", "instructions": "Be kind.", "input": "hi", "max_output_tokens": 9}
-    whole = client.responses.create(**given)
+    whole = openai_client.responses.create(**given)
     assert whole.output_text == "Hello, wörld! It works."
     sent = sent_to(upstream, "hello")
     assert sent["messages"][-1]["content"] == "hi"
     assert sent["messages"][0]["content"] == "Be kind."
-    with client.responses.stream(**given) as events:
+    with openai_client.responses.stream(**given) as events:
         texts = [one.delta for one in events if one.type == "response.output_text.delta"]
         final = events.get_final_response()
     assert (len(texts), "".join(texts)) == (3, "Hello, wörld! It works.")
     assert (final.status, final.usage.output_tokens) == ("completed", 7)
 
 
-def test_anthropics_client_reads_a_translated_message(url, upstream):
-    client = anthropic_client(url)
+def test_anthropics_client_reads_a_translated_message(upstream, anthropic_client):
     given = {"model": "up/hello", "system": "Be kind.", "max_tokens": 9, "messages": TURNS}
-    whole = client.messages.create(**given)
+    whole = anthropic_client.messages.create(**given)
     assert whole.content[0].text == "Hello, wörld! It works."
-    received = last(upstream, "hello")
+    received = last_request(upstream, "hello")
     sent = sent_to(upstream, "hello")
     assert (received.path, sent["messages"][0]["role"]) == ("chat/completions", "system")
     assert not [name for name in received.headers if name.startswith("anthropic")]
-    with client.messages.stream(**given) as events:
+    with anthropic_client.messages.stream(**given) as events:
         texts = list(events.text_stream)
         final = events.get_final_message()
     assert (len(texts), "".join(texts)) == (3, "Hello, wörld! It works.")
@@ -221,7 +204,7 @@ def test_calls_of_tools_and_usage_arrive(http, url, path):
 @pytest.mark.parametrize("path", PATHS)
 def test_a_stream_is_translated_with_its_usage(http, url, upstream, path, model):
     reply = post(http, url, path, f"up/{model}", stream=True)
-    events = events_of(reply.text)
+    events = data_of(reply.text)
     assert events[-1]["type"] == ENDS[path]
     assert "[DONE]" not in reply.text
     assert sent_to(upstream, model)["stream_options"] == {"include_usage": True}
@@ -238,7 +221,7 @@ def test_a_stream_is_translated_with_its_usage(http, url, upstream, path, model)
 def test_a_stream_that_breaks_off_ends_with_one_error(http, url, path, n):
     reply = post(http, url, path, f"up/cut-{n}", stream=True)
     assert reply.status_code == 200
-    *before, error = events_of(reply.text)
+    *before, error = data_of(reply.text)
     assert error["type"] == "error"
     assert "cut off" in json.dumps(error)
     assert not [one for one in before if one["type"] in (ENDS[path], "error")]
@@ -248,7 +231,7 @@ def test_a_stream_that_breaks_off_ends_with_one_error(http, url, path, n):
 @pytest.mark.parametrize("path", PATHS)
 def test_an_error_in_mid_stream_is_the_dialects(http, url, path):
     reply = post(http, url, path, "up/breaks", stream=True)
-    error = events_of(reply.text)[-1]
+    error = data_of(reply.text)[-1]
     assert error["type"] == "error"
     message = error["message"] if path == "responses" else error["error"]["message"]
     assert message == "scripted error 500"
@@ -259,7 +242,7 @@ def test_an_error_in_mid_stream_is_the_dialects(http, url, path):
 def test_secrets_of_the_config_are_hidden(http, url, path):
     reply = post(http, url, path, "up/secret", stream=True)
     assert "sk-provider-secret" not in reply.text
-    assert events_of(reply.text)[-1]["type"] == ENDS[path]
+    assert data_of(reply.text)[-1]["type"] == ENDS[path]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -283,7 +266,7 @@ def test_retries_and_fallback_are_those_of_chats(http, url, path):
         assert reply.headers["x-evalrouter-target"] == "native/n", name
     reply = post(http, url, path, "falls-begins-badly", stream=True)
     assert reply.headers["x-evalrouter-target"] == "native/n"
-    assert events_of(reply.text)[-1]["type"] == ENDS[path]
+    assert data_of(reply.text)[-1]["type"] == ENDS[path]
 
 
 def test_of_a_host_that_is_too_old_it_is_remembered_that_it_lacks_a_path(http, url, upstream):
@@ -299,7 +282,7 @@ def test_of_a_host_that_is_too_old_it_is_remembered_that_it_lacks_a_path(http, u
     assert paths_of("unknown") == ["messages", "chat/completions"] * 2
 
 
-def test_a_hosts_refusal_has_the_clients_shape(http, url):
+def test_a_hosts_refusal_has_the_clients_shape(http, url, anthropic_client):
     for path in PATHS:
         reply = post(http, url, path, "up/refusing")
         assert reply.status_code == 400
@@ -307,7 +290,7 @@ def test_a_hosts_refusal_has_the_clients_shape(http, url):
         limited = post(http, url, path, "up/limited")
         assert (limited.status_code, limited.headers["retry-after"]) == (429, "77")
     with pytest.raises(anthropic.BadRequestError, match="no such tool"):
-        anthropic_client(url).messages.create(model="up/refusing", max_tokens=9, messages=TURNS)
+        anthropic_client.messages.create(model="up/refusing", max_tokens=9, messages=TURNS)
 
 
 def test_what_cannot_be_expressed_is_named_or_refused(http, url):

@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner
 from collector import CollectorReply, Tree, collecting, values_of
 from prometheus_client.parser import text_string_to_metric_families
-from servers import gateway, process, scripted
+from servers import gateway, process, record_of, scripted
 
 from router.cli import main
 from router.gateway.key_administration import create
@@ -95,17 +95,6 @@ def ask(http, url, model, headers=(), **fields):
 def text_of(reply):
     assert reply.status_code == 200, reply.text
     return reply.json()["choices"][0]["message"]["content"]
-
-
-def record_of(http, url, reply, headers=()):
-    """The record of an answer; it comes a moment after it."""
-    name = reply if isinstance(reply, str) else reply.headers["x-evalrouter-record"]
-    while True:
-        found = http.get(f"{url}/traffic/{name}", headers=dict(headers))
-        if found.status_code == 200:
-            return found.json()
-        assert found.status_code == 404, found.text
-        time.sleep(0.01)
 
 
 def metric(http, url, name, **labels):
